@@ -1,0 +1,122 @@
+"""What is asked of a model, and what comes back: the one request and the one event type of all dialects."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from runner.errors import Fact
+from runner.sampling import SamplingParams
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn of a conversation. Roles the template does not know reach it unchanged."""
+
+    role: str
+    content: str
+
+
+class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
+    """A conversation, to be rendered by the model's chat template in the worker.
+
+    `template` replaces the one in the model's file. `thinking` is passed to the template as
+    `enable_thinking` when it was decided.
+    """
+
+    messages: tuple[Message, ...]
+    template: str | None = None
+    thinking: bool | None = None
+
+
+class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
+    """Text that goes to the tokenizer as it is."""
+
+    text: str
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What one request may use of the window."""
+
+    num_predict: int = -1
+    """Tokens to generate; negative: until the model stops or the window is full."""
+    num_ctx: int | None = None
+    """The window of this request, in tokens; None, or more than is loaded: the loaded window."""
+    truncate: bool = False
+    """Drop the oldest turns of a conversation that does not fit; otherwise it is an error."""
+    shift: bool = False
+    """When the window fills while answering, forget the oldest half after `num_keep` and go on."""
+    num_keep: int = 4
+    """Prompt tokens that shifting never forgets."""
+
+
+class ChatRequest(msgspec.Struct, frozen=True):
+    """One generation, with every default already applied."""
+
+    prompt: ChatPrompt | TextPrompt
+    sampling: SamplingParams = SamplingParams()
+    limits: Limits = Limits()
+    stop: tuple[str, ...] = ()
+    """Generation ends before any of these; none is empty."""
+    context: tuple[int, ...] = ()
+    """Tokens of an earlier answer that stand in front of the prompt (`context` of /api/generate)."""
+    wants_context: bool = False
+    """Put the tokens of prompt and answer into `Finished.context`."""
+
+
+class FinishReason(enum.StrEnum):
+    STOP = "stop"
+    LENGTH = "length"
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Counts in tokens and durations in nanoseconds, as the engine saw them."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    """Prompt tokens that were not computed because they were already held."""
+    completion_tokens: int
+    queued_ns: int
+    """From arrival in the worker to the first step that held a token of this request."""
+    prompt_ns: int
+    """From that step to the first sampled token."""
+    decode_ns: int
+    """From the first sampled token to the last."""
+
+
+class Truncation(msgspec.Struct, frozen=True):
+    """A prompt that was shortened because the caller allowed it; counts in tokens."""
+
+    original: int
+    kept: int
+    strategy: str
+    """`drop_oldest_turns` or `shift`."""
+
+
+class TextDelta(msgspec.Struct, frozen=True, tag="text"):
+    """More text: whole characters, nothing of a stop string."""
+
+    text: str
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """The answer is complete; the last event of its request."""
+
+    reason: FinishReason
+    usage: Usage
+    seed: int
+    stop_string: str | None = None
+    """The stop string that ended it, if one did."""
+    truncated: Truncation | None = None
+    context: tuple[int, ...] | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The request ended with an error; the last event of its request."""
+
+    code: str
+    message: str
+    facts: dict[str, Fact] = {}
+
+
+ChatEvent = TextDelta | Finished | Failed

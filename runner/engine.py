@@ -1,0 +1,138 @@
+"""What the worker asks of an inference engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from runner.sampling import SamplingParams
+
+
+class LoadOptions(msgspec.Struct, frozen=True):
+    """How a model is loaded. None leaves the choice to the engine."""
+
+    context_length: int
+    """KV cells shared by all sequences, and the longest window of one."""
+    max_sequences: int = 16
+    num_batch: int = 512
+    """Most tokens in one step."""
+    num_gpu: int | None = None
+    """Layers on the GPU: 0 none, None all if they fit, else none."""
+    main_gpu: int | None = None
+    num_thread: int | None = None
+    use_mmap: bool | None = None
+
+
+class DeviceUse(msgspec.Struct, frozen=True):
+    """A device and what a model uses of it."""
+
+    name: str
+    kind: str
+    """`cpu`, `gpu` or `igpu`."""
+    description: str
+    layers: int
+    memory_total: int
+    memory_free: int
+    """Bytes free before the model was loaded."""
+
+
+class LoadedModel(msgspec.Struct, frozen=True):
+    """What the engine tells of a model it has loaded; sizes in bytes, windows in tokens."""
+
+    architecture: str
+    engine: str
+    """Name and version of the engine's build."""
+    context_length: int
+    training_context: int
+    max_sequences: int
+    vocabulary: int
+    size: int
+    """Weights and caches."""
+    size_vram: int
+    """The part of `size` that is on GPUs."""
+    layers: int
+    gpu_layers: int
+    devices: tuple[DeviceUse, ...]
+    placement: str
+    """One sentence: where the layers are and why."""
+    threads: int
+    has_chat_template: bool
+    can_shift: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive tokens of one sequence in a step."""
+
+    sequence_id: int
+    start: int
+    """Position of the first token."""
+    tokens: Sequence[int]
+    sampler: Any | None = None
+    """When set, a token is sampled after the last of these; made by `Engine.create_sampler`."""
+
+
+class OutOfCells(Exception):
+    """The KV cache has no room for a step; nothing of it was computed."""
+
+
+class EngineFault(Exception):
+    """A step failed inside the engine; the cells of its sequences are in doubt."""
+
+
+class Engine(Protocol):
+    """A loaded model.
+
+    `tokenize`, `token_bytes` and the properties may be called from any thread; everything else
+    from the one engine thread. All calls block.
+    """
+
+    native_ns: int
+    """Nanoseconds spent inside the inference library since loading (for the Python share of a step)."""
+
+    @property
+    def info(self) -> LoadedModel: ...
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja source in the model's file."""
+        ...
+
+    @property
+    def template_tokens(self) -> dict[str, str]:
+        """Texts of special tokens under the names chat templates use: `bos_token`, `eos_token`, …"""
+        ...
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Token ids of `text`; with `add_special` the begin token where the model wants one, once."""
+        ...
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes a token stands for; empty for control tokens."""
+        ...
+
+    def ends_generation(self, token: int) -> bool: ...
+
+    def create_sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int]) -> Any:
+        """A sampler with its own random state that has seen `prompt` (for the penalties)."""
+        ...
+
+    def step(self, chunks: Sequence[Chunk]) -> list[int]:
+        """Compute the chunks in one batch; one sampled token for each chunk with a sampler, in order.
+
+        Raises OutOfCells (nothing computed) or EngineFault.
+        """
+        ...
+
+    def remove(self, sequence_id: int) -> None:
+        """Forget all cells of a sequence."""
+        ...
+
+    def shift(self, sequence_id: int, keep: int, discard: int) -> None:
+        """Forget positions keep..keep+discard and move the later ones down; needs `info.can_shift`."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,151 @@
+"""Everything that can go wrong between a request and its answer.
+
+RunnerError
+├─ RequestError               the caller can change something
+│  ├─ InvalidRequest          a field is wrong; `field` is its path
+│  ├─ InvalidJson, InvalidEncoding, TooDeep, BodyTooLarge
+│  ├─ Unsupported             a field or combination that is not honoured
+│  ├─ ContextLengthExceeded
+│  ├─ ModelNotFound, ModelInUse
+│  └─ Forbidden: HostForbidden, OriginForbidden
+├─ QueueFull, DeadlineExceeded, ServerShutdown
+├─ ModelInvalid, ModelCorrupt, InsufficientMemory
+├─ EngineCrashed
+└─ ReportedError              one of the above, told by a worker over the pipe
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Fact = str | int | float | bool | None
+
+
+class RunnerError(Exception):
+    """An error with a stable `code`, one sentence for people, and its facts as values.
+
+    `facts` stand beside the message in every dialect's error body. HTTP statuses and exit
+    codes are chosen from `code` by the layers that speak HTTP or exit.
+    """
+
+    code = "internal"
+
+    def __init__(self, message: str, **facts: Fact) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts: Mapping[str, Fact] = facts
+
+
+class RequestError(RunnerError):
+    """The caller can mend this one."""
+
+    code = "invalid_request"
+
+
+class InvalidRequest(RequestError):
+    """A field is missing, of the wrong type, out of range or unknown."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        if field is None:
+            super().__init__(message)
+        else:
+            super().__init__(message, field=field)
+        self.field = field
+
+
+class InvalidJson(RequestError):
+    code = "invalid_json"
+
+
+class InvalidEncoding(RequestError):
+    code = "invalid_encoding"
+
+
+class TooDeep(RequestError):
+    code = "too_deep"
+
+
+class BodyTooLarge(RequestError):
+    code = "body_too_large"
+
+
+class Unsupported(RequestError):
+    """A field or a combination that is understood and not honoured."""
+
+    code = "unsupported"
+
+
+class ContextLengthExceeded(RequestError):
+    """The prompt does not fit the window the request may use."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, prompt_tokens: int, context_length: int) -> None:
+        super().__init__(
+            f"The prompt has {prompt_tokens} tokens and the window holds {context_length}, one of which the answer "
+            "needs; shorten the prompt, raise num_ctx, or pass \"truncate\": true.",
+            prompt_tokens=prompt_tokens,
+            context_length=context_length,
+        )
+
+
+class ModelNotFound(RequestError):
+    code = "model_not_found"
+
+
+class ModelInUse(RequestError):
+    code = "model_in_use"
+
+
+class Forbidden(RequestError):
+    code = "forbidden"
+
+
+class HostForbidden(Forbidden):
+    code = "host_forbidden"
+
+
+class OriginForbidden(Forbidden):
+    code = "origin_forbidden"
+
+
+class QueueFull(RunnerError):
+    code = "queue_full"
+
+
+class DeadlineExceeded(RunnerError):
+    code = "deadline_exceeded"
+
+
+class ServerShutdown(RunnerError):
+    code = "server_shutdown"
+
+
+class ModelInvalid(RunnerError):
+    """The model's file is hostile, damaged beyond reading, or of a kind the engine does not run."""
+
+    code = "model_invalid"
+
+
+class ModelCorrupt(RunnerError):
+    """The model's file differs from what was verified."""
+
+    code = "model_corrupt"
+
+
+class InsufficientMemory(RunnerError):
+    code = "insufficient_memory"
+
+
+class EngineCrashed(RunnerError):
+    """The worker process ended while it held this request."""
+
+    code = "engine_crashed"
+
+
+class ReportedError(RunnerError):
+    """An error that crossed the pipe from a worker: its code and facts are values."""
+
+    def __init__(self, code: str, message: str, facts: Mapping[str, Fact]) -> None:
+        super().__init__(message, **facts)
+        self.code = code

@@ -1,0 +1,111 @@
+"""Every message between daemon and worker, and its encoding.
+
+A frame is a little-endian unsigned 32-bit length and that many bytes of msgpack. Commands go
+down the worker's standard input, reports come up its standard output. The first command is
+`Load`; the worker answers with `LoadProgress`, then `Loaded` or `LoadFailed`. Each `Generate`
+is answered by events that end with exactly one `Finished` or `Failed`, except after a `Cancel`
+for it, which is answered by nothing or by the events already under way. The worker ends when
+its input ends.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+from runner.chat.types import ChatEvent, ChatRequest
+from runner.engine import LoadedModel, LoadOptions
+from runner.errors import Fact
+
+FRAME_HEADER = struct.Struct("<I")
+MAX_FRAME_BYTES = 512 * 1024 * 1024
+
+
+class Load(msgspec.Struct, frozen=True, tag="load"):
+    model_path: str
+    options: LoadOptions
+
+
+class Generate(msgspec.Struct, frozen=True, tag="generate"):
+    request_id: str
+    request: ChatRequest
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """Forget a request; unknown ids are ignored, since it may just have ended."""
+
+    request_id: str
+
+
+class Pause(msgspec.Struct, frozen=True, tag="pause"):
+    """Its reader is too slow: compute nothing for this request until `Resume`."""
+
+    request_id: str
+
+
+class Resume(msgspec.Struct, frozen=True, tag="resume"):
+    request_id: str
+
+
+class LoadProgress(msgspec.Struct, frozen=True, tag="load_progress"):
+    fraction: float
+
+
+class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+    model: LoadedModel
+
+
+class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
+    """The worker ends after this."""
+
+    code: str
+    message: str
+    facts: dict[str, Fact] = {}
+
+
+class Events(msgspec.Struct, frozen=True, tag="events"):
+    """What one step brought: request ids and their events, in order."""
+
+    events: list[tuple[str, ChatEvent]]
+
+
+class Stats(msgspec.Struct, frozen=True, tag="stats"):
+    """Totals since loading, sent about twice a second while something runs and once when idle."""
+
+    running: int
+    waiting: int
+    cells_used: int
+    steps: int
+    rows: int
+    """Tokens computed, of prompts and answers."""
+    sampled: int
+    step_ns: int
+    """Wall time of steps: planning, computing, sampling, text, sending."""
+    native_ns: int
+    """The part of `step_ns` inside the inference library."""
+    preempted: int
+
+
+Command = Load | Generate | Cancel | Pause | Resume
+Report = LoadProgress | Loaded | LoadFailed | Events | Stats
+
+_encoder = msgspec.msgpack.Encoder()
+_command_decoder = msgspec.msgpack.Decoder(Command)
+_report_decoder = msgspec.msgpack.Decoder(Report)
+
+
+def encode_frame(message: Command | Report) -> bytes:
+    """The message with its length in front, ready to be written."""
+    payload = _encoder.encode(message)
+    return FRAME_HEADER.pack(len(payload)) + payload
+
+
+def decode_command(payload: bytes) -> Command:
+    """Raises msgspec.DecodeError for anything that is not a command."""
+    return _command_decoder.decode(payload)
+
+
+def decode_report(payload: bytes) -> Report:
+    """Raises msgspec.DecodeError for anything that is not a report."""
+    return _report_decoder.decode(payload)

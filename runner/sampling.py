@@ -1,0 +1,34 @@
+"""How the next token is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """One request's sampling settings, in the order the sampler chain applies them.
+
+    The defaults are those of the Ollama API. Values are validated where options are parsed
+    (`runner.options`); here they are taken as given.
+    """
+
+    repeat_penalty: float = 1.0
+    """Divides the logits of recent tokens; 1.0 is off."""
+    repeat_last_n: int = 64
+    """How many recent tokens the three penalties look at; 0 is off, -1 the whole window."""
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    temperature: float = 0.8
+    """0 always takes the likeliest token."""
+    top_k: int = 40
+    """0 keeps all."""
+    top_p: float = 0.9
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    mirostat: int = 0
+    """0 off, 1 and 2 the two versions of the algorithm; they replace top-k, top-p, min-p and typical-p."""
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    seed: int | None = None
+    """None draws one; the seed that was used is told in `Finished`."""

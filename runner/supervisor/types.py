@@ -1,0 +1,71 @@
+"""What is asked of the supervisor, and what it tells of loaded models."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from runner.engine import LoadedModel
+from runner.messages import Stats
+
+
+@dataclass(frozen=True, slots=True)
+class LoadWishes:
+    """What a request needs of the way its model is loaded; None is content with anything."""
+
+    num_ctx: int | None = None
+    num_batch: int | None = None
+    num_gpu: int | None = None
+    main_gpu: int | None = None
+    num_thread: int | None = None
+    use_mmap: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFacts:
+    """What planning needs to know of a model file; sizes in bytes, windows in tokens."""
+
+    weights: int
+    kv_per_token: int
+    """KV cache for one token over all layers, in f16."""
+    training_context: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model to be loaded. Models with the same `weights_digest` share one worker."""
+
+    name: str
+    """As `/api/ps` shows it."""
+    digest: str
+    """Of the manifest, hex without prefix."""
+    weights_digest: str
+    path: Path
+    memory: MemoryFacts
+    wishes: LoadWishes = LoadWishes()
+    details: dict[str, object] = field(default_factory=dict)
+    """The `details` object of /api/tags, shown again by /api/ps."""
+
+
+class ModelState(enum.StrEnum):
+    LOADING = "loading"
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One row of `ps`."""
+
+    spec: ModelSpec
+    state: ModelState
+    loaded: LoadedModel | None
+    """None while loading."""
+    expires_at: datetime | None
+    """Aware, local; None for never."""
+    leases: int
+    restarts: int
+    last_reload_reason: str | None
+    stats: Stats | None
