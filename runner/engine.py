@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -63,6 +63,12 @@ class LoadedModel(msgspec.Struct, frozen=True):
     can_shift: bool
 
 
+class Sampler(Protocol):
+    """One sequence's way of choosing tokens, with its own random state; used on the engine thread only."""
+
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Consecutive tokens of one sequence in a step."""
@@ -71,7 +77,7 @@ class Chunk:
     start: int
     """Position of the first token."""
     tokens: Sequence[int]
-    sampler: Any | None = None
+    sampler: Sampler | None = None
     """When set, a token is sampled after the last of these; made by `Engine.create_sampler`."""
 
 
@@ -116,7 +122,7 @@ class Engine(Protocol):
 
     def ends_generation(self, token: int) -> bool: ...
 
-    def create_sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int]) -> Any:
+    def create_sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int]) -> Sampler:
         """A sampler with its own random state that has seen `prompt` (for the penalties)."""
         ...
 

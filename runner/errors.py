@@ -83,7 +83,7 @@ class ContextLengthExceeded(RequestError):
     def __init__(self, prompt_tokens: int, context_length: int) -> None:
         super().__init__(
             f"The prompt has {prompt_tokens} tokens and the window holds {context_length}, one of which the answer "
-            "needs; shorten the prompt, raise num_ctx, or pass \"truncate\": true.",
+            'needs; shorten the prompt, raise num_ctx, or pass "truncate": true.',
             prompt_tokens=prompt_tokens,
             context_length=context_length,
         )

@@ -1,0 +1,58 @@
+"""One reusable llama_batch whose arrays are written through numpy."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llama_cpp import llama_cpp as lib
+
+from runner.engine import Chunk
+
+
+class Batch:
+    """The arrays of a `llama_batch`, owned here: one sequence id for each token, no embeddings."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._token = np.zeros(capacity, dtype=np.int32)
+        self._position = np.zeros(capacity, dtype=np.int32)
+        self._sequence = np.zeros(capacity, dtype=np.int32)
+        self._wants_logits = np.zeros(capacity, dtype=np.int8)
+        self._sequence_count = np.ones(capacity, dtype=np.int32)
+        # seq_id is an array of pointers, one for each token, each to an array of ids: here of one.
+        self._sequence_pointers = (
+            self._sequence.ctypes.data + np.arange(capacity, dtype=np.uintp) * self._sequence.itemsize
+        ).astype(np.uintp)
+        self.struct: Any = lib.llama_batch()
+        self.struct.token = _pointer(self._token, lib.llama_batch, "token")
+        self.struct.pos = _pointer(self._position, lib.llama_batch, "pos")
+        self.struct.n_seq_id = _pointer(self._sequence_count, lib.llama_batch, "n_seq_id")
+        self.struct.seq_id = _pointer(self._sequence_pointers, lib.llama_batch, "seq_id")
+        self.struct.logits = _pointer(self._wants_logits, lib.llama_batch, "logits")
+
+    def fill(self, chunks: Sequence[Chunk]) -> None:
+        """Write the chunks one after another; logits are asked for the last token of those with a sampler."""
+        tokens: list[int] = []
+        positions: list[int] = []
+        sequences: list[int] = []
+        self._wants_logits[:] = 0
+        for chunk in chunks:
+            count = len(chunk.tokens)
+            tokens += chunk.tokens
+            positions += range(chunk.start, chunk.start + count)
+            sequences += [chunk.sequence_id] * count
+            if chunk.sampler is not None:
+                self._wants_logits[len(tokens) - 1] = 1
+        total = len(tokens)
+        self._token[:total] = tokens
+        self._position[:total] = positions
+        self._sequence[:total] = sequences
+        self.struct.n_tokens = total
+
+
+def _pointer(array: np.ndarray[Any, Any], struct: Any, field: str) -> Any:
+    kind = dict(struct._fields_)[field]
+    return ctypes.cast(array.ctypes.data, kind)

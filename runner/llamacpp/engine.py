@@ -1,0 +1,153 @@
+"""The llama.cpp engine behind the worker's Engine interface."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+from llama_cpp import llama_cpp as lib
+
+from runner.engine import Chunk, DeviceUse, EngineFault, LoadedModel, LoadOptions, OutOfCells
+from runner.llamacpp.batch import Batch
+from runner.llamacpp.devices import Device, Placement, list_devices, place
+from runner.llamacpp.library import Library
+from runner.llamacpp.model import Model, measure
+from runner.llamacpp.sampler import SamplerChain
+from runner.llamacpp.vocabulary import Vocabulary
+from runner.sampling import SamplingParams
+
+logger = logging.getLogger(__name__)
+
+_NO_SLOT = 1
+
+
+class LlamaEngine:
+    """Implements `runner.engine.Engine`. Made, stepped and closed on one thread."""
+
+    def __init__(
+        self,
+        library: Library,
+        path: Path,
+        options: LoadOptions,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
+        """Load `path`; `on_progress` hears fractions of it. Blocks. Raises as `Model` does."""
+        devices = list_devices()
+        gpus = [device for device in devices if device.kind in ("gpu", "igpu")]
+        placement = place(gpus, options.num_gpu, lambda: measure(path, options, library.log))
+        logger.info("placement: %s", placement.reason)
+        threads = options.num_thread or default_threads()
+        self.native_ns = 0
+        self._model = Model(path, options, placement.gpu_layers, threads, library.log, on_progress)
+        self._vocabulary = Vocabulary(self._model.handle)
+        self._batch = Batch(options.num_batch)
+        self._window = int(lib.llama_n_ctx_seq(self._model.context))
+        self._chat_template = self._model.chat_template
+        self._template_tokens = self._vocabulary.special_texts
+        self.tokenize = self._vocabulary.tokenize
+        self.token_bytes = self._vocabulary.token_bytes
+        self.ends_generation = self._vocabulary.ends_generation
+        self._info = self._describe(library, options, placement, devices, threads)
+
+    @property
+    def info(self) -> LoadedModel:
+        return self._info
+
+    @property
+    def chat_template(self) -> str | None:
+        return self._chat_template
+
+    @property
+    def template_tokens(self) -> dict[str, str]:
+        return self._template_tokens
+
+    def create_sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int]) -> SamplerChain:
+        return SamplerChain(params, seed, prompt, vocabulary=self._vocabulary.size, window=self._window)
+
+    def step(self, chunks: Sequence[Chunk]) -> list[int]:
+        self._batch.fill(chunks)
+        started = time.perf_counter_ns()
+        status: int = lib.llama_decode(self._model.context, self._batch.struct)
+        if status == 0:
+            tokens = self._sample(chunks)
+        self.native_ns += time.perf_counter_ns() - started
+        if status == _NO_SLOT:
+            raise OutOfCells
+        if status != 0:
+            raise EngineFault(f"llama_decode returned {status}")
+        return tokens
+
+    def _sample(self, chunks: Sequence[Chunk]) -> list[int]:
+        context, sample = self._model.context, lib.llama_sampler_sample
+        tokens = []
+        row = -1
+        for chunk in chunks:
+            row += len(chunk.tokens)
+            sampler = chunk.sampler
+            if sampler is not None:
+                assert isinstance(sampler, SamplerChain)
+                tokens.append(sample(sampler.handle, context, row))
+        return tokens
+
+    def remove(self, sequence_id: int) -> None:
+        lib.llama_memory_seq_rm(self._model.memory, sequence_id, -1, -1)
+
+    def shift(self, sequence_id: int, keep: int, discard: int) -> None:
+        memory = self._model.memory
+        lib.llama_memory_seq_rm(memory, sequence_id, keep, keep + discard)
+        lib.llama_memory_seq_add(memory, sequence_id, keep + discard, -1, -discard)
+
+    def close(self) -> None:
+        self._model.close()
+
+    def _describe(
+        self,
+        library: Library,
+        options: LoadOptions,
+        placement: Placement,
+        devices: Sequence[Device],
+        threads: int,
+    ) -> LoadedModel:
+        model, log = self._model, library.log
+        layers = int(lib.llama_model_n_layer(model.handle)) + 1
+        gpu_layers = log.offloaded[0] if log.offloaded else 0
+        gpu_names = [device.name for device in devices if device.kind in ("gpu", "igpu")]
+        on_gpu = sum(size for name, size in log.buffers.items() if name.startswith(tuple(gpu_names) or ("\0",)))
+        return LoadedModel(
+            architecture=model.metadata("general.architecture") or "",
+            engine=library.description,
+            context_length=self._window,
+            training_context=int(lib.llama_model_n_ctx_train(model.handle)),
+            max_sequences=options.max_sequences,
+            vocabulary=self._vocabulary.size,
+            size=int(sum(log.buffers.values())),
+            size_vram=int(on_gpu),
+            layers=layers,
+            gpu_layers=gpu_layers,
+            devices=tuple(
+                DeviceUse(
+                    name=device.name,
+                    kind=device.kind,
+                    description=device.description,
+                    layers=layers - gpu_layers if device.kind == "cpu" else 0,
+                    memory_total=device.memory_total,
+                    memory_free=device.memory_free,
+                )
+                for device in devices
+                if device.kind in ("cpu", "gpu", "igpu")
+            ),
+            placement=placement.reason,
+            threads=threads,
+            has_chat_template=self._chat_template is not None,
+            can_shift=bool(lib.llama_memory_can_shift(model.memory)),
+        )
+
+
+def default_threads() -> int:
+    """One thread for each physical core this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(psutil.cpu_count(logical=False) or usable, usable))

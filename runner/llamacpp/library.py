@@ -1,0 +1,183 @@
+"""The llama.cpp library of this process: checked once, initialised once, its log routed to ours."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import re
+from collections import deque
+from typing import Any
+
+import llama_cpp
+from llama_cpp import llama_cpp as lib
+
+from runner.errors import RunnerError
+
+logger = logging.getLogger(__name__)
+
+TESTED_VERSIONS = ("0.3.36",)
+
+FUNCTIONS = (
+    "llama_backend_init",
+    "llama_context_default_params",
+    "llama_decode",
+    "llama_free",
+    "llama_get_memory",
+    "llama_init_from_model",
+    "llama_log_set",
+    "llama_memory_can_shift",
+    "llama_memory_seq_add",
+    "llama_memory_seq_rm",
+    "llama_model_chat_template",
+    "llama_model_default_params",
+    "llama_model_free",
+    "llama_model_get_vocab",
+    "llama_model_has_decoder",
+    "llama_model_has_encoder",
+    "llama_model_is_diffusion",
+    "llama_model_is_hybrid",
+    "llama_model_is_recurrent",
+    "llama_model_load_from_file",
+    "llama_model_meta_val_str",
+    "llama_model_n_ctx_train",
+    "llama_model_n_layer",
+    "llama_model_size",
+    "llama_n_ctx",
+    "llama_n_ctx_seq",
+    "llama_print_system_info",
+    "llama_sampler_accept",
+    "llama_sampler_chain_add",
+    "llama_sampler_chain_default_params",
+    "llama_sampler_chain_init",
+    "llama_sampler_free",
+    "llama_sampler_init_dist",
+    "llama_sampler_init_greedy",
+    "llama_sampler_init_min_p",
+    "llama_sampler_init_mirostat",
+    "llama_sampler_init_mirostat_v2",
+    "llama_sampler_init_penalties",
+    "llama_sampler_init_temp",
+    "llama_sampler_init_top_k",
+    "llama_sampler_init_top_p",
+    "llama_sampler_init_typical",
+    "llama_sampler_sample",
+    "llama_get_logits_ith",
+    "llama_supports_gpu_offload",
+    "llama_token_to_piece",
+    "llama_tokenize",
+    "llama_vocab_bos",
+    "llama_vocab_eos",
+    "llama_vocab_get_add_bos",
+    "llama_vocab_get_text",
+    "llama_vocab_is_eog",
+    "llama_vocab_n_tokens",
+    "llama_vocab_pad",
+    "llama_vocab_sep",
+)
+"""Every function this package calls, so that a changed library is noticed at start and not in mid-answer."""
+
+# ggml_log_level: the numbers of ggml.h
+_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
+_CONTINUATION = 5
+_MEBIBYTE = 1024 * 1024
+
+_BUFFER_LINE = re.compile(r"(\S+)\s+(?:model|KV|RS|compute|output) buffer size\s*=\s*([0-9.]+) MiB")
+_CACHE_LINE = re.compile(r"(?:llama_kv_cache|llama_memory_recurrent): size\s*=\s*([0-9.]+) MiB")
+_OFFLOAD_LINE = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+
+
+class Library:
+    """The process-wide library. Make one, in the process that runs a model, and keep it."""
+
+    def __init__(self) -> None:
+        check_version()
+        self.log = LibraryLog()
+        lib.llama_log_set(self.log.callback, ctypes.c_void_p(0))
+        lib.llama_backend_init()
+
+    @property
+    def description(self) -> str:
+        """Name and version of the build, with the CPU features it was compiled for."""
+        features = lib.llama_print_system_info().decode("utf-8", "replace").strip().strip("|").strip()
+        return f"llama.cpp (llama-cpp-python {llama_cpp.__version__}; {features})"
+
+
+class LibraryLog:
+    """Collects what the library says: to our log, and the lines a loader wants to read afterwards."""
+
+    def __init__(self) -> None:
+        self._line = ""
+        self._level = logging.DEBUG
+        self.errors: deque[str] = deque(maxlen=8)
+        self.buffers: dict[str, float] = {}
+        """Bytes by the name of the buffer's device, since `start_recording`."""
+        self.cache = 0.0
+        """Bytes of the caches, also where nothing was allocated."""
+        self.offloaded: tuple[int, int] | None = None
+        # The library keeps the pointer; the reference must live as long as the process uses it.
+        self.callback = lib.llama_log_callback(self._receive)
+
+    def start_recording(self) -> None:
+        """Forget what earlier loads said."""
+        self.errors.clear()
+        self.buffers.clear()
+        self.cache = 0.0
+        self.offloaded = None
+
+    def _receive(self, level: int, text: bytes | None, _user_data: Any) -> None:
+        if level != _CONTINUATION:
+            self._level = _LEVELS.get(level, logging.DEBUG)
+        self._line += (text or b"").decode("utf-8", "replace")
+        *lines, self._line = self._line.split("\n")
+        for line in lines:
+            self._read(line)
+
+    def _read(self, line: str) -> None:
+        if match := _BUFFER_LINE.search(line):
+            name, mebibytes = match.groups()
+            self.buffers[name] = self.buffers.get(name, 0.0) + float(mebibytes) * _MEBIBYTE
+        elif match := _CACHE_LINE.search(line):
+            self.cache += float(match[1]) * _MEBIBYTE
+        elif match := _OFFLOAD_LINE.search(line):
+            self.offloaded = int(match[1]), int(match[2])
+        if self._level >= logging.ERROR:
+            self.errors.append(line.strip())
+        if line.strip(" ."):
+            logger.log(self._level, "%s", line)
+
+
+def check_version() -> None:
+    """Raise RunnerError when the library is not one this package was written for.
+
+    Structs travel by value, so a field added in the middle would be read as its neighbour. The
+    defaults the library fills in are known; finding them where we look shows that the layouts agree.
+    """
+    missing = [name for name in FUNCTIONS if not hasattr(lib, name)]
+    if missing:
+        raise RunnerError(
+            f"llama-cpp-python {llama_cpp.__version__} lacks {', '.join(missing)}; "
+            f"install one of the tested versions: {', '.join(TESTED_VERSIONS)}."
+        )
+    context = lib.llama_context_default_params()
+    model = lib.llama_model_default_params()
+    found = (
+        context.n_ctx,
+        context.n_batch,
+        context.n_ubatch,
+        context.n_seq_max,
+        context.flash_attn_type,
+        context.yarn_ext_factor,
+        context.type_k,
+        context.type_v,
+        context.offload_kqv,
+        context.kv_unified,
+        model.use_extra_bufts,
+        model.vocab_only,
+        model.no_alloc,
+    )
+    expected = (512, 2048, 512, 1, -1, -1.0, 1, 1, True, False, True, False, False)
+    if found != expected:
+        raise RunnerError(
+            f"llama-cpp-python {llama_cpp.__version__} does not match its library: defaults read {found}, "
+            f"expected {expected}; reinstall it (tested versions: {', '.join(TESTED_VERSIONS)})."
+        )

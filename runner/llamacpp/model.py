@@ -1,0 +1,153 @@
+"""Load a model file and make a context over it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llama_cpp import llama_cpp as lib
+
+from runner.engine import LoadOptions
+from runner.errors import InsufficientMemory, ModelInvalid, Unsupported
+from runner.llamacpp.devices import ALL_LAYERS
+from runner.llamacpp.library import LibraryLog
+
+_UBATCH = 512
+"""Most tokens llama.cpp computes at once; a step larger than this is cut by the library."""
+
+
+class Model:
+    """A loaded model and its context: owns both native handles, frees them in the right order."""
+
+    def __init__(
+        self,
+        path: Path,
+        options: LoadOptions,
+        gpu_layers: int,
+        threads: int,
+        log: LibraryLog,
+        on_progress: Callable[[float], None] | None,
+    ) -> None:
+        """Blocks while the weights are read.
+
+        Raises ModelInvalid for a file llama.cpp refuses, Unsupported for a model that does not
+        generate text, and InsufficientMemory when the context cannot be allocated.
+        """
+        log.start_recording()
+        self.handle = _load(path, options, gpu_layers, log, on_progress=on_progress)
+        try:
+            _refuse_what_does_not_generate(self.handle)
+            self.context = _make_context(self.handle, options, threads, log)
+        except Exception:
+            lib.llama_model_free(self.handle)
+            raise
+        self.memory: Any = lib.llama_get_memory(self.context)
+        if not self.memory:
+            self.close()
+            raise Unsupported("This kind of model keeps no cache of its context and cannot be served.")
+
+    def metadata(self, key: str) -> str | None:
+        """A value of the file's metadata as text."""
+        size = 256
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length: int = lib.llama_model_meta_val_str(self.handle, key.encode(), buffer, size)
+            if length < 0:
+                return None
+            if length < size:
+                return buffer.raw[:length].decode("utf-8", "replace")
+            size = length + 1
+
+    @property
+    def chat_template(self) -> str | None:
+        source: bytes | None = lib.llama_model_chat_template(self.handle, None)
+        return None if source is None else source.decode("utf-8", "replace")
+
+    def close(self) -> None:
+        if self.context is not None:
+            lib.llama_free(self.context)
+            lib.llama_model_free(self.handle)
+            self.context = self.handle = self.memory = None
+
+
+def measure(path: Path, options: LoadOptions, log: LibraryLog) -> int:
+    """Bytes that all layers, caches and compute buffers will take, found in milliseconds by allocating none of it.
+
+    llama.cpp lays out the buffers of a model loaded with `no_alloc` and tells their sizes in its
+    log; the weights count as their file. Raises as `Model` does.
+    """
+    log.start_recording()
+    model = _load(path, options, ALL_LAYERS, log, on_progress=None, measure_only=True)
+    try:
+        context = _make_context(model, options, threads=1, log=log)
+        lib.llama_free(context)
+    finally:
+        lib.llama_model_free(model)
+    return path.stat().st_size + int(sum(log.buffers.values()) + log.cache)
+
+
+def _load(
+    path: Path,
+    options: LoadOptions,
+    gpu_layers: int,
+    log: LibraryLog,
+    *,
+    on_progress: Callable[[float], None] | None,
+    measure_only: bool = False,
+) -> Any:
+    def report(fraction: float, _user_data: Any) -> bool:
+        if on_progress is not None:
+            on_progress(fraction)
+        return True
+
+    callback = lib.llama_progress_callback(report)
+    params = lib.llama_model_default_params()
+    params.n_gpu_layers = gpu_layers
+    params.progress_callback = callback
+    params.no_alloc = measure_only
+    if options.main_gpu is not None:
+        params.main_gpu = options.main_gpu
+        params.split_mode = lib.LLAMA_SPLIT_MODE_NONE
+    if measure_only:
+        params.load_mode = lib.LLAMA_LOAD_MODE_NONE
+    elif options.use_mmap is not None:
+        params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if options.use_mmap else lib.LLAMA_LOAD_MODE_NONE
+    handle = lib.llama_model_load_from_file(str(path).encode(), params)
+    if not handle:
+        raise ModelInvalid(f"llama.cpp cannot load the model: {_last_words(log)}")
+    return handle
+
+
+def _refuse_what_does_not_generate(model: Any) -> None:
+    if lib.llama_model_has_encoder(model):
+        raise Unsupported("Models with an encoder are not served by this version.")
+    if not lib.llama_model_has_decoder(model) or lib.llama_model_is_diffusion(model):
+        raise Unsupported("This model does not generate text token by token; this version serves no such models.")
+
+
+def _make_context(model: Any, options: LoadOptions, threads: int, log: LibraryLog) -> Any:
+    params = lib.llama_context_default_params()
+    params.n_ctx = options.context_length
+    params.n_batch = options.num_batch
+    params.n_ubatch = min(options.num_batch, _UBATCH)
+    params.n_seq_max = options.max_sequences
+    # One row of logits for each sequence is all that is ever read; the default reserves n_batch of them.
+    params.n_outputs_max = options.max_sequences
+    params.n_threads = params.n_threads_batch = threads
+    params.kv_unified = True
+    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
+    params.no_perf = True
+    context = lib.llama_init_from_model(model, params)
+    if not context:
+        raise InsufficientMemory(
+            f"There is no memory for a window of {options.context_length} tokens: {_last_words(log)}. "
+            "Set a smaller num_ctx, unload another model, or choose a smaller one.",
+            context_length=options.context_length,
+        )
+    return context
+
+
+def _last_words(log: LibraryLog) -> str:
+    return "; ".join(log.errors) or "it gave no reason"

@@ -1,0 +1,81 @@
+"""A model's vocabulary: text to tokens, tokens to bytes."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from llama_cpp import llama_cpp as lib
+
+_NULL_TOKEN = -1
+
+
+class Vocabulary:
+    """Reads the loaded model's vocabulary; every method may be called from any thread."""
+
+    def __init__(self, model: Any) -> None:
+        self._vocab = lib.llama_model_get_vocab(model)
+        self.size: int = lib.llama_vocab_n_tokens(self._vocab)
+        self._pieces: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
+        self._begin_token: int = lib.llama_vocab_bos(self._vocab)
+        self._adds_begin = self._begin_token != _NULL_TOKEN and bool(lib.llama_vocab_get_add_bos(self._vocab))
+        self._begin_text = self._text_of(self._begin_token)
+
+    @property
+    def special_texts(self) -> dict[str, str]:
+        """Texts of the special tokens that exist, under the names chat templates use."""
+        tokens = {
+            "bos_token": self._begin_token,
+            "eos_token": lib.llama_vocab_eos(self._vocab),
+            "pad_token": lib.llama_vocab_pad(self._vocab),
+            "sep_token": lib.llama_vocab_sep(self._vocab),
+        }
+        return {name: self._text_of(token) for name, token in tokens.items() if token != _NULL_TOKEN}
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Token ids of `text`.
+
+        With `add_special` the begin token stands in front where the model wants one, unless the
+        text brings its own. A vocabulary without a begin token must not be asked to add it:
+        llama.cpp aborts the process.
+        """
+        data = text.encode("utf-8")
+        add = add_special and self._adds_begin and not (parse_special and self._brings_begin(text))
+        capacity = len(data) + 2
+        while True:
+            tokens = (ctypes.c_int32 * capacity)()
+            count: int = lib.llama_tokenize(self._vocab, data, len(data), tokens, capacity, add, parse_special)
+            if count >= 0:
+                return tokens[:count]
+            capacity = -count
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of a token; empty for control tokens. `token` must be one of this vocabulary."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._read_piece(token, special=False)
+        return piece
+
+    def ends_generation(self, token: int) -> bool:
+        ends = self._ends.get(token)
+        if ends is None:
+            ends = self._ends[token] = bool(lib.llama_vocab_is_eog(self._vocab, token))
+        return ends
+
+    def _brings_begin(self, text: str) -> bool:
+        return bool(self._begin_text) and text.startswith(self._begin_text)
+
+    def _read_piece(self, token: int, *, special: bool) -> bytes:
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count: int = lib.llama_token_to_piece(self._vocab, token, buffer, size, 0, special)
+            if count >= 0:
+                return buffer.raw[:count]
+            size = -count
+
+    def _text_of(self, token: int) -> str:
+        if not 0 <= token < self.size:
+            return ""
+        return (lib.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace")
