@@ -61,7 +61,6 @@ FUNCTIONS = (
     "llama_sampler_init_top_p",
     "llama_sampler_init_typical",
     "llama_sampler_sample",
-    "llama_get_logits_ith",
     "llama_supports_gpu_offload",
     "llama_token_to_piece",
     "llama_tokenize",

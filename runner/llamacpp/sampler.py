@@ -23,10 +23,11 @@ class SamplerChain:
         chain_params = lib.llama_sampler_chain_default_params()
         chain_params.no_perf = True
         self.handle: Any = lib.llama_sampler_chain_init(chain_params)
-        for sampler in _chain(params, seed, vocabulary, window):
+        for sampler in _chain(params, native_seed(seed), vocabulary, window):
             lib.llama_sampler_chain_add(self.handle, sampler)
-        for token in prompt[-window:] if _looks_back(params) else ():
-            lib.llama_sampler_accept(self.handle, token)
+        if _looks_back(params):
+            for token in prompt[-_last_n(params, window) :]:
+                lib.llama_sampler_accept(self.handle, token)
 
     def close(self) -> None:
         if self.handle is not None:
@@ -34,19 +35,27 @@ class SamplerChain:
             self.handle = None
 
 
+def native_seed(seed: int) -> int:
+    """The 32 bits llama.cpp takes; it reads all ones as a wish for a random seed, so that value gives way."""
+    return min(seed & 0xFFFFFFFF, 0xFFFFFFFE)
+
+
 def _looks_back(params: SamplingParams) -> bool:
     penalised = (params.repeat_penalty, params.presence_penalty, params.frequency_penalty) != (1.0, 0.0, 0.0)
     return penalised and params.repeat_last_n != 0
+
+
+def _last_n(params: SamplingParams, window: int) -> int:
+    return window if params.repeat_last_n < 0 else min(params.repeat_last_n, window)
 
 
 def _chain(params: SamplingParams, seed: int, vocabulary: int, window: int) -> list[Any]:
     """Native samplers in the order of llama.cpp's own programs: penalties, cuts, temperature, draw."""
     chain: list[Any] = []
     if _looks_back(params):
-        last_n = window if params.repeat_last_n < 0 else min(params.repeat_last_n, window)
         chain.append(
             lib.llama_sampler_init_penalties(
-                last_n, params.repeat_penalty, params.frequency_penalty, params.presence_penalty
+                _last_n(params, window), params.repeat_penalty, params.frequency_penalty, params.presence_penalty
             )
         )
     if params.temperature <= 0:

@@ -1,0 +1,92 @@
+"""The worker's control thread: commands in, prompts prepared beside the engine, sequences out to the loop."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from runner.chat.types import Failed
+from runner.engine import Engine
+from runner.errors import RunnerError
+from runner.messages import Cancel, Command, Events, Generate, Load, Pause, Report, Resume
+from runner.worker.loop import CancelSequence, LoopCommand, SetPaused
+from runner.worker.prompt import prepare_prompt
+from runner.worker.sequence import Sequence
+
+logger = logging.getLogger(__name__)
+
+PREPARING_THREADS = 2
+"""Tokenizing a huge prompt takes seconds; a short one need not wait behind it."""
+
+
+class Control:
+    """Turns commands into sequences. Called from the thread that reads the pipe."""
+
+    def __init__(self, engine: Engine, post: Callable[[LoopCommand], None], emit: Callable[[Report], None]) -> None:
+        self._engine = engine
+        self._post = post
+        self._emit = emit
+        self._pool = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="prepare")
+        self._lock = threading.Lock()
+        self._preparing: dict[str, list[LoopCommand]] = {}
+        """Requests whose prompt is being made, and the commands that came for them meanwhile."""
+
+    def handle(self, command: Command) -> None:
+        """Start obeying a command; does not block."""
+        match command:
+            case Generate():
+                with self._lock:
+                    self._preparing[command.request_id] = []
+                self._pool.submit(self._prepare, command, time.perf_counter_ns())
+            case Cancel(request_id):
+                self._forward(CancelSequence(request_id))
+            case Pause(request_id):
+                self._forward(SetPaused(request_id, paused=True))
+            case Resume(request_id):
+                self._forward(SetPaused(request_id, paused=False))
+            case Load():
+                logger.error("a second model was to be loaded into this worker; refused")
+
+    def _forward(self, command: CancelSequence | SetPaused) -> None:
+        with self._lock:
+            waiting = self._preparing.get(command.request_id)
+            if waiting is not None:
+                waiting.append(command)
+                return
+        self._post(command)
+
+    def _prepare(self, command: Generate, received_ns: int) -> None:
+        try:
+            outcome = self._sequence(command, received_ns)
+        except RunnerError as error:
+            outcome = Failed(code=error.code, message=error.message, facts=dict(error.facts))
+        except Exception:
+            logger.exception("request %s: its prompt could not be prepared", command.request_id)
+            outcome = Failed(code="internal", message="The prompt could not be prepared; the log has the reason.")
+        with self._lock:
+            commands = self._preparing.pop(command.request_id)
+        if any(isinstance(later, CancelSequence) for later in commands):
+            return
+        if isinstance(outcome, Failed):
+            self._emit(Events([(command.request_id, outcome)]))
+            return
+        for item in (outcome, *commands):
+            self._post(item)
+
+    def _sequence(self, command: Generate, received_ns: int) -> Sequence | Failed:
+        request = command.request
+        prompt = prepare_prompt(request, self._engine)
+        seed = request.sampling.seed
+        return Sequence(
+            command.request_id,
+            request,
+            prompt.tokens,
+            window=prompt.window,
+            seed=random.SystemRandom().getrandbits(32) if seed is None else seed,
+            received_ns=received_ns,
+            truncated=prompt.truncated,
+        )

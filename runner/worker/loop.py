@@ -1,0 +1,273 @@
+"""The engine thread's loop: receive, plan, compute, emit."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runner.chat.types import ChatEvent, Failed, FinishReason, TextDelta
+from runner.engine import Chunk, Engine, EngineFault, OutOfCells
+from runner.messages import Events, Report, Stats
+from runner.worker.scheduler import PlannedChunk, Preemption, Scheduler
+from runner.worker.sequence import Sequence
+
+PREFILL_ROWS_WHILE_DECODING = 128
+"""Prompt tokens beside running answers in one step: long enough to be efficient, short enough not to be felt."""
+STATS_INTERVAL_NS = 500_000_000
+MAX_FAULTS = 2
+"""A request whose steps failed so often ends with an error; the second failure was with itself alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelSequence:
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetPaused:
+    request_id: str
+    paused: bool
+
+
+class Stop:
+    """End the loop after the current step."""
+
+
+LoopCommand = Sequence | CancelSequence | SetPaused | Stop
+
+
+class Loop:
+    """Owns the sequences and is the only caller of the engine's steps.
+
+    `post` may be called from any thread; `run` blocks until `Stop`. Every sequence that is posted
+    ends with exactly one Finished or Failed, unless it is cancelled.
+    """
+
+    def __init__(
+        self, engine: Engine, emit: Callable[[Report], None], *, max_rows: int, clock: Callable[[], int] | None = None
+    ) -> None:
+        self._engine = engine
+        self._emit = emit
+        self._clock = clock or time.perf_counter_ns
+        self._commands: queue.SimpleQueue[LoopCommand] = queue.SimpleQueue()
+        self._scheduler = Scheduler(
+            cells=engine.info.context_length,
+            max_sequences=engine.info.max_sequences,
+            max_rows=max_rows,
+            prefill_rows_while_decoding=PREFILL_ROWS_WHILE_DECODING,
+        )
+        self._sequences: dict[str, Sequence] = {}
+        self._events: list[tuple[str, ChatEvent]] = []
+        self._stats = _Totals()
+        self._stats_sent_ns = 0
+        self._is_stopping = False
+
+    def post(self, command: LoopCommand) -> None:
+        """Hand a command to the loop; it is obeyed between two steps."""
+        self._commands.put(command)
+
+    def run(self) -> None:
+        """Serve until `Stop` arrives."""
+        can_step = False
+        while True:
+            self._obey(wait=not can_step)
+            if self._is_stopping:
+                return
+            can_step = self._step()
+            self._report_stats(force=not can_step)
+
+    def _obey(self, *, wait: bool) -> None:
+        try:
+            while True:
+                self._handle(self._commands.get(block=wait))
+                wait = False
+        except queue.Empty:
+            pass
+
+    def _handle(self, command: LoopCommand) -> None:
+        match command:
+            case Sequence():
+                self._start(command)
+            case CancelSequence(request_id):
+                if sequence := self._sequences.get(request_id):
+                    self._drop(sequence)
+            case SetPaused(request_id, paused):
+                if sequence := self._sequences.get(request_id):
+                    sequence.paused = paused
+            case Stop():
+                self._is_stopping = True
+
+    def _start(self, sequence: Sequence) -> None:
+        self._sequences[sequence.request_id] = sequence
+        self._scheduler.add(sequence)
+        if sequence.max_generated == 0:
+            self._finish(sequence, FinishReason.LENGTH)
+            self._flush()
+
+    def _step(self) -> bool:
+        """Compute one batch; False when there was nothing to compute."""
+        scheduler, engine = self._scheduler, self._engine
+        started, native_before = self._clock(), engine.native_ns
+        self._forget(scheduler.make_room())
+        scheduler.admit()
+        planned = scheduler.plan_step()
+        if not planned:
+            return False
+        chunks = [self._chunk(item) for item in planned]
+        try:
+            tokens = engine.step(chunks)
+        except OutOfCells:
+            self._give_way()
+        except EngineFault as fault:
+            self._isolate(planned, fault)
+        else:
+            self._advance(planned, chunks, tokens, started)
+        self._flush()
+        self._stats.count(chunks, self._clock() - started, engine.native_ns - native_before)
+        return True
+
+    def _chunk(self, item: PlannedChunk) -> Chunk:
+        sequence, count = item.sequence, item.count
+        assert sequence.sequence_id is not None
+        if sequence.sampler is None:
+            sequence.sampler = self._engine.create_sampler(sequence.request.sampling, sequence.seed, sequence.tokens)
+        start = sequence.computed
+        is_last = count == len(sequence.tokens) - start
+        return Chunk(
+            sequence_id=sequence.sequence_id,
+            start=start,
+            tokens=sequence.tokens[start : start + count],
+            sampler=sequence.sampler if is_last else None,
+        )
+
+    def _advance(self, planned: list[PlannedChunk], chunks: list[Chunk], tokens: list[int], started: int) -> None:
+        now = self._clock()
+        sampled = iter(tokens)
+        for item, chunk in zip(planned, chunks, strict=True):
+            sequence = item.sequence
+            sequence.computed += item.count
+            sequence.faults = 0
+            if not sequence.first_step_ns:
+                sequence.first_step_ns = started
+            if chunk.sampler is not None:
+                self._accept(sequence, next(sampled), now)
+        self._stats.sampled += len(tokens)
+
+    def _accept(self, sequence: Sequence, token: int, now: int) -> None:
+        """One more token of an answer: its text goes out, and it may be the last."""
+        sequence.tokens.append(token)
+        sequence.generated += 1
+        sequence.last_token_ns = now
+        if sequence.generated == 1:
+            sequence.first_token_ns = now
+        if self._engine.ends_generation(token):
+            self._finish(sequence, FinishReason.STOP)
+            return
+        if text := sequence.text.push(self._engine.token_bytes(token)):
+            self._events.append((sequence.request_id, TextDelta(text)))
+        if sequence.text.stopped_by is not None:
+            self._finish(sequence, FinishReason.STOP)
+        elif sequence.max_generated is not None and sequence.generated >= sequence.max_generated:
+            self._finish(sequence, FinishReason.LENGTH)
+        elif sequence.is_window_full:
+            if sequence.request.limits.shift:
+                self._shift(sequence)
+            else:
+                self._finish(sequence, FinishReason.LENGTH)
+
+    def _shift(self, sequence: Sequence) -> None:
+        assert sequence.sequence_id is not None
+        keep = min(sequence.request.limits.num_keep, sequence.prompt_tokens, sequence.window - 2)
+        discard = max((sequence.computed - keep) // 2, 1)
+        self._engine.shift(sequence.sequence_id, keep, discard)
+        sequence.forget(keep, discard)
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        if text := sequence.text.finish():
+            self._events.append((sequence.request_id, TextDelta(text)))
+        self._events.append((sequence.request_id, sequence.finished(reason)))
+        self._drop(sequence)
+
+    def _fail(self, sequence: Sequence, failure: Failed) -> None:
+        self._events.append((sequence.request_id, failure))
+        self._drop(sequence)
+
+    def _drop(self, sequence: Sequence) -> None:
+        del self._sequences[sequence.request_id]
+        sequence_id = self._scheduler.remove(sequence)
+        if sequence_id is not None:
+            self._engine.remove(sequence_id)
+        if sequence.sampler is not None:
+            sequence.sampler.close()
+            sequence.sampler = None
+
+    def _give_way(self) -> None:
+        """The engine found no cells for the step although the count allowed it."""
+        if len(self._scheduler.running) > 1:
+            self._forget([self._scheduler.preempt()])
+            return
+        [sequence] = self._scheduler.running
+        self._fail(
+            sequence,
+            Failed(
+                code="insufficient_memory",
+                message="The KV cache has no room for this request; shorten it or raise num_ctx.",
+                facts={"tokens": len(sequence.tokens), "context_length": self._engine.info.context_length},
+            ),
+        )
+
+    def _isolate(self, planned: list[PlannedChunk], fault: EngineFault) -> None:
+        """Start the sequences of a failed step over, one at a time; end those that failed before."""
+        for sequence in [item.sequence for item in planned]:
+            sequence.faults += 1
+            if sequence.faults >= MAX_FAULTS and len(planned) == 1:
+                message = f"The engine failed while computing this request ({fault})."
+                self._fail(sequence, Failed(code="internal", message=message))
+            elif sequence.sequence_id is not None:
+                self._engine.remove(sequence.sequence_id)
+                sequence.computed = 0
+
+    def _forget(self, preemptions: list[Preemption]) -> None:
+        for preemption in preemptions:
+            self._engine.remove(preemption.sequence_id)
+        self._stats.preempted += len(preemptions)
+
+    def _flush(self) -> None:
+        if self._events:
+            self._emit(Events(self._events))
+            self._events = []
+
+    def _report_stats(self, *, force: bool) -> None:
+        now = self._clock()
+        if not force and now - self._stats_sent_ns < STATS_INTERVAL_NS:
+            return
+        self._stats_sent_ns = now
+        self._emit(self._stats.report(self._scheduler))
+
+
+class _Totals:
+    """What the loop has done since the model was loaded."""
+
+    def __init__(self) -> None:
+        self.steps = self.rows = self.sampled = self.step_ns = self.native_ns = self.preempted = 0
+
+    def count(self, chunks: list[Chunk], step_ns: int, native_ns: int) -> None:
+        self.steps += 1
+        self.rows += sum(len(chunk.tokens) for chunk in chunks)
+        self.step_ns += step_ns
+        self.native_ns += native_ns
+
+    def report(self, scheduler: Scheduler) -> Stats:
+        return Stats(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            cells_used=scheduler.cells_used,
+            steps=self.steps,
+            rows=self.rows,
+            sampled=self.sampled,
+            step_ns=self.step_ns,
+            native_ns=self.native_ns,
+            preempted=self.preempted,
+        )

@@ -1,0 +1,122 @@
+"""From a request to the tokens of its prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runner.chat.template import ChatTemplate
+from runner.chat.types import ChatPrompt, ChatRequest, Message, TextPrompt, Truncation
+from runner.engine import Engine
+from runner.errors import ContextLengthExceeded, InvalidRequest, Unsupported
+
+ROOM_FOR_ANSWER = 4
+"""When a prompt is shortened, one part in so many of the window is kept free for the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPrompt:
+    """Tokens that fit into `window`, with room for at least one more."""
+
+    tokens: list[int]
+    window: int
+    truncated: Truncation | None
+
+
+def prepare_prompt(request: ChatRequest, engine: Engine) -> PreparedPrompt:
+    """Render, tokenize and fit a prompt; may be called from any thread and takes as long as tokenizing does.
+
+    Raises RequestError when the prompt cannot be made or does not fit, ModelInvalid when the
+    model's chat template fails.
+    """
+    info = engine.info
+    window = min(request.limits.num_ctx or info.context_length, info.context_length)
+    if request.limits.shift and not info.can_shift:
+        raise Unsupported("This model's cache cannot be shifted; leave out \"shift\".", field="shift")
+    for token in request.context:
+        if not 0 <= token < info.vocabulary:
+            raise InvalidRequest(
+                f"Token {token} is not in this model's vocabulary of {info.vocabulary}.", field="context"
+            )
+    if isinstance(request.prompt, ChatPrompt):
+        tokens, truncated = _fit_chat(request, request.prompt, engine, window)
+    else:
+        tokens, truncated = _fit_text(request, request.prompt, engine, window)
+    if not tokens:
+        raise InvalidRequest("The prompt is empty.", field="prompt")
+    return PreparedPrompt(tokens, window, truncated)
+
+
+def _fit_chat(
+    request: ChatRequest, prompt: ChatPrompt, engine: Engine, window: int
+) -> tuple[list[int], Truncation | None]:
+    source = prompt.template or engine.chat_template
+    if source is None:
+        raise Unsupported("This model has no chat template, so it does not support chat; use it with a raw prompt.")
+    template = ChatTemplate(source, engine.template_tokens)
+
+    def tokenize(messages: tuple[Message, ...]) -> list[int]:
+        text = template.render(messages, thinking=prompt.thinking)
+        return [*request.context, *_tokenize(text, request, engine)]
+
+    tokens = tokenize(prompt.messages)
+    if len(tokens) < window:
+        return tokens, None
+    if not request.limits.truncate:
+        raise ContextLengthExceeded(len(tokens), window)
+    kept = drop_oldest_turns(prompt.messages, lambda messages: len(tokenize(messages)) <= _goal(request, window))
+    shortened = tokenize(kept)
+    if len(shortened) >= window:
+        raise ContextLengthExceeded(len(shortened), window)
+    return shortened, Truncation(original=len(tokens), kept=len(shortened), strategy="drop_oldest_turns")
+
+
+def _fit_text(
+    request: ChatRequest, prompt: TextPrompt, engine: Engine, window: int
+) -> tuple[list[int], Truncation | None]:
+    tokens = [*request.context, *_tokenize(prompt.text, request, engine)]
+    if len(tokens) < window:
+        return tokens, None
+    if not request.limits.truncate:
+        raise ContextLengthExceeded(len(tokens), window)
+    goal = max(_goal(request, window), 1)
+    keep = min(request.limits.num_keep, goal - 1)
+    shortened = tokens[:keep] + tokens[len(tokens) - (goal - keep) :]
+    return shortened, Truncation(original=len(tokens), kept=len(shortened), strategy="drop_middle")
+
+
+def drop_oldest_turns(
+    messages: tuple[Message, ...], fits: Callable[[tuple[Message, ...]], bool]
+) -> tuple[Message, ...]:
+    """The conversation without its oldest turns, as few of them as `fits` asks for.
+
+    A turn is a user's message with all that answers it, so that what is left begins like a
+    conversation. System messages and the last turn always stay, even when that does not fit.
+    """
+    starts = [index for index, message in enumerate(messages) if message.role == "user"]
+    low, high = 0, max(len(starts) - 1, 0)
+    while low < high:
+        middle = (low + high) // 2
+        if fits(_from(messages, starts, middle)):
+            high = middle
+        else:
+            low = middle + 1
+    return _from(messages, starts, low)
+
+
+def _from(messages: tuple[Message, ...], starts: list[int], first: int) -> tuple[Message, ...]:
+    begin = starts[first] if first else 0
+    return tuple(message for index, message in enumerate(messages) if index >= begin or message.role == "system")
+
+
+def _goal(request: ChatRequest, window: int) -> int:
+    """How long a shortened prompt may be: the window less what the answer wants, within reason."""
+    reserve = window // ROOM_FOR_ANSWER
+    if request.limits.num_predict >= 0:
+        reserve = min(request.limits.num_predict, reserve)
+    return window - max(reserve, 1)
+
+
+def _tokenize(text: str, request: ChatRequest, engine: Engine) -> list[int]:
+    # Tokens of an earlier answer already begin with what a prompt begins with.
+    return engine.tokenize(text, add_special=not request.context, parse_special=True)

@@ -1,0 +1,78 @@
+"""A worker's life: load one model, serve it, end with the pipe."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import NoReturn
+
+from runner.engine import Engine
+from runner.errors import RunnerError
+from runner.messages import Load, Loaded, LoadFailed, LoadProgress
+from runner.worker.control import Control
+from runner.worker.loop import Loop
+from runner.worker.pipe import Pipe
+
+logger = logging.getLogger(__name__)
+
+EXIT_DONE = 0
+EXIT_LOAD_FAILED = 1
+EXIT_BROKEN = 70
+
+EngineLoader = Callable[[Load, Callable[[float], None]], Engine]
+"""Loads the model of a `Load` on the calling thread, telling its progress as fractions."""
+
+
+def serve(pipe: Pipe, load_engine: EngineLoader) -> NoReturn:
+    """Serve until the daemon closes the pipe; ends the process.
+
+    The calling thread reads commands; a second one, the engine thread, loads the model and runs
+    the loop. The process ends without waiting for a step in progress: nothing here outlives it.
+    """
+    command = pipe.receive()
+    if not isinstance(command, Load):
+        os._exit(EXIT_DONE if command is None else EXIT_BROKEN)
+    ready: list[Control] = []
+    thread = threading.Thread(target=_run_engine, args=(pipe, load_engine, command, ready), name="engine", daemon=True)
+    thread.start()
+    try:
+        while (command := pipe.receive()) is not None:
+            if ready:
+                ready[0].handle(command)
+    except Exception:
+        logger.exception("the daemon sent something unreadable")
+        os._exit(EXIT_BROKEN)
+    os._exit(EXIT_DONE)
+
+
+def _run_engine(pipe: Pipe, load_engine: EngineLoader, command: Load, ready: list[Control]) -> None:
+    try:
+        engine = load_engine(command, _ProgressReport(pipe))
+        loop = Loop(engine, pipe.send, max_rows=command.options.num_batch)
+        ready.append(Control(engine, loop.post, pipe.send))
+        pipe.send(Loaded(engine.info))
+        loop.run()
+    except BrokenPipeError:
+        os._exit(EXIT_DONE)
+    except RunnerError as error:
+        pipe.send(LoadFailed(error.code, error.message, dict(error.facts)))
+        os._exit(EXIT_LOAD_FAILED)
+    except Exception:
+        logger.exception("the worker's engine thread ended")
+        os._exit(EXIT_BROKEN)
+
+
+class _ProgressReport:
+    """Sends whole percents only, so that loading is not slowed by telling of it."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._percent = -1
+
+    def __call__(self, fraction: float) -> None:
+        percent = int(fraction * 100)
+        if percent > self._percent:
+            self._percent = percent
+            self._pipe.send(LoadProgress(percent / 100))
