@@ -205,8 +205,8 @@ class Loop:
 
     def _give_way(self) -> None:
         """The engine found no cells for the step although the count allowed it."""
-        if len(self._scheduler.running) > 1:
-            self._forget([self._scheduler.preempt()])
+        if preemption := self._scheduler.give_way():
+            self._forget([preemption])
             return
         [sequence] = self._scheduler.running
         self._fail(

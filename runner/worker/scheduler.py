@@ -43,6 +43,8 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         """In order of admission."""
+        self._is_full = False
+        """Whether the engine ran out of cells unexpectedly; nothing is admitted until a sequence ends."""
 
     @property
     def is_idle(self) -> bool:
@@ -61,30 +63,30 @@ class Scheduler:
             self.waiting.remove(sequence)
             return None
         self.running.remove(sequence)
+        self._is_full = False
         return self._release_id(sequence)
 
     def make_room(self) -> list[Preemption]:
         """Take cells back until every running sequence's tokens fit."""
         preempted = []
         while len(self.running) > 1 and sum(len(sequence.tokens) for sequence in self.running) > self._cells:
-            preempted.append(self.preempt())
+            preempted.append(self._preempt())
         return preempted
 
-    def preempt(self) -> Preemption:
-        """Send the sequence that should give way first back to the queue. There must be one running."""
-        victim = max(
-            enumerate(self.running), key=lambda numbered: (numbered[1].paused, numbered[0])
-        )[1]
-        self.running.remove(victim)
-        sequence_id = self._release_id(victim)
-        victim.computed = 0
-        self.waiting.appendleft(victim)
-        return Preemption(victim, sequence_id)
+    def give_way(self) -> Preemption | None:
+        """The engine has fewer cells than it said: let one sequence wait until another has ended.
+
+        None when only one runs, which then cannot be computed at all.
+        """
+        if len(self.running) < 2:
+            return None
+        self._is_full = True
+        return self._preempt()
 
     def admit(self) -> None:
         """Start waiting sequences, oldest first, while they fit."""
         committed = sum(len(sequence.tokens) + 1 for sequence in self.running)
-        while self.waiting and self._free_ids:
+        while self.waiting and self._free_ids and not self._is_full:
             needed = len(self.waiting[0].tokens) + 1
             if self.running and committed + needed > self._cells:
                 return
@@ -106,6 +108,16 @@ class Scheduler:
             max_rows=self._max_rows,
             prefill_rows_while_decoding=self._prefill_rows_while_decoding,
         )
+
+    def _preempt(self) -> Preemption:
+        victim = max(
+            enumerate(self.running), key=lambda numbered: (numbered[1].paused, numbered[0])
+        )[1]
+        self.running.remove(victim)
+        sequence_id = self._release_id(victim)
+        victim.computed = 0
+        self.waiting.appendleft(victim)
+        return Preemption(victim, sequence_id)
 
     def _release_id(self, sequence: Sequence) -> int:
         assert sequence.sequence_id is not None

@@ -1,0 +1,136 @@
+"""An engine without a model: the next token is a function of exactly the tokens its cells hold.
+
+A scheduler that computes a token twice, at a wrong place, or for the wrong sequence changes the
+text, so comparing texts shows whether the bookkeeping is right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+from runner.engine import Chunk, EngineFault, LoadedModel, OutOfCells
+from runner.sampling import SamplingParams
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz ."
+END = len(ALPHABET)
+CHAT_TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}.{% endfor %}a:"
+
+
+class FakeSampler:
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    def close(self) -> None:
+        assert not self.is_closed, "closed twice"
+        self.is_closed = True
+
+
+class FakeEngine:
+    """Checks what it is asked, and records it in `steps`."""
+
+    def __init__(
+        self,
+        *,
+        cells: int = 64,
+        max_sequences: int = 4,
+        ends_every: int = 0,
+        fault: Callable[[Sequence[Chunk]], bool] = lambda _chunks: False,
+        hidden_cells: int = 0,
+    ) -> None:
+        self.native_ns = 0
+        self.cells: dict[int, list[int]] = {}
+        self.steps: list[list[Chunk]] = []
+        self.samplers: list[FakeSampler] = []
+        self._capacity = cells
+        self._hidden_cells = hidden_cells
+        self._ends_every = ends_every
+        self._fault = fault
+        self._info = LoadedModel(
+            architecture="fake",
+            engine="fake",
+            context_length=cells,
+            training_context=cells,
+            max_sequences=max_sequences,
+            vocabulary=len(ALPHABET) + 1,
+            size=0,
+            size_vram=0,
+            layers=1,
+            gpu_layers=0,
+            devices=(),
+            placement="nowhere",
+            threads=1,
+            has_chat_template=True,
+            can_shift=True,
+        )
+
+    @property
+    def info(self) -> LoadedModel:
+        return self._info
+
+    @property
+    def chat_template(self) -> str | None:
+        return CHAT_TEMPLATE
+
+    @property
+    def template_tokens(self) -> dict[str, str]:
+        return {}
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        return [ALPHABET.index(character) if character in ALPHABET else 0 for character in text]
+
+    def token_bytes(self, token: int) -> bytes:
+        return ALPHABET[token].encode()
+
+    def ends_generation(self, token: int) -> bool:
+        return token == END
+
+    def create_sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int]) -> FakeSampler:
+        sampler = FakeSampler()
+        self.samplers.append(sampler)
+        return sampler
+
+    def step(self, chunks: Sequence[Chunk]) -> list[int]:
+        assert chunks and all(chunk.tokens for chunk in chunks), "an empty step"
+        assert len({chunk.sequence_id for chunk in chunks}) == len(chunks), "a sequence twice in one step"
+        used = sum(map(len, self.cells.values())) + sum(len(chunk.tokens) for chunk in chunks)
+        if used > self._capacity - self._hidden_cells:
+            raise OutOfCells
+        if self._fault(chunks):
+            raise EngineFault("told to fail")
+        self.steps.append(list(chunks))
+        tokens = []
+        for chunk in chunks:
+            assert 0 <= chunk.sequence_id < self._info.max_sequences
+            cells = self.cells.setdefault(chunk.sequence_id, [])
+            assert chunk.start == len(cells), "a chunk that does not continue its sequence"
+            cells.extend(chunk.tokens)
+            if chunk.sampler is not None:
+                tokens.append(self.next_token(cells))
+        return tokens
+
+    def next_token(self, held: Sequence[int]) -> int:
+        value = int.from_bytes(hashlib.blake2b(bytes(held), digest_size=4).digest(), "big")
+        if self._ends_every and value % self._ends_every == 0:
+            return END
+        return value % len(ALPHABET)
+
+    def answer(self, prompt: Sequence[int], count: int) -> str:
+        """The text that follows `prompt` when nothing else runs."""
+        held, text = list(prompt), ""
+        for _ in range(count):
+            token = self.next_token(held)
+            if token == END:
+                break
+            held.append(token)
+            text += ALPHABET[token]
+        return text
+
+    def remove(self, sequence_id: int) -> None:
+        self.cells.pop(sequence_id, None)
+
+    def shift(self, sequence_id: int, keep: int, discard: int) -> None:
+        del self.cells[sequence_id][keep : keep + discard]
+
+    def close(self) -> None:
+        pass
