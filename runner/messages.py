@@ -106,6 +106,6 @@ def decode_command(payload: bytes) -> Command:
     return _command_decoder.decode(payload)
 
 
-def decode_report(payload: bytes) -> Report:
+def decode_report(payload: bytes | memoryview) -> Report:
     """Raises msgspec.DecodeError for anything that is not a report."""
     return _report_decoder.decode(payload)

@@ -69,3 +69,5 @@ class ModelStatus:
     restarts: int
     last_reload_reason: str | None
     stats: Stats | None
+    load_fraction: float = 1.0
+    """How much of the model is loaded, 0 to 1."""

@@ -1,0 +1,229 @@
+"""WorkerClient: send messages to a worker, and sort its events into one stream per request.
+
+The hot path is `feed`: bytes from the pipe become events in the streams they belong to, decoded
+once, with no task and no lock in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from runner.chat.types import ChatEvent, ChatRequest, Failed, TextDelta
+from runner.messages import (
+    FRAME_HEADER,
+    Cancel,
+    Command,
+    Events,
+    Generate,
+    Loaded,
+    LoadFailed,
+    LoadProgress,
+    Pause,
+    Report,
+    Resume,
+    Stats,
+    decode_report,
+    encode_frame,
+)
+
+PAUSE_ABOVE = 512
+"""Unread events of one stream at which the worker is asked to compute nothing more for it."""
+RESUME_BELOW = 128
+MAX_REPORT_BYTES = 64 << 20
+"""Far above any honest report, and below what four bytes of stray text read as a length."""
+
+LoadReport = LoadProgress | Loaded | LoadFailed
+
+
+class GarbledPipe(Exception):
+    """What came from the worker is not a report; nothing after it can be trusted."""
+
+
+class WorkerClient:
+    """One worker's end of the pipe in the daemon. Owns the streams of its running requests.
+
+    `write` puts bytes into the pipe without blocking. `clock` is monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        on_load_report: Callable[[LoadReport], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.stats: Stats | None = None
+        self._write = write
+        self._on_load_report = on_load_report
+        self._clock = clock
+        self._streams: dict[str, EventStream] = {}
+        self._partial = bytearray()
+        self._last_progress = clock()
+        self._ended: Failed | None = None
+
+    def send(self, command: Command) -> None:
+        self._write(encode_frame(command))
+
+    def generate(self, request_id: str, request: ChatRequest) -> EventStream:
+        """Send a request; its events come out of the stream. Ids of running requests differ."""
+        stream = EventStream(self, request_id)
+        if self._ended is not None:
+            stream._push(self._ended)
+            return stream
+        if request_id in self._streams:
+            raise ValueError(f"request {request_id} is running already")
+        if not self._streams:
+            self._last_progress = self._clock()
+        self._streams[request_id] = stream
+        self.send(Generate(request_id, request))
+        return stream
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes as they came out of the pipe; raises GarbledPipe."""
+        source: bytes | bytearray = data
+        if self._partial:
+            self._partial += data
+            source = self._partial
+        size = len(source)
+        offset = 0
+        with memoryview(source) as view:
+            while size - offset >= FRAME_HEADER.size:
+                (length,) = FRAME_HEADER.unpack_from(view, offset)
+                if length > MAX_REPORT_BYTES:
+                    raise GarbledPipe(f"a report of {length} bytes was announced")
+                end = offset + FRAME_HEADER.size + length
+                if end > size:
+                    break
+                try:
+                    report = decode_report(view[offset + FRAME_HEADER.size : end])
+                except (msgspec.DecodeError, RecursionError) as error:
+                    raise GarbledPipe(f"a report could not be read: {error}") from None
+                offset = end
+                self._dispatch(report)
+        if source is self._partial:
+            del self._partial[:offset]
+        elif offset < size:
+            self._partial = bytearray(data[offset:])
+
+    def end_all(self, failed: Failed) -> None:
+        """End every stream with `failed`, now, and any stream that is opened later."""
+        if self._ended is None:
+            self._ended = failed
+        streams = list(self._streams.values())
+        self._streams.clear()
+        for stream in streams:
+            stream._push(failed)
+
+    def silence(self) -> float:
+        """Seconds without progress, as long as some request could have made any; else 0.
+
+        Paused requests hold their places, so one that has not begun may honestly be waiting for
+        one of those.
+        """
+        someone_paused = any(stream.is_paused for stream in self._streams.values())
+        if not any(
+            not stream.is_paused and (stream.has_begun or not someone_paused) for stream in self._streams.values()
+        ):
+            self._last_progress = self._clock()
+        return self._clock() - self._last_progress
+
+    def _dispatch(self, report: Report) -> None:
+        if type(report) is Events:
+            self._last_progress = self._clock()
+            streams = self._streams
+            for request_id, event in report.events:
+                stream = streams.get(request_id)
+                if stream is None:
+                    continue  # cancelled while this was under way
+                if type(event) is not TextDelta:
+                    del streams[request_id]
+                stream._push(event)
+        elif type(report) is Stats:
+            if self.stats is None or (self.stats.steps, self.stats.rows) != (report.steps, report.rows):
+                self._last_progress = self._clock()
+            self.stats = report
+        elif isinstance(report, LoadProgress | Loaded | LoadFailed):
+            self._on_load_report(report)
+
+    def _cancel(self, stream: EventStream) -> None:
+        if self._streams.pop(stream.request_id, None) is not None:
+            self.send(Cancel(stream.request_id))
+
+    def _pause(self, stream: EventStream) -> None:
+        if stream.request_id in self._streams:
+            stream.is_paused = True
+            self.send(Pause(stream.request_id))
+
+    def _resume(self, stream: EventStream) -> None:
+        stream.is_paused = False
+        if stream.request_id in self._streams:
+            self._last_progress = self._clock()
+            self.send(Resume(stream.request_id))
+
+
+class EventStream:
+    """The events of one request, for one reader; ends after `Finished` or `Failed`.
+
+    A reader that falls behind pauses its own request in the worker and nobody else's.
+    """
+
+    __slots__ = ("_client", "_events", "_is_over", "_reader", "has_begun", "is_paused", "request_id")
+
+    def __init__(self, client: WorkerClient, request_id: str) -> None:
+        self.request_id = request_id
+        self.is_paused = False
+        self.has_begun = False
+        self._client = client
+        self._events: deque[ChatEvent] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._is_over = False
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> ChatEvent:
+        events = self._events
+        while not events:
+            if self._is_over:
+                raise StopAsyncIteration
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        event = events.popleft()
+        if self.is_paused and len(events) < RESUME_BELOW:
+            self._client._resume(self)
+        if type(event) is not TextDelta:
+            self._is_over = True
+            events.clear()
+        return event
+
+    async def aclose(self) -> None:
+        """Give the request up: the worker forgets it, and a waiting reader sees the end."""
+        self.cancel()
+
+    def cancel(self) -> None:
+        """As `aclose`, for callers that cannot await."""
+        if not self._is_over:
+            self._is_over = True
+            self._events.clear()
+            self._client._cancel(self)
+            self._wake()
+
+    def _push(self, event: ChatEvent) -> None:
+        if self._is_over:
+            return
+        self.has_begun = True
+        self._events.append(event)
+        self._wake()
+        if len(self._events) > PAUSE_ABOVE and not self.is_paused:
+            self._client._pause(self)
+
+    def _wake(self) -> None:
+        reader = self._reader
+        if reader is not None and not reader.done():
+            reader.set_result(None)

@@ -1,0 +1,202 @@
+"""What a model needs of the machine's memory, and what there is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from runner.engine import LoadedModel
+from runner.errors import InsufficientMemory
+from runner.supervisor.types import LoadWishes, MemoryFacts
+
+LONGEST_DEFAULT_WINDOW = 32768
+SHORTEST_DEFAULT_WINDOW = 2048
+WINDOW_STEP = 256
+"""The engine rounds windows up to this; planning with whole steps keeps plan and truth together."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """What one model will take, in bytes, for a window in tokens."""
+
+    weights: int
+    kv: int
+    buffers: int
+    context_length: int
+
+    @property
+    def needed(self) -> int:
+        return self.weights + self.kv + self.buffers
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Memory that is free for models now, in bytes.
+
+    `vram` is the GPUs' own memory, None while nobody knows of it. GPUs that share the machine's
+    memory have none of their own.
+    """
+
+    ram: int
+    vram: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a model that is loaded, or being loaded, holds; in bytes."""
+
+    ram: int
+    vram: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """What workers told of the machine's GPUs."""
+
+    known: bool = False
+    memory: int = 0
+    """Of their own, in bytes; that of the machine, which some share, is not in it."""
+
+
+class Device(Protocol):
+    """What a worker tells of a device."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def memory_total(self) -> int: ...
+
+
+class Machine(Protocol):
+    """The machine's memory, in bytes."""
+
+    def available(self) -> int: ...
+    def total(self) -> int: ...
+    def free_swap(self) -> int: ...
+    def may_have_gpu(self) -> bool:
+        """False only when there certainly is none."""
+        ...
+
+
+class ThisMachine:
+    """The memory of the machine we run on."""
+
+    def available(self) -> int:
+        return int(psutil.virtual_memory().available)
+
+    def total(self) -> int:
+        return int(psutil.virtual_memory().total)
+
+    def free_swap(self) -> int:
+        return int(psutil.swap_memory().free)
+
+    def may_have_gpu(self) -> bool:
+        if sys.platform != "linux":
+            return True
+        return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dri", "/dev/dxg"))
+
+
+def plan_memory(facts: MemoryFacts, wishes: LoadWishes, room: Room) -> MemoryPlan:
+    """The plan for loading a model as it is wished, in the room there is.
+
+    A wished window is kept even when it does not fit, up to the training context; without a wish
+    the window is one that leaves most of the memory alone.
+    """
+    buffers = (128 << 20) + facts.weights // 16
+    if wishes.num_ctx is not None:
+        window = clamp_window(wishes.num_ctx, facts.training_context)
+    else:
+        window = default_window(facts, buffers, room)
+    return MemoryPlan(facts.weights, facts.kv_per_token * window, buffers, window)
+
+
+def clamp_window(num_ctx: int, training_context: int) -> int:
+    """The window that is loaded for a wish: at least one token, at most what the model was trained for."""
+    return max(1, min(num_ctx, training_context) if training_context > 0 else num_ctx)
+
+
+def default_window(facts: MemoryFacts, buffers: int, room: Room) -> int:
+    """The window when nobody asks for one: what a quarter of the memory holds, and fits beside the weights.
+
+    When the whole model can be on a GPU, the GPU's memory counts; otherwise the machine's.
+    """
+    fixed = facts.weights + buffers
+    shortest = clamp_window(SHORTEST_DEFAULT_WINDOW, facts.training_context)
+    longest = clamp_window(LONGEST_DEFAULT_WINDOW, facts.training_context)
+    if facts.kv_per_token <= 0:
+        return longest
+    pool = room.ram
+    if room.vram is not None and room.vram >= fixed + shortest * facts.kv_per_token:
+        pool = room.vram
+    tokens = min(pool // 4, max(0, pool - fixed)) // facts.kv_per_token
+    tokens -= tokens % WINDOW_STEP
+    return max(shortest, min(longest, tokens))
+
+
+def holding_of_plan(plan: MemoryPlan, room: Room) -> Holding:
+    """Where a model that is still loading will probably be: on the GPUs if they have the room."""
+    if room.vram is not None and room.vram >= plan.needed:
+        return Holding(ram=0, vram=plan.needed)
+    return Holding(ram=plan.needed, vram=0)
+
+
+def holding_of_model(plan: MemoryPlan, loaded: LoadedModel, gpus: Gpus) -> Holding:
+    """Where a loaded model is, by its own account; the larger of account and plan counts."""
+    size = max(loaded.size, plan.weights + plan.kv)
+    on_gpus = loaded.size_vram if gpus.memory else 0
+    return Holding(ram=max(0, size - on_gpus), vram=on_gpus)
+
+
+def free_room(machine: Machine, gpus: Gpus, holdings: list[Holding]) -> Room:
+    """What is free: what the system says is available, and never more than is left of our own promises.
+
+    The system's figure alone is too high, because a loaded model's file is counted as cache and
+    its KV cells as unused until they are written.
+    """
+    promised = sum(holding.ram for holding in holdings)
+    ram = max(0, min(machine.available(), machine.total() - promised)) + machine.free_swap() // 2
+    if gpus.known:
+        on_gpus = sum(holding.vram for holding in holdings)
+        return Room(ram, max(0, gpus.memory * 95 // 100 - on_gpus))
+    return Room(ram, None if machine.may_have_gpu() else 0)
+
+
+def learn_gpus(devices: Iterable[Device]) -> Gpus:
+    """What a list of all devices tells."""
+    if sys.platform == "darwin":
+        return Gpus(known=True)  # every GPU there shares the machine's memory
+    return Gpus(known=True, memory=sum(device.memory_total for device in devices if device.kind == "gpu"))
+
+
+def shortage(name: str, facts: MemoryFacts, plan: MemoryPlan, room: Room) -> InsufficientMemory:
+    """The error for a plan that will not fit even in an empty house; `room` is that of the empty house."""
+    available = room.ram + (room.vram or 0)
+    fitting = 0
+    if facts.kv_per_token > 0:
+        fitting = max(0, available - plan.weights - plan.buffers) // facts.kv_per_token
+        fitting -= fitting % WINDOW_STEP
+    if fitting >= WINDOW_STEP:
+        smaller = f"ask for a smaller window (num_ctx {fitting} would fit)"
+    else:
+        smaller = "use a smaller model"
+    return InsufficientMemory(
+        f"{name} needs {gigabytes(plan.needed)} of memory ({gigabytes(plan.weights)} of weights, "
+        f"{gigabytes(plan.kv)} for a window of {plan.context_length} tokens, {gigabytes(plan.buffers)} to compute) "
+        f"and {gigabytes(available)} can be had. Either {smaller}, close programs that use much memory, "
+        "or take a smaller quantization of the model.",
+        needed=plan.needed,
+        available=available,
+        weights=plan.weights,
+        kv=plan.kv,
+        context_length=plan.context_length,
+    )
+
+
+def gigabytes(size: int) -> str:
+    """A size as people read it: `7.1 GB`, `98 MB`."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -1,0 +1,100 @@
+"""Resident: one row of the supervisor's table, and those who wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from runner.engine import LoadedModel, LoadOptions
+from runner.supervisor.lease import Lease
+from runner.supervisor.memory import Holding, MemoryPlan
+from runner.supervisor.policy import Occupant
+from runner.supervisor.process import WorkerProcess
+from runner.supervisor.types import LoadWishes, ModelSpec
+
+
+class Phase(enum.Enum):
+    """Where a model is between wanted and gone.
+
+    WANTED ──▶ LOADING ──▶ READY ──▶ STOPPING ──▶ forgotten
+       ▲          └───────aborted───────▲  │
+       ├──────────crashed───────┘          │
+       └──────────someone waits────────────┘
+    """
+
+    WANTED = enum.auto()
+    """No process: waiting for memory, or for the pause after a crash to pass."""
+    LOADING = enum.auto()
+    READY = enum.auto()
+    STOPPING = enum.auto()
+
+
+@dataclass(eq=False, slots=True)
+class Waiter:
+    """One `lease` call that has not been answered."""
+
+    ticket: int
+    """Rises with every call: who came first."""
+    spec: ModelSpec
+    keep_alive: float | None
+    answer: asyncio.Future[Lease]
+    since_ns: int
+    is_served: bool = False
+    """A load was made for its wishes: whatever came of them, it is not made again."""
+    is_feasible: bool = False
+    """Its wishes were found to fit into memory."""
+
+
+@dataclass(eq=False, slots=True)
+class Resident:
+    """A model that is loaded, or should be. Changed by the supervisor alone."""
+
+    spec: ModelSpec
+    keep_alive: float
+    phase: Phase = Phase.WANTED
+    worker: WorkerProcess | None = None
+    waiters: deque[Waiter] = field(default_factory=deque)
+    leases: set[Lease] = field(default_factory=set)
+    wishes: LoadWishes = field(default_factory=LoadWishes)
+    """The union that it was last loaded with."""
+    plan: MemoryPlan | None = None
+    options: LoadOptions | None = None
+    loaded: LoadedModel | None = None
+    holding: Holding = field(default_factory=lambda: Holding(0, 0))
+    expires_at: float = math.inf
+    """On the monotonic clock; counts while nobody uses the model."""
+    last_used: float = 0.0
+    not_before: float = 0.0
+    """Pause after a crash."""
+    is_kept: bool = False
+    """Crashed while it was resident: load it again although nobody waits."""
+    restarts: int = 0
+    last_reload_reason: str | None = None
+
+    @property
+    def key(self) -> str:
+        return self.spec.weights_digest
+
+    @property
+    def is_used(self) -> bool:
+        return bool(self.leases or self.waiters)
+
+    @property
+    def places(self) -> int:
+        """Leases at a time. A few more than the worker runs at once, so that the next are prepared by then."""
+        sequences = 1 if self.loaded is None else self.loaded.max_sequences
+        return sequences + max(2, sequences // 2)
+
+    def occupant(self, ticket: float, *, is_leaving: bool = False) -> Occupant:
+        """As whoever wants room since `ticket` sees it: those who came later do not make it busy."""
+        is_waited_for = bool(self.waiters) and self.waiters[0].ticket < ticket
+        return Occupant(
+            key=self.key,
+            holding=self.holding,
+            is_idle=self.phase is Phase.READY and not self.leases and not is_waited_for,
+            is_leaving=is_leaving or self.phase is Phase.STOPPING,
+            last_used=self.last_used,
+        )

@@ -1,0 +1,564 @@
+"""Supervisor: which models are loaded, who uses them, and how long they stay.
+
+One table of residents, changed only here and only between awaits. Every call and every end of a
+process changes a row and then calls `_settle`, which compares the whole table with what should be
+and does the next step of each row: grant a lease, load, unload, give up. It never waits, so no
+two decisions can interleave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from runner.chat.types import Failed
+from runner.errors import (
+    DeadlineExceeded,
+    QueueFull,
+    ReportedError,
+    RunnerError,
+    ServerShutdown,
+)
+from runner.messages import Load
+from runner.settings import Settings
+from runner.supervisor.devices import probe_gpus
+from runner.supervisor.lease import Lease
+from runner.supervisor.memory import (
+    Gpus,
+    Holding,
+    Machine,
+    MemoryPlan,
+    Room,
+    ThisMachine,
+    free_room,
+    holding_of_model,
+    holding_of_plan,
+    learn_gpus,
+    plan_memory,
+    shortage,
+)
+from runner.supervisor.policy import (
+    Evict,
+    Fits,
+    Refuse,
+    RoomDecision,
+    Wait,
+    crashes_in_a_row,
+    includes,
+    load_options,
+    make_room,
+    merge_wishes,
+    reload_reason,
+    restart_delay,
+)
+from runner.supervisor.process import WORKER_COMMAND, WorkerProcess
+from runner.supervisor.residents import Phase, Resident, Waiter
+from runner.supervisor.types import LoadWishes, ModelSpec, ModelState, ModelStatus
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 5
+FORGET_CRASHES_SECONDS = 600.0
+
+_STATES = {
+    Phase.WANTED: ModelState.LOADING,
+    Phase.LOADING: ModelState.LOADING,
+    Phase.READY: ModelState.READY,
+    Phase.STOPPING: ModelState.STOPPING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Crashes:
+    in_a_row: int
+    at: float
+
+
+class Supervisor:
+    """Owns every worker process. All methods belong to the event loop's thread."""
+
+    def __init__(
+        self, settings: Settings, worker_command: Sequence[str] = WORKER_COMMAND, machine: Machine | None = None
+    ) -> None:
+        self._settings = settings
+        self._worker_command = tuple(worker_command)
+        self._machine = machine or ThisMachine()
+        self._gpus = Gpus()
+        self._residents: dict[str, Resident] = {}
+        self._crashes: dict[str, _Crashes] = {}
+        self._barriers: dict[str, int] = {}
+        """Models that a load waits for: waiters with later tickets than this get no lease there."""
+        self._tickets = 0
+        self._waiting = 0
+        self._is_stopping = False
+        self._probe: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+        """Set whenever a lease or a resident goes; `stop` waits for it."""
+
+    # --- what others call -------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Look for GPUs in the background; the first load waits for the result."""
+        if self._machine.may_have_gpu():
+            self._probe = asyncio.create_task(self._learn_gpus())
+
+    async def lease(self, spec: ModelSpec, *, keep_alive: float | None = None) -> Lease:
+        """A hold on the model, loaded as `spec.wishes` ask; waits for memory, loading and its turn.
+
+        `keep_alive` in seconds is how long the model stays after its last lease: 0 not at all,
+        infinite for ever, None as before. Raises RunnerError: what loading failed with, QueueFull,
+        DeadlineExceeded, InsufficientMemory, EngineCrashed, ServerShutdown. Cancelling gives up.
+        """
+        if self._is_stopping:
+            raise _shutting_down()
+        resident = self._residents.get(spec.weights_digest)
+        if resident is None or not self._can_serve_now(resident, spec.wishes):
+            self._refuse_when_full(spec, resident)
+        if resident is None:
+            resident = self._add_resident(spec)
+        waiter = self._add_waiter(resident, spec, keep_alive)
+        self._settle()
+        deadline = self._settings.queue.deadline_seconds or None
+        try:
+            if not waiter.answer.done():
+                await asyncio.wait((waiter.answer,), timeout=deadline)
+        except asyncio.CancelledError:
+            self._give_up(resident, waiter)
+            raise
+        if not waiter.answer.done():
+            self._give_up(resident, waiter)
+            raise DeadlineExceeded(
+                f"{spec.name} was not free within {deadline:g} seconds; try again later, or raise "
+                "[queue] deadline_seconds.",
+                model=spec.name,
+                deadline_seconds=deadline,
+            )
+        return waiter.answer.result()
+
+    async def unload(self, weights_digest: str) -> bool:
+        """Let the model go as soon as nobody uses it; False when it is not loaded.
+
+        An idle model's process is gone when this returns. Otherwise it returns at once.
+        """
+        resident = self._residents.get(weights_digest)
+        if resident is None:
+            return False
+        resident.keep_alive = 0.0
+        resident.is_kept = False
+        resident.expires_at = -math.inf
+        worker = resident.worker
+        self._settle()
+        if worker is not None and not resident.is_used:
+            await worker.wait_gone()
+        return True
+
+    def status(self) -> list[ModelStatus]:
+        """All models that are loaded or on the way, the one that stays longest first."""
+        now = asyncio.get_running_loop().time()
+        rows = []
+        for resident in self._residents.values():
+            expires = now + resident.keep_alive if resident.is_used else resident.expires_at
+            rows.append((expires, self._status_of(resident, max(0.0, expires - now))))
+        rows.sort(key=lambda row: row[0], reverse=True)
+        return [status for _, status in rows]
+
+    def is_answering(self, weights_digest: str) -> bool:
+        """Whether somebody uses the model or waits for it."""
+        resident = self._residents.get(weights_digest)
+        return resident is not None and resident.is_used
+
+    async def stop(self) -> None:
+        """Refuse new leases, let running ones end for a while, then end them; returns when no process is left."""
+        self._is_stopping = True
+        for resident in self._residents.values():
+            resident.is_kept = False
+            self._fail_waiters(resident, _shutting_down())
+        self._settle()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.worker.drain_seconds):
+                while any(resident.leases for resident in self._residents.values()):
+                    self._changed.clear()
+                    await self._changed.wait()
+        error = _shutting_down()
+        workers = [resident.worker for resident in self._residents.values() if resident.worker is not None]
+        for worker in workers:
+            worker.client.end_all(Failed(error.code, error.message, dict(error.facts)))
+        await asyncio.gather(*(worker.stop() for worker in workers), *self._tasks)
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.gather(self._probe, return_exceptions=True)
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def kill(self) -> None:
+        """End every worker process without waiting for anything; for a daemon that must end at once."""
+        self._is_stopping = True
+        for resident in self._residents.values():
+            if resident.worker is not None:
+                resident.worker.kill()
+
+    # --- rows and waiters -------------------------------------------------------------------------
+
+    def _add_resident(self, spec: ModelSpec) -> Resident:
+        configured = self._settings.model(spec.name).keep_alive
+        resident = Resident(spec, self._settings.worker.keep_alive if configured is None else configured)
+        crashes = self._crashes.get(resident.key)
+        if crashes is not None:
+            resident.not_before = crashes.at + restart_delay(crashes.in_a_row)
+        self._residents[resident.key] = resident
+        return resident
+
+    def _add_waiter(self, resident: Resident, spec: ModelSpec, keep_alive: float | None) -> Waiter:
+        self._tickets += 1
+        answer: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        waiter = Waiter(self._tickets, spec, keep_alive, answer, time.monotonic_ns())
+        resident.waiters.append(waiter)
+        self._waiting += 1
+        return waiter
+
+    def _can_serve_now(self, resident: Resident, wishes: LoadWishes) -> bool:
+        return (
+            resident.phase is Phase.READY
+            and not resident.waiters
+            and len(resident.leases) < resident.places
+            and self._reload_reason(resident, wishes) is None
+        )
+
+    def _refuse_when_full(self, spec: ModelSpec, resident: Resident | None) -> None:
+        queue = self._settings.queue
+        here = 0 if resident is None else len(resident.waiters)
+        if here >= queue.max_waiting_per_model:
+            waiting, limit, whom = here, queue.max_waiting_per_model, spec.name
+        elif self._waiting >= queue.max_waiting:
+            waiting, limit, whom = self._waiting, queue.max_waiting, "a model"
+        else:
+            return
+        raise QueueFull(
+            f"{waiting} requests wait for {whom} already, and no more than {limit} may; try again in a moment.",
+            model=spec.name,
+            waiting=waiting,
+            limit=limit,
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+        )
+
+    def _give_up(self, resident: Resident, waiter: Waiter) -> None:
+        if waiter in resident.waiters:
+            self._take_waiter(resident, waiter)
+            self._settle()
+        elif not waiter.answer.cancelled() and waiter.answer.exception() is None:
+            waiter.answer.result().release()  # granted in the same moment
+
+    def _take_waiter(self, resident: Resident, waiter: Waiter) -> None:
+        resident.waiters.remove(waiter)
+        self._waiting -= 1
+
+    def _fail(self, resident: Resident, waiter: Waiter, error: RunnerError) -> None:
+        self._take_waiter(resident, waiter)
+        if not waiter.answer.done():
+            # One exception object each: it gathers a traceback where it is raised.
+            waiter.answer.set_exception(_copy_of(error))
+            waiter.answer.exception()
+
+    def _fail_waiters(self, resident: Resident, error: RunnerError) -> None:
+        while resident.waiters:
+            self._fail(resident, resident.waiters[0], error)
+
+    def _release(self, resident: Resident, lease: Lease) -> None:
+        if lease not in resident.leases:
+            return  # its worker died before
+        resident.leases.remove(lease)
+        now = asyncio.get_running_loop().time()
+        resident.last_used = now
+        resident.expires_at = now + resident.keep_alive
+        self._changed.set()
+        self._settle()
+
+    # --- one step towards what should be ----------------------------------------------------------
+
+    def _settle(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while True:
+            for resident in list(self._residents.values()):
+                if resident.phase is Phase.READY:
+                    self._serve(resident, now)
+                elif not resident.waiters:
+                    self._abandon(resident, now)
+            barriers = self._load_wanted(now)
+            if barriers == self._barriers:
+                break
+            self._barriers = barriers  # whom a new barrier holds back, or a gone one lets through
+        self._set_alarm(now)
+
+    def _serve(self, resident: Resident, now: float) -> None:
+        """Grant leases to waiters in order; stop the worker for a reload, or when its time is over."""
+        barrier = self._barriers.get(resident.key, math.inf)
+        while resident.waiters and len(resident.leases) < resident.places:
+            waiter = resident.waiters[0]
+            if waiter.ticket > barrier:
+                return
+            reason = None if waiter.is_served else self._reload_reason(resident, waiter.spec.wishes)
+            if reason is None:
+                self._grant(resident, waiter, now)
+            elif not waiter.is_feasible and (error := self._reload_shortage(resident)) is not None:
+                self._fail(resident, waiter, error)
+            else:
+                # Those behind wait too: otherwise the model might never become idle.
+                waiter.is_feasible = True
+                if not resident.leases:
+                    logger.info("%s: loading again: %s", resident.spec.name, reason)
+                    resident.last_reload_reason = reason
+                    self._stop_worker(resident)
+                return
+        if not resident.is_used and resident.expires_at <= now:
+            logger.info("%s: unloading", resident.spec.name)
+            self._stop_worker(resident)
+
+    def _abandon(self, resident: Resident, now: float) -> None:
+        """Give a load up that nobody waits for; a model that crashed is wanted back until its time is over."""
+        if resident.is_kept and resident.expires_at > now:
+            return
+        if resident.phase is Phase.LOADING and resident.worker is not None:
+            logger.info("%s: nobody waits for it any more, loading is given up", resident.spec.name)
+            resident.phase = Phase.STOPPING
+            resident.worker.kill()
+        elif resident.phase is Phase.WANTED:
+            self._forget(resident)
+
+    def _load_wanted(self, now: float) -> dict[str, int]:
+        """Start the loads that can start, first come first; returns the barriers of those that cannot."""
+        wanted = [resident for resident in self._residents.values() if resident.phase is Phase.WANTED]
+        wanted.sort(key=lambda resident: resident.waiters[0].ticket if resident.waiters else math.inf)
+        barriers: dict[str, int] = {}
+        if self._probe is not None and not self._probe.done():
+            return barriers
+        for resident in wanted:
+            if resident.not_before > now:
+                continue
+            while True:
+                wishes, plan, room, decision = self._plan(resident)
+                if not isinstance(decision, Refuse):
+                    break
+                if resident.waiters:
+                    waiter = resident.waiters[0]
+                    self._fail(resident, waiter, shortage(waiter.spec.name, waiter.spec.memory, plan, decision.room))
+                if not resident.waiters:
+                    self._forget(resident)
+                    break
+            if isinstance(decision, Fits):
+                self._start_loading(resident, wishes, plan, room)
+            elif not resident.waiters:
+                if not isinstance(decision, Refuse):
+                    self._forget(resident)  # nobody else has to go for a model that nobody waits for
+            elif isinstance(decision, Evict):
+                for key in decision.keys:
+                    logger.info("%s: unloading to make room", self._residents[key].spec.name)
+                    self._stop_worker(self._residents[key])
+            elif isinstance(decision, Wait):
+                ticket = resident.waiters[0].ticket
+                for key in decision.keys:
+                    barriers[key] = min(ticket, barriers.get(key, ticket))
+        return barriers
+
+    def _set_alarm(self, now: float) -> None:
+        """Settle again when the next keep-alive ends or the next pause after a crash is over."""
+        due = math.inf
+        for resident in self._residents.values():
+            if not resident.waiters and not resident.leases and resident.phase is not Phase.STOPPING:
+                due = min(due, resident.expires_at)
+            if resident.phase is Phase.WANTED and resident.not_before > now:
+                due = min(due, resident.not_before)
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if due < math.inf:
+            self._alarm = asyncio.get_running_loop().call_at(due, self._settle)
+
+    # --- actions ----------------------------------------------------------------------------------
+
+    def _grant(self, resident: Resident, waiter: Waiter, now: float) -> None:
+        self._take_waiter(resident, waiter)
+        if waiter.answer.done():
+            return
+        assert resident.worker is not None
+        assert resident.loaded is not None
+        resident.spec = waiter.spec
+        resident.last_used = now
+        if waiter.keep_alive is not None:
+            resident.keep_alive = waiter.keep_alive
+        lease = Lease(
+            resident.worker.client,
+            resident.loaded,
+            time.monotonic_ns() - waiter.since_ns,
+            lambda lease: self._release(resident, lease),
+        )
+        resident.leases.add(lease)
+        waiter.answer.set_result(lease)
+
+    def _plan(self, resident: Resident) -> tuple[LoadWishes, MemoryPlan, Room, RoomDecision]:
+        """How to load a model: the first waiter's wishes, and of the others' those that fit as well.
+
+        Wishes that are already loaded count last, so that two clients who want different things
+        end with one worker that serves both.
+        """
+        others = [other for other in self._residents.values() if other.worker is not None]
+        room = free_room(self._machine, self._gpus, [other.holding for other in others])
+        ticket = resident.waiters[0].ticket if resident.waiters else math.inf
+        occupants = [other.occupant(ticket, is_leaving=other is resident) for other in others]
+
+        def planned(wishes: LoadWishes) -> tuple[LoadWishes, MemoryPlan, Room, RoomDecision]:
+            plan = plan_memory(resident.spec.memory, wishes, room)
+            return wishes, plan, room, make_room(plan.needed, room, occupants, uses_gpu=wishes.num_gpu != 0)
+
+        first, *more = dict.fromkeys([*(waiter.spec.wishes for waiter in resident.waiters), resident.wishes])
+        best = planned(first)
+        if not isinstance(best[3], Refuse):
+            for wishes in more:
+                union = merge_wishes(best[0], wishes)
+                if union != best[0] and not isinstance((wider := planned(union))[3], Refuse):
+                    best = wider
+        return best
+
+    def _reload_reason(self, resident: Resident, wishes: LoadWishes) -> str | None:
+        assert resident.options is not None
+        assert resident.loaded is not None
+        return reload_reason(resident.options, resident.loaded, wishes)
+
+    def _reload_shortage(self, resident: Resident) -> RunnerError | None:
+        """Why loading again for the first waiter cannot succeed; what is loaded stays then."""
+        _, plan, _, decision = self._plan(resident)
+        if isinstance(decision, Refuse):
+            return shortage(resident.spec.name, resident.spec.memory, plan, decision.room)
+        return None
+
+    def _start_loading(self, resident: Resident, wishes: LoadWishes, plan: MemoryPlan, room: Room) -> None:
+        options = load_options(wishes, plan, self._settings.worker.max_sequences)
+        resident.phase = Phase.LOADING
+        resident.wishes = wishes
+        resident.plan = plan
+        resident.options = options
+        resident.holding = holding_of_plan(plan, room)
+        for number, waiter in enumerate(resident.waiters):
+            waiter.is_served = number == 0 or includes(wishes, waiter.spec.wishes)
+        logger.info("%s: loading with a window of %d tokens", resident.spec.name, plan.context_length)
+        worker = WorkerProcess(
+            self._worker_command,
+            resident.spec.name,
+            watchdog_seconds=self._settings.worker.watchdog_seconds,
+            on_gone=lambda worker: self._worker_gone(resident, worker),
+        )
+        resident.worker = worker
+        self._run(self._load(resident, worker, Load(str(resident.spec.path), options)))
+
+    async def _load(self, resident: Resident, worker: WorkerProcess, load: Load) -> None:
+        await worker.start(load)
+        try:
+            loaded = await worker.ensure_ready()
+        except RunnerError:
+            return  # `_worker_gone` tells those who wait
+        if resident.worker is not worker or resident.phase is not Phase.LOADING:
+            return
+        assert resident.plan is not None
+        if not self._gpus.known and (load.options.num_gpu != 0 or loaded.gpu_layers):
+            self._gpus = learn_gpus(loaded.devices)
+        now = asyncio.get_running_loop().time()
+        resident.phase = Phase.READY
+        resident.loaded = loaded
+        resident.holding = holding_of_model(resident.plan, loaded, self._gpus)
+        if not resident.is_kept:
+            resident.expires_at = now + resident.keep_alive
+        resident.is_kept = False
+        resident.last_used = now
+        logger.info("%s: loaded, window %d; %s", resident.spec.name, loaded.context_length, loaded.placement)
+        self._settle()
+
+    def _stop_worker(self, resident: Resident) -> None:
+        assert resident.worker is not None
+        resident.phase = Phase.STOPPING
+        self._run(resident.worker.stop())
+
+    def _worker_gone(self, resident: Resident, worker: WorkerProcess) -> None:
+        now = asyncio.get_running_loop().time()
+        phase = resident.phase
+        resident.phase = Phase.WANTED
+        resident.worker = None
+        resident.loaded = None
+        resident.holding = Holding(0, 0)
+        if resident.leases:
+            resident.expires_at = now + resident.keep_alive
+            resident.leases.clear()
+        if not worker.was_stopped:
+            resident.not_before = self._note_crash(resident.key, worker, now)
+        if phase is Phase.LOADING:
+            assert worker.failure is not None
+            self._fail_waiters(resident, worker.failure)
+            resident.is_kept = False
+        elif phase is Phase.READY and not self._is_stopping:
+            resident.restarts += 1
+            resident.is_kept = True
+        self._changed.set()
+        self._settle()
+
+    def _note_crash(self, key: str, worker: WorkerProcess, now: float) -> float:
+        """Count a crash; returns when the next start may be tried."""
+        lived = 0.0 if worker.ready_at is None else now - worker.ready_at
+        before = self._crashes.get(key)
+        count = crashes_in_a_row(0 if before is None else before.in_a_row, lived)
+        recent = {k: c for k, c in self._crashes.items() if now - c.at < FORGET_CRASHES_SECONDS}
+        self._crashes = {**recent, key: _Crashes(count, now)}
+        return now + restart_delay(count)
+
+    def _forget(self, resident: Resident) -> None:
+        del self._residents[resident.key]
+        self._changed.set()
+
+    async def _learn_gpus(self) -> None:
+        self._gpus = await probe_gpus(self._worker_command)
+        self._probe = None
+        self._settle()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _status_of(self, resident: Resident, expires_in: float) -> ModelStatus:
+        worker = resident.worker
+        return ModelStatus(
+            spec=resident.spec,
+            state=_STATES[resident.phase],
+            loaded=resident.loaded,
+            expires_at=None if expires_in == math.inf else _local_time(expires_in),
+            leases=len(resident.leases),
+            restarts=resident.restarts,
+            last_reload_reason=resident.last_reload_reason,
+            stats=None if worker is None else worker.client.stats,
+            load_fraction=1.0 if resident.loaded is not None else 0.0 if worker is None else worker.load_fraction,
+        )
+
+
+def _local_time(seconds_from_now: float) -> datetime | None:
+    try:
+        return datetime.now().astimezone() + timedelta(seconds=seconds_from_now)
+    except OverflowError:
+        return None  # beyond the calendar is as good as never
+
+
+def _shutting_down() -> ServerShutdown:
+    return ServerShutdown(
+        "The server is shutting down; try again in a moment.", retry_after_seconds=RETRY_AFTER_SECONDS
+    )
+
+
+def _copy_of(error: RunnerError) -> RunnerError:
+    if isinstance(error, ReportedError):
+        return ReportedError(error.code, error.message, error.facts)
+    return type(error)(error.message, **error.facts)
