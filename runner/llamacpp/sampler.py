@@ -55,7 +55,11 @@ def _chain(params: SamplingParams, seed: int, vocabulary: int, window: int) -> l
     if _looks_back(params):
         chain.append(
             lib.llama_sampler_init_penalties(
-                _last_n(params, window), params.repeat_penalty, params.frequency_penalty, params.presence_penalty
+                vocabulary,
+                _last_n(params, window),
+                params.repeat_penalty,
+                params.frequency_penalty,
+                params.presence_penalty,
             )
         )
     if params.temperature <= 0:

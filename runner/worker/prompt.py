@@ -32,7 +32,7 @@ def prepare_prompt(request: ChatRequest, engine: Engine) -> PreparedPrompt:
     info = engine.info
     window = min(request.limits.num_ctx or info.context_length, info.context_length)
     if request.limits.shift and not info.can_shift:
-        raise Unsupported("This model's cache cannot be shifted; leave out \"shift\".", field="shift")
+        raise Unsupported('This model\'s cache cannot be shifted; leave out "shift".', field="shift")
     for token in request.context:
         if not 0 <= token < info.vocabulary:
             raise InvalidRequest(

@@ -110,9 +110,7 @@ class Scheduler:
         )
 
     def _preempt(self) -> Preemption:
-        victim = max(
-            enumerate(self.running), key=lambda numbered: (numbered[1].paused, numbered[0])
-        )[1]
+        victim = max(enumerate(self.running), key=lambda numbered: (numbered[1].paused, numbered[0]))[1]
         self.running.remove(victim)
         sequence_id = self._release_id(victim)
         victim.computed = 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence as ReadOnlySequence
+from collections.abc import Iterator
+from collections.abc import Sequence as ReadOnlySequence
 from contextlib import contextmanager
 
 import pytest
