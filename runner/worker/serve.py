@@ -31,20 +31,26 @@ def serve(pipe: Pipe, load_engine: EngineLoader) -> NoReturn:
     The calling thread reads commands; a second one, the engine thread, loads the model and runs
     the loop. The process ends without waiting for a step in progress: nothing here outlives it.
     """
-    command = pipe.receive()
-    if not isinstance(command, Load):
-        os._exit(EXIT_DONE if command is None else EXIT_BROKEN)
-    ready: list[Control] = []
-    thread = threading.Thread(target=_run_engine, args=(pipe, load_engine, command, ready), name="engine", daemon=True)
-    thread.start()
     try:
-        while (command := pipe.receive()) is not None:
-            if ready:
-                ready[0].handle(command)
+        _obey(pipe, load_engine)
     except Exception:
         logger.exception("the daemon sent something unreadable")
         os._exit(EXIT_BROKEN)
     os._exit(EXIT_DONE)
+
+
+def _obey(pipe: Pipe, load_engine: EngineLoader) -> None:
+    command = pipe.receive()
+    if command is None:
+        return
+    if not isinstance(command, Load):
+        raise TypeError(f"the first command is a {type(command).__name__}, not a Load")
+    ready: list[Control] = []
+    arguments = (pipe, load_engine, command, ready)
+    threading.Thread(target=_run_engine, args=arguments, name="engine", daemon=True).start()
+    while (command := pipe.receive()) is not None:
+        if ready:
+            ready[0].handle(command)
 
 
 def _run_engine(pipe: Pipe, load_engine: EngineLoader, command: Load, ready: list[Control]) -> None:
