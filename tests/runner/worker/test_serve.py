@@ -99,8 +99,9 @@ def test_a_worker_loads_answers_and_ends_with_its_pipe(worker: Worker) -> None:
         assert name == "a"
         if isinstance(event, TextDelta):
             text += event.text
-        if isinstance(event, Finished):
+        if not isinstance(event, TextDelta):
             break
+    assert isinstance(event, Finished)
     assert event.usage.completion_tokens <= 5
     assert event.usage.prompt_ns > 0
     assert worker.end() == 0
