@@ -1,0 +1,113 @@
+"""create_app(): the routers of all dialects, and what stands in front of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Request, Response
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import runner.api.ollama.models
+import runner.api.ollama.routes
+import runner.api.openai.routes
+from registry.errors import RegistryError
+from registry.pull import Puller
+from registry.store import ModelStore
+from runner.api import context, monitoring
+from runner.api.access import AccessPolicy, cors_headers, preflight_headers
+from runner.api.documents import describe_bodies
+from runner.api.downloads import Downloads
+from runner.api.errors import ErrorReport, report_of
+from runner.api.ollama.translate import error_body as ollama_error_body
+from runner.api.openai.translate import error_body as openai_error_body
+from runner.api.streaming import ClientGone, JsonResponse
+from runner.errors import RunnerError
+from runner.generate import Generator
+from runner.settings import Settings, SettingsError
+from runner.supervisor.supervisor import Supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class AppParts:
+    """What the routes work with."""
+
+    settings: Settings
+    store: ModelStore
+    puller: Puller
+    supervisor: Supervisor
+    generator: Generator
+    version: str
+
+
+def create_app(parts: AppParts) -> FastAPI:
+    """The daemon's HTTP side. It owns nothing but the downloads in progress."""
+    app = FastAPI(
+        title="Puna", version=parts.version, docs_url=None, redoc_url=None, redirect_slashes=False
+    )  # the pages would fetch their scripts from other hosts
+    limit = parts.settings.server.max_body_bytes
+    downloads = Downloads(parts.puller)
+    app.include_router(monitoring.create_router(parts.version))
+    app.include_router(runner.api.ollama.routes.create_router(parts.generator, limit))
+    app.include_router(runner.api.ollama.models.create_router(parts.store, parts.supervisor, downloads, limit))
+    app.include_router(runner.api.openai.routes.create_router(parts.generator, parts.store, limit))
+    for expected in (RunnerError, RegistryError, SettingsError, HTTPException):
+        app.add_exception_handler(expected, _answer_error)
+    app.add_exception_handler(ClientGone, _answer_nobody)
+    app.add_middleware(_Door, policy=AccessPolicy(parts.settings.server.host, parts.settings.access.origins))
+    describe_bodies(app)
+    return app
+
+
+class _Door:
+    """Gives every request its id, turns strangers away, and answers for what nobody else caught."""
+
+    def __init__(self, app: ASGIApp, policy: AccessPolicy) -> None:
+        self._app = app
+        self._policy = policy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        request_id = context.begin(scope, headers)
+        added = {"X-Request-Id": request_id}
+        has_started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal has_started
+            if message["type"] == "http.response.start":
+                has_started = True
+                MutableHeaders(scope=message).update(added)
+            await send(message)
+
+        try:
+            origin = self._policy.check(headers)
+            if origin is not None:
+                added |= cors_headers(origin)
+            if scope["method"] == "OPTIONS":
+                answer = Response(status_code=204, headers=preflight_headers(headers))
+                await answer(scope, receive, send_with_headers)
+            else:
+                await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            report = report_of(error, request_id)
+            if has_started:
+                raise
+            await _error_response(scope["path"], report)(scope, receive, send_with_headers)
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    return _error_response(request.url.path, report_of(error, context.request_id(request)))
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)
+
+
+def _error_response(path: str, report: ErrorReport) -> Response:
+    """An error in the shape of the dialect whose path was asked for."""
+    body = openai_error_body(report) if path.startswith("/v1/") else ollama_error_body(report)
+    return JsonResponse(body, report.status, report.headers)

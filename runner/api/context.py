@@ -1,0 +1,32 @@
+"""What is known of a request before anybody reads it: its id and when it came."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.types import Scope
+
+_USABLE_ID = re.compile(r"[!-~]{1,128}")
+
+
+def begin(scope: Scope, headers: Headers) -> str:
+    """Note a request's arrival and its id: the client's X-Request-Id if that is short and printable, else a new one."""
+    given = headers.get("x-request-id", "")
+    request_id = given if _USABLE_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    scope.setdefault("state", {}).update(request_id=request_id, arrived_ns=time.monotonic_ns())
+    return request_id
+
+
+def request_id(request: Request) -> str:
+    noted: str = request.state.request_id
+    return noted
+
+
+def arrived_ns(request: Request) -> int:
+    """On the monotonic clock."""
+    noted: int = request.state.arrived_ns
+    return noted

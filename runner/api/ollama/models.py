@@ -1,0 +1,207 @@
+"""The Ollama dialect's paths about models: what there is, what is loaded, and how both change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from fastapi import APIRouter, Request, Response
+
+from registry.create import Recipe, create_model
+from registry.digest import Digest
+from registry.errors import InvalidName, RegistryError
+from registry.errors import ModelNotFound as NotInstalled
+from registry.name import ModelName
+from registry.progress import Progress
+from registry.store import ModelStore, StoredModel
+from runner.api.bodies import read_body, stream_body
+from runner.api.context import request_id
+from runner.api.documents import json_body
+from runner.api.downloads import Downloads
+from runner.api.errors import report_of
+from runner.api.ollama.describe import loaded_model, model_details, model_entry
+from runner.api.ollama.schema import CopyBody, CreateBody, DeleteBody, PullBody, ShowBody
+from runner.api.ollama.translate import error_record, progress_body, progress_record, recipe
+from runner.api.streaming import (
+    NDJSON,
+    EventSource,
+    JsonResponse,
+    Opened,
+    StreamResponse,
+    ignored_header,
+    while_connected,
+)
+from runner.api.validation import ignored_fields
+from runner.errors import InvalidRequest, ModelInUse, ModelNotFound
+from runner.generate import find_model
+from runner.supervisor.supervisor import Supervisor
+
+_WRITE_SIZE = 1 << 20
+
+
+def create_router(store: ModelStore, supervisor: Supervisor, downloads: Downloads, max_body_bytes: int) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/api/tags")
+    @router.head("/api/tags", include_in_schema=False)
+    async def tags() -> Response:
+        return JsonResponse({"models": await asyncio.to_thread(lambda: [model_entry(one) for one in store.models()])})
+
+    @router.get("/api/ps")
+    async def loaded() -> Response:
+        return JsonResponse({"models": [loaded_model(status) for status in supervisor.status()]})
+
+    @router.post("/api/show", openapi_extra=json_body(ShowBody))
+    async def show(request: Request) -> Response:
+        body = await read_body(request, ShowBody, max_body_bytes)
+        shown = await asyncio.to_thread(
+            lambda: model_details(find_model(store, body.model_name), verbose=bool(body.verbose))
+        )
+        return JsonResponse(shown, headers=ignored_header(ignored_fields(body)))
+
+    @router.post("/api/copy", openapi_extra=json_body(CopyBody))
+    async def copy(request: Request) -> Response:
+        body = await read_body(request, CopyBody, max_body_bytes)
+        await asyncio.to_thread(_copy, store, body.source, body.destination)
+        return Response()
+
+    @router.delete("/api/delete", openapi_extra=json_body(DeleteBody))
+    async def delete(request: Request) -> Response:
+        body = await read_body(request, DeleteBody, max_body_bytes)
+        await _delete(store, supervisor, downloads, body.model_name)
+        return Response()
+
+    @router.post("/api/pull", openapi_extra=json_body(PullBody))
+    async def pull(request: Request) -> Response:
+        body = await read_body(request, PullBody, max_body_bytes)
+        name = _parse_name(body.model_name)
+        return await _answer_progress(request, lambda: downloads.follow(name), body)
+
+    @router.post("/api/create", openapi_extra=json_body(CreateBody))
+    async def create(request: Request) -> Response:
+        body = await read_body(request, CreateBody, max_body_bytes)
+        wanted = recipe(body)
+        return await _answer_progress(request, lambda: _create(store, downloads, wanted), body)
+
+    @router.head("/api/blobs/{digest}")
+    async def has_blob(digest: str) -> Response:
+        if not await asyncio.to_thread(store.has_blob, _parse_digest(digest)):
+            raise ModelNotFound(f'blob "{digest}" not found')
+        return Response()
+
+    @router.post("/api/blobs/{digest}")
+    async def add_blob(request: Request, digest: str) -> Response:
+        expected = _parse_digest(digest)
+        if await asyncio.to_thread(store.has_blob, expected):
+            return Response()
+        await _store_blob(store, expected, request)
+        return Response(status_code=201)
+
+    return router
+
+
+def _copy(store: ModelStore, source: str, destination: str) -> None:
+    names = []
+    for role, text in (("source", source), ("destination", destination)):
+        try:
+            names.append(ModelName.parse(text))
+        except InvalidName:
+            raise InvalidRequest(f'{role} "{text[:200]}" is invalid', role) from None
+    store.copy(*names)
+
+
+async def _delete(store: ModelStore, supervisor: Supervisor, downloads: Downloads, name: str) -> None:
+    model, is_shared = await asyncio.to_thread(_find_with_sharing, store, name)
+    if downloads.is_running(model.name):
+        raise ModelInUse(f"{model.name.short} is being downloaded; stop that first.", model=model.name.short)
+    if not is_shared:
+        if supervisor.is_answering(str(model.model_digest)):
+            raise ModelInUse(
+                f"{model.name.short} is answering; try again when it has finished.", model=model.name.short
+            )
+        await supervisor.unload(str(model.model_digest))
+    await asyncio.to_thread(store.delete, model.name)
+
+
+def _find_with_sharing(store: ModelStore, name: str) -> tuple[StoredModel, bool]:
+    """A model, and whether another name keeps its weights."""
+    model = find_model(store, name)
+    sharers = [other for other in store.models() if other.model_digest == model.model_digest]
+    return model, any(other.name.folded != model.name.folded for other in sharers)
+
+
+async def _create(store: ModelStore, downloads: Downloads, recipe: Recipe) -> AsyncIterator[Progress]:
+    """A creation's progress, after that of the pull when the model it starts from is not here yet."""
+    if recipe.from_model is not None and not await asyncio.to_thread(_is_installed, store, recipe.from_model):
+        async with contextlib.aclosing(downloads.follow(recipe.from_model)) as pull:
+            async for progress in pull:
+                if progress.status != "success":
+                    yield progress
+    async for progress in create_model(store, recipe):
+        yield progress
+
+
+def _is_installed(store: ModelStore, name: ModelName) -> bool:
+    try:
+        store.find(name)
+    except NotInstalled:
+        return False
+    return True
+
+
+async def _answer_progress(
+    request: Request, start: Callable[[], EventSource[Progress]], body: PullBody | CreateBody
+) -> Response:
+    headers = ignored_header(ignored_fields(body))
+    if body.stream is False:
+        last = await while_connected(request.receive, _last(start))
+        return JsonResponse(progress_body(last), headers=headers)
+    opened = await while_connected(request.receive, _opened(start))
+    return StreamResponse(
+        opened,
+        progress_record,
+        lambda error: error_record(report_of(error, request_id(request))),
+        NDJSON,
+        headers,
+    )
+
+
+async def _opened(start: Callable[[], EventSource[Progress]]) -> Opened[Progress]:
+    return await Opened.open(start())
+
+
+async def _last(start: Callable[[], EventSource[Progress]]) -> Progress:
+    opened = await _opened(start)
+    try:
+        async for progress in opened:
+            last = progress
+    finally:
+        await opened.aclose()
+    return last
+
+
+def _parse_name(text: str) -> ModelName:
+    try:
+        return ModelName.parse(text)
+    except InvalidName as error:
+        raise InvalidRequest(f"invalid model name: {error.message}", "model") from None
+
+
+async def _store_blob(store: ModelStore, expected: Digest, request: Request) -> None:
+    """Take a body of any size into the store; a slow disk slows its sender down and nobody else."""
+    with store.blob_writer(expected) as writer:
+        piece = bytearray()
+        async for chunk in stream_body(request):
+            piece += chunk
+            if len(piece) >= _WRITE_SIZE:
+                await asyncio.to_thread(writer.write, bytes(piece))
+                piece.clear()
+        await asyncio.to_thread(writer.write, bytes(piece))
+
+
+def _parse_digest(text: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except RegistryError:
+        raise InvalidRequest("invalid digest format", "digest") from None

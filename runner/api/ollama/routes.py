@@ -1,0 +1,64 @@
+"""The Ollama dialect's paths that generate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request, Response
+
+from runner.api.bodies import read_body
+from runner.api.context import arrived_ns, request_id
+from runner.api.documents import json_body
+from runner.api.errors import report_of
+from runner.api.ollama.schema import ChatBody, GenerateBody
+from runner.api.ollama.translate import Records, chat_call, error_record, generate_call
+from runner.api.streaming import NDJSON, JsonResponse, StreamResponse, ignored_header, while_connected
+from runner.generate import Call, Generator
+
+
+def create_router(generator: Generator, max_body_bytes: int) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/api/chat", openapi_extra=json_body(ChatBody))
+    async def chat(request: Request) -> Response:
+        body = await read_body(request, ChatBody, max_body_bytes)
+        return await _answer(generator, request, chat_call(body, request_id(request)), body.stream is not False)
+
+    @router.post("/api/generate", openapi_extra=json_body(GenerateBody))
+    async def generate(request: Request) -> Response:
+        body = await read_body(request, GenerateBody, max_body_bytes)
+        return await _answer(generator, request, generate_call(body, request_id(request)), body.stream is not False)
+
+    return router
+
+
+async def _answer(generator: Generator, request: Request, call: Call, stream: bool) -> Response:
+    if call.is_empty:
+        return await while_connected(request.receive, _load_or_unload(generator, request, call))
+    if not stream:
+        answer = await while_connected(request.receive, generator.complete(call))
+        records = _records(request, call, answer.generation.load_ns)
+        return JsonResponse(
+            records.final(answer.finished, answer.text), headers=ignored_header(answer.generation.ignored)
+        )
+    generation = await while_connected(request.receive, generator.open(call))
+    return StreamResponse(
+        generation,
+        _records(request, call, generation.load_ns).encode,
+        lambda error: error_record(report_of(error, call.request_id)),
+        NDJSON,
+        ignored_header(generation.ignored),
+    )
+
+
+async def _load_or_unload(generator: Generator, request: Request, call: Call) -> Response:
+    records = _records(request, call, 0)
+    if call.keep_alive == 0:
+        await generator.unload(call)
+        return JsonResponse(records.without_text("unload"))
+    ignored: Sequence[str] = await generator.load(call)
+    return JsonResponse(records.without_text("load"), headers=ignored_header(ignored))
+
+
+def _records(request: Request, call: Call, load_ns: int) -> Records:
+    return Records(call, started_ns=arrived_ns(request), load_ns=load_ns)

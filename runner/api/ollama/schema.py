@@ -1,0 +1,149 @@
+"""The Ollama dialect's request bodies."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from runner.api.validation import Body, Ignored, KeepAlive, invalid, not_honoured, unsupported
+from runner.errors import InvalidRequest
+
+_THINK_LEVELS = ("high", "medium", "low", "max")
+_LARGEST_TOKEN = 2**31 - 1
+
+
+def _read_think(value: object) -> object:
+    if value is None or value is False:
+        return value
+    if value is True or value in _THINK_LEVELS:
+        raise unsupported("can only be false: this version does not tell reasoning from an answer")
+    kinds = '"high", "medium", "low", "max", true, or false'
+    if isinstance(value, str):
+        raise invalid(f'is an invalid think value: "{value[:40]}" (must be {kinds})')
+    raise invalid(f"must be a boolean or string ({kinds})")
+
+
+def _lower_case(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Think = Annotated[
+    Literal[False] | None,
+    BeforeValidator(_read_think),
+    WithJsonSchema({"enum": [None, False], "description": "This version does not tell reasoning from an answer."}),
+]
+
+
+class Message(Body):
+    """One turn of a conversation."""
+
+    role: Annotated[str, BeforeValidator(_lower_case)]
+    content: str | None = None
+    thinking: Annotated[Any, not_honoured("")] = None
+    images: Annotated[Any, not_honoured([])] = None
+    tool_calls: Annotated[Any, not_honoured([])] = None
+    tool_name: Annotated[Any, not_honoured("")] = None
+    tool_call_id: Annotated[Any, not_honoured("")] = None
+
+
+class _Generation(Body):
+    """What /api/generate and /api/chat have in common."""
+
+    model: str = ""
+    stream: bool | None = None
+    options: dict[str, Any] | None = None
+    keep_alive: KeepAlive = None
+    think: Think = None
+    truncate: bool | None = None
+    shift: bool | None = None
+    format: Annotated[Any, not_honoured("")] = None
+    logprobs: Annotated[Any, not_honoured(False)] = None
+    top_logprobs: Annotated[Any, not_honoured(0)] = None
+    receipt: Annotated[Any, not_honoured(False)] = None
+    debug_render_only: Annotated[Any, not_honoured(False)] = Field(None, alias="_debug_render_only")
+
+
+class ChatBody(_Generation):
+    messages: list[Message] | None = None
+    tools: Annotated[Any, not_honoured([])] = None
+
+
+class GenerateBody(_Generation):
+    prompt: str | None = None
+    system: str | None = None
+    template: str | None = None
+    raw: bool | None = None
+    context: list[Annotated[int, Field(ge=0, le=_LARGEST_TOKEN)]] | None = None
+    suffix: Annotated[Any, not_honoured("")] = None
+    images: Annotated[Any, not_honoured([])] = None
+
+
+class _Named(Body):
+    """A request about one model, which older clients call `name`."""
+
+    model: str | None = None
+    name: str | None = None
+
+    @property
+    def model_name(self) -> str:
+        """Raises InvalidRequest when there is none, or two."""
+        if self.model and self.name and self.model != self.name:
+            raise InvalidRequest("model and name differ; send model alone.", "name")
+        name = self.model or self.name
+        if not name:
+            raise InvalidRequest("model is required", "model")
+        return name
+
+
+class ShowBody(_Named):
+    verbose: bool | None = None
+    system: Ignored = None
+    template: Ignored = None
+    options: Ignored = None
+
+
+class DeleteBody(_Named):
+    pass
+
+
+class PullBody(_Named):
+    stream: bool | None = None
+    insecure: Annotated[Any, not_honoured(False)] = None
+    username: Ignored = None
+    password: Ignored = None
+
+
+class CopyBody(Body):
+    source: str
+    destination: str
+
+
+class CreateMessage(Body):
+    role: Annotated[str, BeforeValidator(_lower_case)]
+    content: str
+
+
+class CreateBody(_Named):
+    stream: bool | None = None
+    from_: str | None = Field(None, alias="from")
+    files: dict[str, str] | None = None
+    template: str | None = None
+    system: str | None = None
+    license: Annotated[
+        list[str] | None,
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+    ] = None
+    parameters: dict[str, Any] | None = None
+    messages: list[CreateMessage] | None = None
+    adapters: Annotated[Any, not_honoured({})] = None
+    draft_files: Annotated[Any, not_honoured({})] = None
+    quantize: Annotated[Any, not_honoured("")] = None
+    quantization: Annotated[Any, not_honoured("")] = None
+    draft_quantize: Annotated[Any, not_honoured("")] = None
+    renderer: Annotated[Any, not_honoured("")] = None
+    parser: Annotated[Any, not_honoured("")] = None
+    requires: Annotated[Any, not_honoured("")] = None
+    remote_host: Annotated[Any, not_honoured("")] = None
+    info: Annotated[Any, not_honoured({})] = None

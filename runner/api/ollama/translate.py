@@ -1,0 +1,193 @@
+"""The Ollama dialect: its requests as calls, events as its records. Pure functions."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from registry.create import Recipe
+from registry.digest import Digest
+from registry.errors import InvalidName, RegistryError
+from registry.name import ModelName
+from registry.parameters import ParameterValue, check_parameter
+from registry.progress import Progress
+from runner.api.errors import ErrorReport, report_failure
+from runner.api.ollama.schema import ChatBody, CreateBody, GenerateBody
+from runner.chat.types import ChatEvent, Failed, Finished, Message, TextDelta
+from runner.errors import InvalidRequest
+from runner.generate import Call, Completion, Conversation
+
+_encode = msgspec.json.encode
+Json = dict[str, object]
+
+
+def chat_call(body: ChatBody, request_id: str) -> Call:
+    messages = tuple(Message(message.role, message.content or "") for message in body.messages or ())
+    return Call(
+        request_id=request_id,
+        model=body.model,
+        prompt=Conversation(messages=messages),
+        options=body.options or {},
+        keep_alive=body.keep_alive,
+        thinking=body.think,
+        truncate=bool(body.truncate),
+        shift=bool(body.shift),
+    )
+
+
+def generate_call(body: GenerateBody, request_id: str) -> Call:
+    return Call(
+        request_id=request_id,
+        model=body.model,
+        prompt=Completion(
+            prompt=body.prompt or "",
+            system=body.system,
+            template=body.template,
+            raw=bool(body.raw),
+            context=None if body.context is None else tuple(body.context),
+        ),
+        options=body.options or {},
+        keep_alive=body.keep_alive,
+        thinking=body.think,
+        truncate=bool(body.truncate),
+        shift=bool(body.shift),
+    )
+
+
+class Records:
+    """Turns one answer's events into records; `text_field` makes what holds the text of a record.
+
+    Records of text are put together from bytes made once, because there is one for every token.
+    """
+
+    def __init__(self, call: Call, *, started_ns: int, load_ns: int = 0) -> None:
+        self._is_chat = isinstance(call.prompt, Conversation)
+        self._model = call.model
+        self._request_id = call.request_id
+        self._started_ns = started_ns
+        self._load_ns = load_ns
+        self._clock = _Clock()
+        self._head = b'{"model":' + _encode(call.model) + b',"created_at":"'
+        if self._is_chat:
+            self._middle, self._tail = b'","message":{"role":"assistant","content":', b'},"done":false}\n'
+        else:
+            self._middle, self._tail = b'","response":', b',"done":false}\n'
+
+    def encode(self, event: ChatEvent) -> bytes:
+        """One record with its line end."""
+        if type(event) is TextDelta:
+            return b"".join((self._head, self._clock.now(), self._middle, _encode(event.text), self._tail))
+        if isinstance(event, Finished):
+            return _line(self.final(event, ""))
+        assert isinstance(event, Failed)
+        return error_record(report_failure(event.code, event.message, event.facts, self._request_id))
+
+    def final(self, finished: Finished, text: str) -> Json:
+        """The last record; `text` is empty when the text went before it."""
+        usage = finished.usage
+        truncated = finished.truncated
+        record = self._record(text, finished.reason.value)
+        counts: Json = {
+            "context": list(finished.context) if finished.context is not None else None,
+            "total_duration": time.monotonic_ns() - self._started_ns,
+            "load_duration": self._load_ns,
+            "prompt_eval_count": usage.prompt_tokens,
+            "prompt_eval_duration": usage.prompt_ns,
+            "eval_count": usage.completion_tokens,
+            "eval_duration": usage.decode_ns,
+            "cached_tokens": usage.cached_tokens,
+            "truncated": truncated
+            and {"from": truncated.original, "to": truncated.kept, "strategy": truncated.strategy},
+        }
+        return record | {name: value for name, value in counts.items() if value}
+
+    def without_text(self, reason: str) -> Json:
+        """The answer to an empty request: `load` or `unload`."""
+        return self._record("", reason)
+
+    def _record(self, text: str, done_reason: str) -> Json:
+        answer: Json = {"message": {"role": "assistant", "content": text}} if self._is_chat else {"response": text}
+        created_at = self._clock.now().decode()
+        return {"model": self._model, "created_at": created_at, **answer, "done": True, "done_reason": done_reason}
+
+
+class _Clock:
+    """Tells the time as RFC 3339 with nanoseconds; the part down to the second is made once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = b""
+
+    def now(self) -> bytes:
+        second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
+        return b"%b%09dZ" % (self._text, nanoseconds)
+
+
+def error_record(report: ErrorReport) -> bytes:
+    """An error as the last record of a stream."""
+    return _line(error_body(report))
+
+
+def error_body(report: ErrorReport) -> Json:
+    """An error in this dialect's shape."""
+    body: Json = {"error": report.message, "code": report.code, "request_id": report.request_id}
+    return body | {name: value for name, value in report.facts.items() if name not in body}
+
+
+def _line(record: Json) -> bytes:
+    return _encode(record) + b"\n"
+
+
+def progress_record(progress: Progress) -> bytes:
+    return _line(progress_body(progress))
+
+
+def progress_body(progress: Progress) -> Json:
+    told: Json = {
+        "status": progress.status,
+        "digest": progress.digest,
+        "total": progress.total,
+        "completed": progress.completed,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def recipe(body: CreateBody) -> Recipe:
+    """What to create. Raises InvalidRequest for names, digests and parameters that cannot be."""
+    if not body.from_ and not body.files:
+        raise InvalidRequest("neither 'from' or 'files' was specified")
+    return Recipe(
+        name=_name(body.model_name, "model"),
+        from_model=_name(body.from_, "from") if body.from_ else None,
+        files={path: _digest(digest, path) for path, digest in (body.files or {}).items()},
+        template=body.template,
+        system=body.system,
+        parameters={name: _parameter(name, value) for name, value in (body.parameters or {}).items()},
+        messages=[(message.role, message.content) for message in body.messages or ()],
+        licenses=list(body.license or ()),
+    )
+
+
+def _name(text: str, field: str) -> ModelName:
+    try:
+        return ModelName.parse(text)
+    except InvalidName as error:
+        raise InvalidRequest(f"invalid model name: {error.message}", field) from None
+
+
+def _digest(text: str, path: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except RegistryError:
+        raise InvalidRequest("invalid digest format", f"files.{path}") from None
+
+
+def _parameter(name: str, value: object) -> ParameterValue:
+    try:
+        return check_parameter(name, value)
+    except RegistryError as error:
+        raise InvalidRequest(error.message, f"parameters.{name}") from None

@@ -1,0 +1,158 @@
+"""The OpenAI dialect's request bodies."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from runner.api.validation import Body, Ignored, invalid, not_honoured, unsupported
+
+_LONGEST = 2**31 - 1
+
+
+def _read_content(value: object) -> object:
+    """The text of a message's content: a string, or an array of text parts."""
+    if not isinstance(value, list):
+        if value is None or isinstance(value, str):
+            return value
+        raise invalid("must be a string or an array of parts")
+    texts = []
+    for index, part in enumerate(value):
+        here = f"[{index}]"
+        if not isinstance(part, dict):
+            raise invalid("must be an object", here)
+        if part.get("type") != "text":
+            if isinstance(part.get("type"), str):
+                raise unsupported("can only be text in this version", f"{here}.type")
+            raise invalid("is required", f"{here}.type")
+        text = part.get("text")
+        if not isinstance(text, str):
+            raise invalid("must be a string", f"{here}.text")
+        for name in part.keys() - {"type", "text"}:
+            raise invalid("is an unknown field", f"{here}.{name[:100]}")
+        texts.append(text)
+    return "\n".join(texts)
+
+
+def _read_stop(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _read_effort(value: object) -> object:
+    if value is None or value == "none":
+        return value
+    raise unsupported('can only be "none": this version does not tell reasoning from an answer')
+
+
+Content = Annotated[
+    str | None,
+    BeforeValidator(_read_content),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+                        "required": ["type", "text"],
+                    },
+                },
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+Stop = Annotated[
+    list[str] | None,
+    BeforeValidator(_read_stop),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]}),
+]
+Effort = Annotated[
+    Literal["none"] | None,
+    BeforeValidator(_read_effort),
+    WithJsonSchema({"enum": [None, "none"], "description": "This version does not tell reasoning from an answer."}),
+]
+_TOOLS = "is not supported by this version: it knows no tools"
+
+
+def _read_role(value: object) -> object:
+    if value in ("tool", "function"):
+        raise unsupported("can be system, developer, user or assistant; this version knows no tools")
+    return value
+
+
+class ChatMessage(Body):
+    """One turn of a conversation."""
+
+    role: Annotated[Literal["system", "developer", "user", "assistant"], BeforeValidator(_read_role)]
+    content: Content = None
+    name: Ignored = None
+    refusal: Annotated[Any, not_honoured("")] = None
+    reasoning: Annotated[Any, not_honoured("")] = None
+    reasoning_content: Annotated[Any, not_honoured("")] = None
+    annotations: Annotated[Any, not_honoured([])] = None
+    audio: Annotated[Any, not_honoured()] = None
+    function_call: Annotated[Any, not_honoured(why=_TOOLS)] = None
+    tool_calls: Annotated[Any, not_honoured([], why=_TOOLS)] = None
+    tool_call_id: Annotated[Any, not_honoured("", why=_TOOLS)] = None
+
+
+class StreamOptions(Body):
+    include_usage: bool | None = None
+    include_obfuscation: Ignored = None
+
+
+class Reasoning(Body):
+    effort: Effort = None
+
+
+class ChatCompletionBody(Body):
+    model: str = ""
+    messages: list[ChatMessage]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    stop: Stop = None
+    max_tokens: Annotated[int, Field(ge=1, le=_LONGEST)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=_LONGEST)] | None = None
+    truncate: bool | None = None
+
+    reasoning_effort: Effort = None
+    reasoning: Reasoning | None = None
+
+    deterministic: Annotated[Any, not_honoured(False)] = None
+    receipt: Annotated[Any, not_honoured(False)] = None
+    n: Annotated[Any, not_honoured(1)] = None
+    tools: Annotated[Any, not_honoured([], why=_TOOLS)] = None
+    tool_choice: Annotated[Any, not_honoured("none", "auto", why=_TOOLS)] = None
+    functions: Annotated[Any, not_honoured([], why=_TOOLS)] = None
+    function_call: Annotated[Any, not_honoured("none", "auto", why=_TOOLS)] = None
+    response_format: Annotated[Any, not_honoured({"type": "text"})] = None
+    logprobs: Annotated[Any, not_honoured(False)] = None
+    top_logprobs: Annotated[Any, not_honoured(0)] = None
+    logit_bias: Annotated[Any, not_honoured({})] = None
+    modalities: Annotated[Any, not_honoured(["text"])] = None
+    audio: Annotated[Any, not_honoured()] = None
+    verbosity: Annotated[Any, not_honoured("medium")] = None
+    web_search_options: Annotated[Any, not_honoured()] = None
+    debug_render_only: Annotated[Any, not_honoured(False)] = Field(None, alias="_debug_render_only")
+
+    parallel_tool_calls: Ignored = None
+    prediction: Ignored = None
+    user: Ignored = None
+    metadata: Ignored = None
+    store: Ignored = None
+    service_tier: Ignored = None
+    safety_identifier: Ignored = None
+    prompt_cache_key: Ignored = None
+    prompt_cache_retention: Ignored = None

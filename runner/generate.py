@@ -1,0 +1,324 @@
+"""One generation: from what a client asked for to the events of its answer. Read this file first.
+
+A dialect turns its request into a `Call` and gives it to the `Generator`, which finds the model,
+merges its parameters and messages with the call's, has the supervisor load it, and hands back a
+`Generation`: an open stream whose first event has arrived. So everything that can go wrong before
+there is any text is an exception here and a status code there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from registry.errors import InvalidName, ModelNotFound
+from registry.name import ModelName
+from registry.store import ModelStore, StoredModel
+from runner.chat.types import (
+    ChatEvent,
+    ChatPrompt,
+    ChatRequest,
+    Failed,
+    Finished,
+    Limits,
+    Message,
+    TextDelta,
+    TextPrompt,
+)
+from runner.engine import LoadedModel
+from runner.errors import EngineCrashed, InvalidRequest, ReportedError, Unsupported
+from runner.errors import ModelNotFound as NoSuchModel
+from runner.options import resolve_options
+from runner.settings import Settings
+from runner.supervisor.client import EventStream
+from runner.supervisor.lease import Lease
+from runner.supervisor.supervisor import Supervisor
+from runner.supervisor.types import MemoryFacts, ModelSpec
+
+logger = logging.getLogger(__name__)
+
+_GO_TEMPLATE = re.compile(r"\{\{-?\s*(?:\.|\$|(?:if|else|end|range|with|block|define|template|break|continue)\b)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """Messages to be answered with the next one."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """Text to be answered: as a user's message, or with `raw` as it stands."""
+
+    prompt: str
+    system: str | None = None
+    template: str | None = None
+    raw: bool = False
+    context: tuple[int, ...] | None = None
+    """Tokens of an earlier answer to go on from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What a client asked for, whatever its dialect."""
+
+    request_id: str
+    model: str
+    prompt: Conversation | Completion
+    options: Mapping[str, object] = field(default_factory=dict)
+    options_path: str = "options."
+    """Where the options stand in the client's request, for errors."""
+    keep_alive: float | None = None
+    """Seconds the model stays loaded afterwards; None leaves it to the configuration."""
+    thinking: bool | None = None
+    truncate: bool = False
+    shift: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing to answer: the model is only to be loaded or unloaded."""
+        if isinstance(self.prompt, Conversation):
+            return not self.prompt.messages
+        return not self.prompt.prompt
+
+
+class Generation:
+    """The events of one answer, the first of which has arrived.
+
+    Iterating gives TextDelta events and ends with a Finished; a Failed is given as an event like
+    the others. `aclose` cancels what is still running and gives the model back; it may be called
+    at any time and more than once, and must be called in the end.
+    """
+
+    def __init__(self, plan: _Plan, lease: Lease, stream: EventStream, first: ChatEvent, request_id: str) -> None:
+        self.model = plan.model
+        self.ignored = plan.ignored
+        self.loaded: LoadedModel = lease.loaded
+        self.load_ns: int = lease.load_ns
+        self._lease = lease
+        self._stream = stream
+        self._first: ChatEvent | None = first
+        self._request_id = request_id
+        self._is_over = False
+
+    def __aiter__(self) -> Generation:
+        return self
+
+    async def __anext__(self) -> ChatEvent:
+        if self._is_over:
+            raise StopAsyncIteration
+        event = self._first
+        if event is None:
+            event = await anext(self._stream)
+        else:
+            self._first = None
+        if isinstance(event, Finished | Failed):
+            self._is_over = True
+        return event
+
+    async def aclose(self) -> None:
+        if not self._is_over:
+            logger.info("request %s is cancelled", self._request_id)
+            self._is_over = True
+        self._lease.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished answer."""
+
+    text: str
+    finished: Finished
+    generation: Generation
+    """For what it tells of the model; it is closed."""
+
+
+class Generator:
+    """Opens generations on the models of one store."""
+
+    def __init__(self, store: ModelStore, supervisor: Supervisor, settings: Settings) -> None:
+        self._store = store
+        self._supervisor = supervisor
+        self._settings = settings
+        self._numbers = itertools.count(1)
+
+    async def open(self, call: Call) -> Generation:
+        """Start answering, and wait for the first event.
+
+        Raises RunnerError and RegistryError; cancelling it gives everything back.
+        """
+        plan = await asyncio.to_thread(self._plan, call)
+        lease = await self._supervisor.lease(plan.spec, keep_alive=call.keep_alive)
+        try:
+            # Clients choose request ids, and may choose one twice.
+            stream = lease.generate(f"{call.request_id}#{next(self._numbers)}", plan.request)
+            first = await anext(stream)
+            if isinstance(first, Failed):
+                raise ReportedError(first.code, first.message, first.facts)
+            return Generation(plan, lease, stream, first, call.request_id)
+        except BaseException:
+            lease.release()
+            raise
+
+    async def complete(self, call: Call) -> Answer:
+        """The whole answer at once. Raises as `open`, also for what goes wrong later."""
+        generation = await self.open(call)
+        texts = []
+        try:
+            async for event in generation:
+                if isinstance(event, TextDelta):
+                    texts.append(event.text)
+                elif isinstance(event, Failed):
+                    raise ReportedError(event.code, event.message, event.facts)
+                else:
+                    return Answer("".join(texts), event, generation)
+        finally:
+            await generation.aclose()
+        raise EngineCrashed("The answer broke off.")
+
+    async def load(self, call: Call) -> tuple[str, ...]:
+        """Load the model of an empty call and leave it loaded; the options that had no effect."""
+        plan = await asyncio.to_thread(self._plan, call)
+        async with await self._supervisor.lease(plan.spec, keep_alive=call.keep_alive):
+            return plan.ignored
+
+    async def unload(self, call: Call) -> None:
+        """Let the model go as soon as its running requests have ended."""
+        model = await asyncio.to_thread(find_model, self._store, call.model)
+        await self._supervisor.unload(str(model.model_digest))
+
+    def _plan(self, call: Call) -> _Plan:
+        model = find_model(self._store, call.model)
+        model.verify_unchanged()
+        if "completion" not in model.capabilities():
+            task = "chat" if isinstance(call.prompt, Conversation) else "generate"
+            raise Unsupported(f'"{call.model}" does not support {task}', field="model")
+        metadata = model.metadata()
+        options = resolve_options(
+            model=model.parameters,
+            config=self._settings.model(model.name.short).options,
+            request=call.options,
+            training_context=metadata.context_length,
+            request_path=call.options_path,
+        )
+        template, unused = _chat_template(model)
+        if isinstance(call.prompt, Conversation):
+            prompt: ChatPrompt | TextPrompt = ChatPrompt(
+                _conversation(model, call.prompt.messages), template, call.thinking
+            )
+            context: tuple[int, ...] | None = None
+        else:
+            prompt, more_unused = _completion_prompt(call.prompt, model, template, call.thinking)
+            unused += more_unused
+            context = call.prompt.context
+        request = ChatRequest(
+            prompt,
+            options.sampling,
+            Limits(
+                num_predict=options.num_predict,
+                num_ctx=options.num_ctx,
+                truncate=call.truncate,
+                shift=call.shift,
+                num_keep=options.num_keep,
+            ),
+            options.stop,
+            context or (),
+            wants_context=isinstance(call.prompt, Completion) and not call.prompt.raw,
+        )
+        spec = ModelSpec(
+            name=model.name.short,
+            digest=model.digest,
+            weights_digest=str(model.model_digest),
+            path=model.model_path,
+            memory=MemoryFacts(metadata.weights_size, metadata.kv_bytes_per_token(), metadata.context_length),
+            wishes=options.wishes,
+            details=model.details(),
+        )
+        return _Plan(model, spec, request, (*options.ignored, *unused))
+
+
+def find_model(store: ModelStore, name: str) -> StoredModel:
+    """The installed model of that name. Raises InvalidRequest or ModelNotFound; reads files."""
+    if not name.strip():
+        raise InvalidRequest("model is required", "model")
+    try:
+        parsed = ModelName.parse(name)
+    except InvalidName as error:
+        raise InvalidRequest(f"invalid model name: {error.message}", "model") from None
+    try:
+        return store.find(parsed)
+    except ModelNotFound:
+        raise NoSuchModel(f"model '{name}' not found, try pulling it first", model=name) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A call, resolved: what is loaded and what is asked of it."""
+
+    model: StoredModel
+    spec: ModelSpec
+    request: ChatRequest
+    ignored: tuple[str, ...]
+
+
+def _chat_template(model: StoredModel) -> tuple[str | None, tuple[str, ...]]:
+    """The model's own replacement of the template in its file, and what of it is not honoured."""
+    if model.template is None or not model.template.strip():
+        return None, ()
+    if not _GO_TEMPLATE.search(model.template):
+        return model.template, ()
+    if model.metadata().chat_template:
+        return None, ("TEMPLATE",)
+    raise Unsupported(
+        f"{model.name.short} brings only a template in Go's language, which this version does not read; "
+        "send raw: true, or create the model with a Jinja TEMPLATE."
+    )
+
+
+def _conversation(model: StoredModel, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The messages with the model's own in front; a system message always stays the first."""
+    if messages and messages[0].role == "system":
+        opening, rest = messages[:1], messages[1:]
+    else:
+        opening, rest = _system_message(model.system), messages
+    return (*opening, *_own_messages(model), *rest)
+
+
+def _completion_prompt(
+    completion: Completion, model: StoredModel, template: str | None, thinking: bool | None
+) -> tuple[ChatPrompt | TextPrompt, tuple[str, ...]]:
+    """The prompt of a completion, and what of the model does not fit into it."""
+    if completion.raw:
+        if completion.template or completion.system or completion.context is not None:
+            raise InvalidRequest("raw mode does not support template, system, or context")
+        return TextPrompt(completion.prompt), ()
+    if completion.template:
+        if _GO_TEMPLATE.search(completion.template):
+            raise Unsupported("template is written in Go's template language; here it is Jinja.", field="template")
+        template = completion.template
+    if template is None and not model.metadata().chat_template:
+        if completion.system:
+            raise Unsupported(
+                f"{model.name.short} has no chat template that would place a system text.", field="system"
+            )
+        unused = {"SYSTEM": model.system, "MESSAGE": model.messages}
+        return TextPrompt(completion.prompt), tuple(name for name, value in unused.items() if value)
+    messages = (
+        *_system_message(model.system if completion.system is None else completion.system),
+        *(_own_messages(model) if completion.context is None else ()),
+        Message("user", completion.prompt),
+    )
+    return ChatPrompt(messages, template, thinking), ()
+
+
+def _system_message(text: str | None) -> tuple[Message, ...]:
+    return (Message("system", text),) if text else ()
+
+
+def _own_messages(model: StoredModel) -> tuple[Message, ...]:
+    return tuple(Message(role, content) for role, content in model.messages)

@@ -1,0 +1,139 @@
+"""Merges what the model, the configuration and a request say about one generation."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from registry.errors import RegistryError
+from registry.parameters import REMOVED, ParameterValue, check_parameter
+from runner.errors import InvalidRequest, Unsupported
+from runner.sampling import SamplingParams
+from runner.supervisor.types import LoadWishes
+
+_SAMPLING = frozenset(field.name for field in dataclasses.fields(SamplingParams))
+_WISHES = frozenset(field.name for field in dataclasses.fields(LoadWishes))
+_LIMITS = frozenset({"num_predict", "num_keep", "stop"})
+_HONOURED = _SAMPLING | _WISHES | _LIMITS
+
+_NOT_HONOURED: Mapping[str, object] = {"draft_num_predict": 0, "deterministic": False}
+"""Options of a later version, and the value that asks for nothing."""
+
+_T = TypeVar("_T", SamplingParams, LoadWishes)
+
+_AUTOMATIC: Mapping[str, int] = {"num_gpu": -1, "num_thread": 0}
+"""Values that mean the same as leaving the option out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The options of one generation, every default applied."""
+
+    sampling: SamplingParams
+    num_predict: int
+    num_keep: int
+    num_ctx: int | None
+    """Never more than the model was trained with."""
+    stop: tuple[str, ...]
+    wishes: LoadWishes
+    ignored: tuple[str, ...]
+    """What had no effect: removed options, and parts of the model's or the configuration's that cannot apply."""
+
+
+def resolve_options(
+    *,
+    model: Mapping[str, ParameterValue],
+    config: Mapping[str, object],
+    request: Mapping[str, object],
+    training_context: int,
+    request_path: str = "options.",
+) -> Resolved:
+    """Later sources win: built-in default, model PARAMETER, `[models."NAME"]`, request.
+
+    Raises InvalidRequest or Unsupported for an option of the request or the configuration that is
+    unknown, of the wrong type, out of range or not honoured. A model's own parameters come from
+    elsewhere and cannot be mended by the caller: what cannot apply there is listed as ignored.
+    `request_path` stands in front of an option's name in errors and in `ignored`.
+    """
+    ignored: list[str] = []
+    merged = _model_options(model, ignored)
+    merged |= _checked(config, "", ignored, prefix="The configuration of this model is wrong: ")
+    merged |= _checked(request, request_path, ignored)
+    if 0 < training_context < merged.get("num_ctx", 0):
+        ignored.append(f"{request_path}num_ctx" if request.get("num_ctx") is not None else "num_ctx")
+        merged["num_ctx"] = training_context
+    for name, automatic in _AUTOMATIC.items():
+        if merged.get(name) == automatic:
+            del merged[name]
+    if merged.get("seed", 0) < 0:
+        del merged["seed"]
+    return Resolved(
+        sampling=_picked(merged, SamplingParams),
+        num_predict=max(-1, merged.get("num_predict", -1)),
+        num_keep=merged.get("num_keep", 4),
+        num_ctx=merged.get("num_ctx"),
+        stop=tuple(dict.fromkeys(merged.get("stop", ()))),
+        wishes=_picked(merged, LoadWishes),
+        ignored=tuple(dict.fromkeys(ignored)),
+    )
+
+
+def _model_options(parameters: Mapping[str, ParameterValue], ignored: list[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for name, value in parameters.items():
+        try:
+            if name not in _HONOURED:
+                raise RegistryError(name)
+            options[name] = check_parameter(name, value)
+        except RegistryError:
+            ignored.append(f"PARAMETER {name}")
+    if "stop" in options:
+        options["stop"] = [text for text in options["stop"] if text]
+    return options
+
+
+def _checked(options: Mapping[str, object], path: str, ignored: list[str], prefix: str = "") -> dict[str, Any]:
+    checked: dict[str, Any] = {}
+    for name, value in options.items():
+        field = f"{path}{name}"
+        if name in REMOVED:
+            ignored.append(field)
+        elif value is None:
+            continue
+        elif name in _NOT_HONOURED:
+            harmless = _NOT_HONOURED[name]
+            if type(value) is not type(harmless) or value != harmless:
+                raise Unsupported(f"{prefix}{field} is not supported by this version.", field=field)
+        elif name not in _HONOURED:
+            shown = field if len(field) <= 100 else f"{field[:100]}…"
+            raise InvalidRequest(f"{prefix}The option {shown!r} is unknown; {_hint(name)}", shown)
+        else:
+            checked[name] = _checked_value(name, value, field, prefix)
+    return checked
+
+
+def _checked_value(name: str, value: object, field: str, prefix: str) -> ParameterValue:
+    try:
+        checked = check_parameter(name, value)
+    except RegistryError as error:
+        raise InvalidRequest(f"{prefix}{error.message}", field) from None
+    if isinstance(checked, list) and "" in checked:
+        raise InvalidRequest(f"{prefix}{field} holds an empty text, which would end every answer.", field)
+    return checked
+
+
+def _hint(name: str) -> str:
+    near = difflib.get_close_matches(name, sorted(_HONOURED), n=3, cutoff=0.7)
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return f"known are {', '.join(sorted(_HONOURED))}."
+
+
+def _picked(options: Mapping[str, Any], kind: type[_T]) -> _T:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return msgspec.convert({name: options[name] for name in names & options.keys()}, kind)

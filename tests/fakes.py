@@ -1,0 +1,176 @@
+"""Scripted stand-ins for what the API leans on; they record what they were asked.
+
+`FakeSupervisor` grants real leases on a worker that is only a script, so that back-pressure,
+cancelling and the end of streams are the real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+from registry.name import ModelName
+from registry.progress import Progress
+from runner.chat.types import ChatEvent, ChatRequest, Finished, FinishReason, TextDelta, Truncation, Usage
+from runner.engine import DeviceUse, LoadedModel
+from runner.messages import FRAME_HEADER, Cancel, Events, Generate, decode_command, encode_frame
+from runner.supervisor.client import WorkerClient
+from runner.supervisor.lease import Lease
+from runner.supervisor.types import ModelSpec, ModelStatus
+
+PATIENCE = 20.0
+
+LOADED = LoadedModel(
+    architecture="llama",
+    engine="fake 1",
+    context_length=4096,
+    training_context=8192,
+    max_sequences=16,
+    vocabulary=300,
+    size=1000,
+    size_vram=0,
+    layers=3,
+    gpu_layers=0,
+    devices=(DeviceUse("CPU", "cpu", "a processor", 3, 64_000, 32_000),),
+    placement="All 3 layers are on the CPU.",
+    threads=2,
+    has_chat_template=True,
+    can_shift=True,
+)
+
+
+def finished(
+    *,
+    reason: FinishReason = FinishReason.STOP,
+    truncated: Truncation | None = None,
+    context: tuple[int, ...] | None = None,
+) -> Finished:
+    """The end of an answer: nine prompt tokens, four of them cached, and two of text."""
+    usage = Usage(9, 4, 2, queued_ns=1_000, prompt_ns=2_000_000, decode_ns=3_000_000)
+    return Finished(reason, usage, seed=7, truncated=truncated, context=context)
+
+
+def answer(*texts: str) -> list[ChatEvent]:
+    """A whole answer in these pieces."""
+    return [*map(TextDelta, texts), finished()]
+
+
+Script = Callable[[ChatRequest], Sequence[ChatEvent]]
+
+
+class FakeSupervisor:
+    """Every model is loaded at once; every request is answered by `script`.
+
+    A script that does not end in Finished or Failed leaves its stream open: `send` goes on.
+    """
+
+    def __init__(self, script: Script | Sequence[ChatEvent] = ()) -> None:
+        self.script: Script = script if callable(script) else lambda _: script
+        self.loaded = LOADED
+        self.load_ns = 5_000_000
+        self.lease_error: Exception | None = None
+        self.lease_gate = asyncio.Event()
+        """Leases are granted while it is set."""
+        self.lease_gate.set()
+        self.rows: list[ModelStatus] = []
+        self.answering: set[str] = set()
+
+        self.specs: list[ModelSpec] = []
+        self.keep_alives: list[float | None] = []
+        self.requests: dict[str, ChatRequest] = {}
+        """By id, in the order they came."""
+        self.cancelled: list[str] = []
+        self.unloaded: list[str] = []
+        self.given_up_leases = 0
+        self.open_leases: set[Lease] = set()
+        self._something_happened = asyncio.Event()
+        self._client = WorkerClient(self._take, lambda report: None, lambda: 0.0)
+
+    # --- what the API calls --------------------------------------------------------------------
+
+    async def lease(self, spec: ModelSpec, *, keep_alive: float | None = None) -> Lease:
+        self.specs.append(spec)
+        self.keep_alives.append(keep_alive)
+        self._note()
+        try:
+            await self.lease_gate.wait()
+        except asyncio.CancelledError:
+            self.given_up_leases += 1
+            self._note()
+            raise
+        if self.lease_error is not None:
+            raise self.lease_error
+        lease = Lease(self._client, self.loaded, self.load_ns, self._release)
+        self.open_leases.add(lease)
+        return lease
+
+    async def unload(self, weights_digest: str) -> bool:
+        self.unloaded.append(weights_digest)
+        return True
+
+    def status(self) -> list[ModelStatus]:
+        return self.rows
+
+    def is_answering(self, weights_digest: str) -> bool:
+        return weights_digest in self.answering
+
+    # --- what tests call -----------------------------------------------------------------------
+
+    @property
+    def request(self) -> ChatRequest:
+        """The only request there was."""
+        (request,) = self.requests.values()
+        return request
+
+    def send(self, *events: ChatEvent) -> None:
+        """More events for the latest request."""
+        request_id = list(self.requests)[-1]
+        self._client.feed(encode_frame(Events([(request_id, event) for event in events])))
+
+    async def until(self, condition: Callable[[FakeSupervisor], object]) -> None:
+        """Wait until what was recorded fulfils a condition."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition(self):
+                self._something_happened.clear()
+                await self._something_happened.wait()
+
+    def _take(self, frame: bytes) -> None:
+        command = decode_command(frame[FRAME_HEADER.size :])
+        if isinstance(command, Generate):
+            self.requests[command.request_id] = command.request
+            self.send(*self.script(command.request))
+        elif isinstance(command, Cancel):
+            self.cancelled.append(command.request_id)
+        self._note()
+
+    def _release(self, lease: Lease) -> None:
+        self.open_leases.discard(lease)
+        self._note()
+
+    def _note(self) -> None:
+        self._something_happened.set()
+
+
+@dataclass
+class FakePuller:
+    """Tells `steps`, then raises `error` if there is one; waits for `gate` before each step but the first."""
+
+    steps: Sequence[Progress] = (Progress("pulling manifest"), Progress("success"))
+    error: Exception | None = None
+    gate: asyncio.Event | None = None
+    pulled: list[ModelName] = field(default_factory=list)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a pull has ended, in whatever way."""
+
+    async def pull(self, name: ModelName) -> AsyncIterator[Progress]:
+        self.pulled.append(name)
+        try:
+            for index, step in enumerate(self.steps):
+                if index and self.gate is not None:
+                    await self.gate.wait()
+                yield step
+            if self.error is not None:
+                raise self.error
+        finally:
+            self.stopped.set()
