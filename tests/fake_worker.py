@@ -118,7 +118,7 @@ class _FakeWorker:
         match self.script.load:
             case "fail":
                 self.send(LoadFailed("model_invalid", "The fake file is not a model.", {"tensor": 3}))
-                sys.exit(0)
+                os._exit(0)
             case "die":
                 die()
             case "garbage":

@@ -57,7 +57,7 @@ async def read(stream: EventStream) -> list[ChatEvent]:
 async def until(condition: Callable[[], object]) -> None:
     """Wait for something that other processes or tasks bring about."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - other processes set no Event
             await asyncio.sleep(0.005)
 
 
@@ -151,11 +151,11 @@ async def house(
 
 def process_is_gone(pid: int, within: float = PATIENCE) -> bool:
     deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            return True
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() >= deadline:
+            return False
         time.sleep(0.01)
-    return False
+    return True
 
 
 def _command_line(process: psutil.Process) -> list[str]:
