@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,6 +93,7 @@ class House:
     supervisor: Supervisor
     machine: FakeMachine
     scripts: dict[str, Script] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def model(
         self, name: str = "fake", *, weights: int = 100_000_000, kv_per_token: int = 1000, **script: Any
@@ -121,7 +123,7 @@ class House:
 
     async def say(self, spec: ModelSpec, text: str = "say 3", **options: Any) -> list[ChatEvent]:
         async with await self.lease(spec, **options) as lease:
-            return await read(lease.generate("request", ask(text)))
+            return await read(lease.generate(f"request {next(self.numbers)}", ask(text)))
 
     async def lease(self, spec: ModelSpec, **options: Any) -> Lease:
         async with asyncio.timeout(PATIENCE):

@@ -1,0 +1,188 @@
+"""The supervisor over real processes: workers that die, hang or talk nonsense."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from runner.chat.types import Failed, Finished, TextDelta
+from runner.errors import EngineCrashed, RunnerError
+from runner.supervisor.types import ModelState
+from tests.fake_worker import COMMAND
+from tests.runner.supervisor_fixtures import ask, house, process_is_gone, read, settings, until
+
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+
+async def test_a_crash_in_mid_answer_fails_its_requests_and_the_next_one_works(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        spec, other = here.model(), here.model("other")
+        async with await here.lease(other) as untouched, await here.lease(spec) as lease:
+            bystander = untouched.generate("o", ask("hold"))
+            held = lease.generate("h", ask("hold"))
+            await anext(bystander)
+            await anext(held)
+            dying = await read(lease.generate("d", ask("die")))
+            assert isinstance(dying[0], TextDelta)
+            for failed in (dying[-1], (await read(held))[-1]):
+                assert isinstance(failed, Failed)
+                assert (failed.code, failed.facts) == ("engine_crashed", {"model": "fake:latest"})
+                assert "ended" in failed.message
+            assert isinstance((await read(lease.generate("late", ask("say 1"))))[-1], Failed)
+            assert isinstance((await here.say(spec))[-1], Finished)
+            bystander.cancel()
+            assert isinstance((await read(untouched.generate("again", ask("say 1"))))[-1], Finished)
+        restarts = {status.spec.name: status.restarts for status in here.supervisor.status()}
+        assert restarts == {"fake:latest": 1, "other:latest": 0}
+
+
+async def test_a_worker_that_ends_in_silence_is_a_crash_as_well(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        events = await here.say(here.model(), "exit")
+        assert isinstance(events[-1], Failed)
+        assert events[-1].code == "engine_crashed"
+
+
+async def test_a_model_that_crashes_while_idle_is_loaded_again(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        await here.say(here.model())
+        (pid,) = here.worker_pids()
+        psutil.Process(pid).kill()
+        await until(lambda: len(here.journal(kind="load")) == 2)
+        await until(lambda: here.supervisor.status()[0].state is ModelState.READY)
+        assert here.supervisor.status()[0].restarts == 1
+
+
+async def test_a_crashed_model_that_should_not_stay_is_not_loaded_again(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        await here.say(here.model(), "die", keep_alive=0)
+        await until(lambda: here.supervisor.status() == [])
+        assert len(here.journal(kind="load")) == 1
+
+
+async def test_requests_that_wait_when_the_worker_dies_go_on_waiting(tmp_path: Path) -> None:
+    async with house(tmp_path, chosen=settings(max_sequences=1)) as here:
+        spec = here.model()
+        leases = [await here.lease(spec) for _ in range(3)]
+        waiting = asyncio.create_task(here.say(spec))
+        await until(lambda: here.supervisor.is_answering(spec.weights_digest))
+        await read(leases[0].generate("d", ask("die")))
+        assert isinstance((await waiting)[-1], Finished)
+        for lease in leases:
+            lease.release()
+        assert here.supervisor.status()[0].leases == 0
+
+
+async def test_a_crash_while_loading_fails_those_who_wait(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        with pytest.raises(EngineCrashed, match="while it loaded fake:latest"):
+            await here.lease(here.model(load="die"))
+        assert here.supervisor.status() == []
+
+
+async def test_a_model_that_keeps_dying_is_started_more_and_more_slowly(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        spec = here.model(load="die")
+        loop = asyncio.get_running_loop()
+        took = []
+        for _ in range(3):
+            began = loop.time()
+            with pytest.raises(EngineCrashed):
+                await here.lease(spec)
+            took.append(loop.time() - began)
+        assert took[2] >= 0.5
+        here.model(load="ok")
+        assert isinstance((await here.say(spec))[-1], Finished)
+
+
+async def test_nonsense_on_the_pipe_is_a_crash(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        for index, nonsense in enumerate(("garbage", "oversize")):
+            events = await here.say(here.model(f"model{index}"), nonsense)
+            assert isinstance(events[-1], Failed)
+            assert events[-1].code == "engine_crashed"
+            assert "no message" in events[-1].message
+        with pytest.raises(EngineCrashed, match="no message"):
+            await here.lease(here.model("loading", load="garbage"))
+
+
+async def test_a_worker_without_progress_is_ended_by_the_watchdog(tmp_path: Path) -> None:
+    async with house(tmp_path, chosen=settings(watchdog_seconds=0.3)) as here:
+        spec = here.model()
+        events = await here.say(spec, "hang")
+        assert isinstance(events[-1], Failed)
+        assert events[-1].code == "engine_crashed"
+        assert "no progress for 0.3 seconds" in events[-1].message
+        assert isinstance((await here.say(spec))[-1], Finished)
+
+
+async def test_the_watchdog_leaves_an_idle_worker_and_a_slow_one_alone(tmp_path: Path) -> None:
+    async with house(tmp_path, chosen=settings(watchdog_seconds=0.4)) as here:
+        spec = here.model(word_seconds=0.1)
+        assert isinstance((await here.say(spec, "say 8"))[-1], Finished)
+        await asyncio.sleep(0.8)
+        assert here.supervisor.status()[0].restarts == 0
+
+
+async def test_the_watchdog_does_not_blame_a_worker_for_a_reader_that_does_not_read(tmp_path: Path) -> None:
+    async with house(tmp_path, chosen=settings(watchdog_seconds=0.3)) as here:
+        async with await here.lease(here.model()) as lease:
+            stream = lease.generate("a", ask("flood 5000"))
+            await until(lambda: stream.is_paused)
+            await asyncio.sleep(0.8)
+            events = await read(stream)
+        assert isinstance(events[-1], Finished)
+        assert len(events) == 5001
+
+
+async def test_a_worker_that_does_not_want_to_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.supervisor.process.STOP_SECONDS", 0.1)
+    async with house(tmp_path) as here:
+        spec = here.model(stubborn=True)
+        await here.say(spec)
+        (pid,) = here.worker_pids()
+        assert await here.supervisor.unload(spec.weights_digest)
+        assert process_is_gone(pid)
+
+
+async def test_a_refused_model_tells_its_error_and_not_a_crash(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        for _ in range(3):  # and there is no pause before trying again
+            with pytest.raises(RunnerError) as caught:
+                await here.lease(here.model(load="fail"))
+            assert caught.value.code == "model_invalid"
+
+
+@posix_only
+def test_no_worker_outlives_a_daemon_that_was_killed(tmp_path: Path) -> None:
+    program = f"""
+import asyncio, pathlib
+from tests.runner.supervisor_fixtures import ask, house
+async def main():
+    async with house(pathlib.Path({str(tmp_path)!r})) as here:
+        leases = [await here.lease(here.model(name)) for name in ("idle", "busy")]
+        stream = leases[1].generate("a", ask("hold"))
+        await anext(stream)
+        print(*here.worker_pids(), flush=True)
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    root = Path(COMMAND[-1]).parent.parent
+    daemon = subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE)
+    try:
+        assert daemon.stdout is not None
+        pids = [int(pid) for pid in daemon.stdout.readline().split()]
+        assert len(pids) == 2
+        os.kill(daemon.pid, signal.SIGKILL)
+        daemon.wait()
+        assert all(process_is_gone(pid) for pid in pids)
+    finally:
+        daemon.kill()
+        daemon.communicate()
