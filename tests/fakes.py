@@ -7,14 +7,22 @@ cancelling and the end of streams are the real ones.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import dataclasses
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
+from registry.digest import Digest
+from registry.errors import DigestMismatch, ModelNotFound, RegistryError
 from registry.name import ModelName
 from registry.progress import Progress
 from runner.chat.types import ChatEvent, ChatRequest, Finished, FinishReason, TextDelta, Truncation, Usage
 from runner.engine import DeviceUse, LoadedModel
-from runner.messages import FRAME_HEADER, Cancel, Events, Generate, decode_command, encode_frame
+from runner.messages import FRAME_HEADER, Cancel, Events, Generate, Pause, decode_command, encode_frame
 from runner.supervisor.client import WorkerClient
 from runner.supervisor.lease import Lease
 from runner.supervisor.types import ModelSpec, ModelStatus
@@ -81,6 +89,7 @@ class FakeSupervisor:
         self.requests: dict[str, ChatRequest] = {}
         """By id, in the order they came."""
         self.cancelled: list[str] = []
+        self.paused: list[str] = []
         self.unloaded: list[str] = []
         self.given_up_leases = 0
         self.open_leases: set[Lease] = set()
@@ -125,7 +134,9 @@ class FakeSupervisor:
 
     def send(self, *events: ChatEvent) -> None:
         """More events for the latest request."""
-        request_id = list(self.requests)[-1]
+        self.send_to(list(self.requests)[-1], *events)
+
+    def send_to(self, request_id: str, *events: ChatEvent) -> None:
         self._client.feed(encode_frame(Events([(request_id, event) for event in events])))
 
     async def until(self, condition: Callable[[FakeSupervisor], object]) -> None:
@@ -142,6 +153,8 @@ class FakeSupervisor:
             self.send(*self.script(command.request))
         elif isinstance(command, Cancel):
             self.cancelled.append(command.request_id)
+        elif isinstance(command, Pause):
+            self.paused.append(command.request_id)
         self._note()
 
     def _release(self, lease: Lease) -> None:
@@ -174,3 +187,119 @@ class FakePuller:
                 raise self.error
         finally:
             self.stopped.set()
+
+
+@dataclass
+class FakeTensor:
+    name: str
+    type_name: str
+    shape: tuple[int, ...]
+
+
+@dataclass
+class FakeMetadata:
+    """What a small model's file would tell."""
+
+    chat_template: str | None = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    context_length: int = 8192
+    weights_size: int = 1000
+    parameter_count: int = 135_000_000
+    values: Mapping[str, object] = field(
+        default_factory=lambda: {
+            "general.architecture": "llama",
+            "general.name": "not shown",
+            "llama.context_length": 8192,
+            "tokenizer.chat_template": "not shown",
+            "tokenizer.ggml.tokens": ["a", "b"],
+        }
+    )
+    tensors: tuple[FakeTensor, ...] = (FakeTensor("output.weight", "Q4_1", (64, 300)),)
+
+    def kv_bytes_per_token(self) -> int:
+        return 10
+
+
+@dataclass
+class FakeModel:
+    """An installed model with whatever a test wants it to have."""
+
+    name: ModelName = field(default_factory=lambda: ModelName.parse("m"))
+    digest: str = "ab" * 32
+    size: int = 1234
+    modified_at: datetime = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    model_path: Path = Path("blobs") / f"sha256-{'cd' * 32}"
+    model_digest: Digest = field(default_factory=lambda: Digest.parse(f"sha256:{'cd' * 32}"))
+    system: str | None = None
+    template: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    messages: list[tuple[str, str]] = field(default_factory=list)
+    licenses: list[str] = field(default_factory=list)
+    can: tuple[str, ...] = ("completion",)
+    header: FakeMetadata = field(default_factory=FakeMetadata)
+    damage: RegistryError | None = None
+
+    def metadata(self) -> FakeMetadata:
+        return self.header
+
+    def capabilities(self) -> tuple[str, ...]:
+        return self.can
+
+    def details(self) -> dict[str, object]:
+        if self.damage is not None:
+            raise self.damage
+        return {
+            "parent_model": "",
+            "format": "gguf",
+            "family": "llama",
+            "families": ["llama"],
+            "parameter_size": "135M",
+            "quantization_level": "Q4_1",
+        }
+
+    def verify_unchanged(self) -> None:
+        if self.damage is not None:
+            raise self.damage
+
+
+class FakeStore:
+    """A store without files."""
+
+    def __init__(self, *models: FakeModel) -> None:
+        self.stored = {model.name.folded: model for model in models}
+        self.blobs: dict[Digest, bytes] = {}
+
+    def models(self) -> list[FakeModel]:
+        return list(self.stored.values())
+
+    def find(self, name: ModelName) -> FakeModel:
+        if name.folded not in self.stored:
+            raise ModelNotFound(f"{name.short} is not here")
+        return self.stored[name.folded]
+
+    def copy(self, source: ModelName, destination: ModelName) -> None:
+        self.stored[destination.folded] = dataclasses.replace(self.find(source), name=destination)
+
+    def delete(self, name: ModelName) -> None:
+        del self.stored[self.find(name).name.folded]
+
+    def has_blob(self, digest: Digest) -> bool:
+        return digest in self.blobs
+
+    @contextmanager
+    def blob_writer(self, expected: Digest) -> Iterator[FakeBlob]:
+        blob = FakeBlob()
+        yield blob
+        content = b"".join(blob.pieces)
+        if hashlib.sha256(content).hexdigest() != expected.hex:
+            raise DigestMismatch("digest mismatch")
+        self.blobs[expected] = content
+
+
+class FakeBlob:
+    """A blob that is being written."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def write(self, piece: bytes) -> None:
+        self.pieces.append(piece)

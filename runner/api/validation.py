@@ -52,7 +52,13 @@ class NotHonoured:
 
 
 def not_honoured(*harmless: object, why: str = "is not supported by this version") -> NotHonoured:
+    """`why` follows the field's path in the message."""
     return NotHonoured(harmless, why)
+
+
+def lacks(capability: str) -> str:
+    """Why a field is not honoured, in the words that clients look for."""
+    return f"cannot be used: this version does not support {capability}"
 
 
 class _IgnoredMark:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from runner.api.validation import Body, Ignored, KeepAlive, invalid, not_honoured, unsupported
+from runner.api.validation import Body, Ignored, KeepAlive, invalid, lacks, not_honoured, unsupported
 from runner.errors import InvalidRequest
 
 _THINK_LEVELS = ("high", "medium", "low", "max")
@@ -17,7 +17,7 @@ def _read_think(value: object) -> object:
     if value is None or value is False:
         return value
     if value is True or value in _THINK_LEVELS:
-        raise unsupported("can only be false: this version does not tell reasoning from an answer")
+        raise unsupported(lacks("thinking"))
     kinds = '"high", "medium", "low", "max", true, or false'
     if isinstance(value, str):
         raise invalid(f'is an invalid think value: "{value[:40]}" (must be {kinds})')
@@ -31,7 +31,7 @@ def _lower_case(value: object) -> object:
 Think = Annotated[
     Literal[False] | None,
     BeforeValidator(_read_think),
-    WithJsonSchema({"enum": [None, False], "description": "This version does not tell reasoning from an answer."}),
+    WithJsonSchema({"enum": [None, False], "description": "This version does not support thinking."}),
 ]
 
 
@@ -40,11 +40,11 @@ class Message(Body):
 
     role: Annotated[str, BeforeValidator(_lower_case)]
     content: str | None = None
-    thinking: Annotated[Any, not_honoured("")] = None
-    images: Annotated[Any, not_honoured([])] = None
-    tool_calls: Annotated[Any, not_honoured([])] = None
-    tool_name: Annotated[Any, not_honoured("")] = None
-    tool_call_id: Annotated[Any, not_honoured("")] = None
+    thinking: Annotated[Any, not_honoured("", why=lacks("thinking"))] = None
+    images: Annotated[Any, not_honoured([], why=lacks("vision"))] = None
+    tool_calls: Annotated[Any, not_honoured([], why=lacks("tools"))] = None
+    tool_name: Annotated[Any, not_honoured("", why=lacks("tools"))] = None
+    tool_call_id: Annotated[Any, not_honoured("", why=lacks("tools"))] = None
 
 
 class _Generation(Body):
@@ -66,7 +66,7 @@ class _Generation(Body):
 
 class ChatBody(_Generation):
     messages: list[Message] | None = None
-    tools: Annotated[Any, not_honoured([])] = None
+    tools: Annotated[Any, not_honoured([], why=lacks("tools"))] = None
 
 
 class GenerateBody(_Generation):
@@ -75,8 +75,8 @@ class GenerateBody(_Generation):
     template: str | None = None
     raw: bool | None = None
     context: list[Annotated[int, Field(ge=0, le=_LARGEST_TOKEN)]] | None = None
-    suffix: Annotated[Any, not_honoured("")] = None
-    images: Annotated[Any, not_honoured([])] = None
+    suffix: Annotated[Any, not_honoured("", why=lacks("insert"))] = None
+    images: Annotated[Any, not_honoured([], why=lacks("vision"))] = None
 
 
 class _Named(Body):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from runner.api.validation import Body, Ignored, invalid, not_honoured, unsupported
+from runner.api.validation import Body, Ignored, invalid, lacks, not_honoured, unsupported
 
 _LONGEST = 2**31 - 1
 
@@ -24,7 +24,7 @@ def _read_content(value: object) -> object:
             raise invalid("must be an object", here)
         if part.get("type") != "text":
             if isinstance(part.get("type"), str):
-                raise unsupported("can only be text in this version", f"{here}.type")
+                raise unsupported(lacks("anything but text"), f"{here}.type")
             raise invalid("is required", f"{here}.type")
         text = part.get("text")
         if not isinstance(text, str):
@@ -42,7 +42,7 @@ def _read_stop(value: object) -> object:
 def _read_effort(value: object) -> object:
     if value is None or value == "none":
         return value
-    raise unsupported('can only be "none": this version does not tell reasoning from an answer')
+    raise unsupported(lacks("thinking"))
 
 
 Content = Annotated[
@@ -73,14 +73,14 @@ Stop = Annotated[
 Effort = Annotated[
     Literal["none"] | None,
     BeforeValidator(_read_effort),
-    WithJsonSchema({"enum": [None, "none"], "description": "This version does not tell reasoning from an answer."}),
+    WithJsonSchema({"enum": [None, "none"], "description": "This version does not support thinking."}),
 ]
-_TOOLS = "is not supported by this version: it knows no tools"
+_TOOLS = lacks("tools")
 
 
 def _read_role(value: object) -> object:
     if value in ("tool", "function"):
-        raise unsupported("can be system, developer, user or assistant; this version knows no tools")
+        raise unsupported(lacks("tools"))
     return value
 
 
@@ -91,8 +91,8 @@ class ChatMessage(Body):
     content: Content = None
     name: Ignored = None
     refusal: Annotated[Any, not_honoured("")] = None
-    reasoning: Annotated[Any, not_honoured("")] = None
-    reasoning_content: Annotated[Any, not_honoured("")] = None
+    reasoning: Annotated[Any, not_honoured("", why=lacks("thinking"))] = None
+    reasoning_content: Annotated[Any, not_honoured("", why=lacks("thinking"))] = None
     annotations: Annotated[Any, not_honoured([])] = None
     audio: Annotated[Any, not_honoured()] = None
     function_call: Annotated[Any, not_honoured(why=_TOOLS)] = None
