@@ -1,0 +1,150 @@
+"""A real daemon on a free port, a real model from the package index, and the official clients."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from filelock import FileLock
+
+REPOSITORY = Path(__file__).parents[2]
+MODEL = "smollm2:135m"
+TIMEOUT = 120
+
+
+@dataclass
+class Daemon:
+    """A running daemon and how to reach it."""
+
+    process: subprocess.Popen[bytes]
+    home: Path
+    models: Path
+    url: str
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = httpx.Client(base_url=self.url, timeout=TIMEOUT)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a command line that talks to this daemon needs."""
+        return daemon_environment(self.home, self.models, self.url.removeprefix("http://"))
+
+    def workers(self) -> list[psutil.Process]:
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if "runner.worker" in " ".join(child.cmdline())]
+
+    def loaded(self) -> list[dict[str, Any]]:
+        models: list[dict[str, Any]] = self.client.get("/api/ps").json()["models"]
+        return models
+
+    def wait_until_idle(self) -> None:
+        """Until no sequence runs or waits in any worker."""
+        deadline = time.monotonic() + TIMEOUT
+        while any(m["sequences"]["running"] or m["sequences"]["waiting"] for m in self.loaded()):
+            assert time.monotonic() < deadline, "a sequence goes on"
+            time.sleep(0.02)
+
+
+def daemon_environment(home: Path, models: Path, host: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PUNA_")}
+    return kept | {"PUNA_HOME": str(home), "PUNA_MODELS": str(models), "PUNA_HOST": host}
+
+
+@contextmanager
+def running_daemon(home: Path, models: Path) -> Iterator[Daemon]:
+    """Start one, and see that it and all it started are gone afterwards."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "runner", "--log-file", str(home / "daemon.log")],
+        env=daemon_environment(home, models, "127.0.0.1:0"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        daemon = Daemon(process, home, models, _wait_for_address(process, home))
+        try:
+            yield daemon
+        finally:
+            daemon.client.close()
+    finally:
+        family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        gone, left = psutil.wait_procs(family, timeout=10)
+        assert left == [], f"left running: {left}, gone: {gone}"
+
+
+def _wait_for_address(process: subprocess.Popen[bytes], home: Path) -> str:
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        assert process.poll() is None, (home / "daemon.log").read_text("utf-8")
+        for file in home.rglob("daemon.json"):
+            told = json.loads(file.read_text("utf-8"))
+            url = f"http://127.0.0.1:{told['port']}"
+            try:
+                if httpx.get(f"{url}/healthz", timeout=5).status_code == 200:
+                    return url
+            except httpx.TransportError:
+                pass
+        time.sleep(0.02)
+    raise AssertionError("the daemon did not start")
+
+
+@pytest.fixture(scope="session")
+def smollm2_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds SmolLM2, kept between runs of the tests; treat it as read-only."""
+    folder = REPOSITORY / ".run" / "models"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / "models.lock"), running_daemon(tmp_path_factory.mktemp("pull"), folder) as daemon:
+        names = {model["name"] for model in daemon.client.get("/api/tags").json()["models"]}
+        if MODEL not in names:
+            records = daemon.client.post("/api/pull", json={"model": MODEL}).text.splitlines()
+            assert json.loads(records[-1]) == {"status": "success"}, records[-1]
+    return folder
+
+
+@pytest.fixture
+def models(smollm2_store: Path, tmp_path: Path) -> Path:
+    """A store of the test's own with SmolLM2 in it, its blobs hard links."""
+    folder = tmp_path / "models"
+    for source in smollm2_store.rglob("*"):
+        target = folder / source.relative_to(smollm2_store)
+        if source.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        elif not source.name.endswith(".lock"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(source, target)
+    return folder
+
+
+@pytest.fixture
+def daemon(models: Path, tmp_path: Path) -> Iterator[Daemon]:
+    home = tmp_path / "home"
+    home.mkdir()
+    with running_daemon(home, models) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def shared_daemon(smollm2_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One daemon for the tests of a module that change nothing in the store."""
+    with running_daemon(tmp_path_factory.mktemp("home"), smollm2_store) as daemon:
+        yield daemon

@@ -1,0 +1,154 @@
+"""The command line against a live daemon with a real model, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from tests.end_to_end.conftest import MODEL, REPOSITORY, TIMEOUT, Daemon, daemon_environment
+from tests.tiny_model import write_tiny_model
+
+PUNA = [sys.executable, "-P", "-m", "cli"]
+
+
+def puna(daemon: Daemon, *arguments: str, stdin: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*PUNA, *arguments],
+        env=daemon.environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def create_tiny(daemon: Daemon, name: str) -> None:
+    path = write_tiny_model(daemon.home / f"{name}.gguf")
+    puna(daemon, "create", name, "--from", str(path))
+
+
+def test_a_prompt_is_answered_on_standard_output(shared_daemon: Daemon) -> None:
+    done = puna(shared_daemon, "run", MODEL, "What is the capital of France?", "-o", "temperature=0")
+    assert "Paris" in done.stdout
+
+
+def test_piped_input_is_joined_to_the_prompt(shared_daemon: Daemon) -> None:
+    options = ("-o", "temperature=0", "-o", "num_predict=16")
+    piped = puna(shared_daemon, "run", MODEL, "Which city is it?", *options, stdin="The Eiffel tower is in Paris.\n")
+    assert "Paris" in piped.stdout
+
+
+def test_verbose_tells_counts_and_speeds(shared_daemon: Daemon) -> None:
+    done = puna(shared_daemon, "run", MODEL, "Hello", "--verbose", "-o", "num_predict=8")
+    assert re.search(r"prompt eval rate:\s+[\d.,]+ tokens/s", done.stderr)
+    assert re.search(r"eval count:\s+\d+ token", done.stderr)
+
+
+def test_listings_are_tables_for_people_and_json_for_programs(shared_daemon: Daemon) -> None:
+    assert re.search(rf"{MODEL}\s+[0-9a-f]{{12}}\s+98 MB", puna(shared_daemon, "list").stdout)
+    assert MODEL in {model["name"] for model in json.loads(puna(shared_daemon, "list", "--json").stdout)["models"]}
+    puna(shared_daemon, "run", MODEL, "Hi", "-o", "num_predict=2")
+    assert re.search(rf"{MODEL}.*100% CPU\s+8192", puna(shared_daemon, "ps").stdout)
+    assert json.loads(puna(shared_daemon, "ps", "--json").stdout)["models"][0]["placement"]
+    shown = puna(shared_daemon, "show", MODEL).stdout
+    assert "Q4_1" in shown
+    assert "8192" in shown
+
+
+def test_a_model_is_stopped_copied_and_removed(daemon: Daemon) -> None:
+    puna(daemon, "run", MODEL, "Hi", "-o", "num_predict=2")
+    puna(daemon, "stop", MODEL)
+    assert daemon.loaded() == []
+    puna(daemon, "cp", MODEL, "copy")
+    puna(daemon, "rm", "copy")
+    assert "copy" not in puna(daemon, "list").stdout
+    puna(daemon, "rm", "copy", code=66)
+
+
+def test_an_unknown_model_is_one_sentence_and_an_exit_code(shared_daemon: Daemon) -> None:
+    done = puna(shared_daemon, "show", "no-such-model", code=66)
+    assert "no-such-model" in done.stderr
+    assert len(done.stderr.splitlines()) <= 3
+
+
+def test_wrong_usage_is_exit_code_two(shared_daemon: Daemon) -> None:
+    puna(shared_daemon, "run", code=2)
+    puna(shared_daemon, "nonsense", code=2)
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "Modelfile-examples").iterdir()), ids=lambda path: path.name)
+def test_every_example_modelfile_is_created_and_runs(daemon: Daemon, path: Path) -> None:
+    file = path / "Modelfile" if path.is_dir() else path
+    if file.suffix == ".md":
+        return
+    puna(daemon, "create", "example", "-f", str(file))
+    done = puna(daemon, "run", "example", "Hello, who are you?", "-o", "num_predict=24")
+    assert done.stdout.strip()
+
+
+def test_a_conversation_goes_back_and_forth_in_a_terminal(daemon: Daemon) -> None:
+    chat = pexpect.spawn(
+        PUNA[0],
+        [*PUNA[1:], "run", MODEL],
+        env=daemon.environment | {"TERM": "xterm-256color"},
+        encoding="utf-8",
+        timeout=TIMEOUT,
+        dimensions=(40, 120),
+    )
+    try:
+        chat.expect(">>> ")
+        chat.send("/set parameter temperature 0\r")
+        chat.expect("Set parameter 'temperature' to '0'")
+        chat.send("What is the capital of France?\r")
+        chat.expect("Paris")
+        chat.expect(">>> ")
+        chat.send("/set parameter num_predict 2000\r")
+        chat.expect("Set parameter")
+        chat.send("Write a very long story about the sea.\r")
+        chat.expect(r"[a-z]{3,} [a-z]{2,} [a-z]{2,}")
+        chat.sendintr()
+        chat.expect(">>> ")
+        daemon.wait_until_idle()
+        chat.send("/save talk\r")
+        chat.expect("Created new model 'talk'")
+        chat.send("/bye\r")
+        chat.expect(pexpect.EOF)
+    finally:
+        chat.close(force=True)
+    assert chat.exitstatus == 0
+    assert "talk:latest" in puna(daemon, "list").stdout
+
+
+def test_a_command_starts_the_daemon_it_needs_and_says_so_once(models: Path, tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    environment = daemon_environment(tmp_path, models, f"127.0.0.1:{port}")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*PUNA, *arguments], env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+
+    try:
+        first = run("run", MODEL, "What is the capital of France?", "-o", "temperature=0")
+        assert (first.returncode, "Paris" in first.stdout) == (0, True), first
+        assert first.stderr.count("started") <= 1
+        assert "daemon" in first.stderr
+        assert "daemon" not in run("list").stderr
+    finally:
+        stopped = run("stop", "--daemon")
+    assert stopped.returncode == 0, stopped
+    assert run("--version").returncode == 0

@@ -1,0 +1,161 @@
+"""The official Ollama client against a live daemon with a real model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import ollama
+import pytest
+
+from tests.end_to_end.conftest import MODEL, Daemon
+from tests.tiny_model import write_tiny_model
+
+GREEDY = {"temperature": 0, "num_predict": 24}
+QUESTION = [{"role": "user", "content": "Name three colours."}]
+
+
+@pytest.fixture
+def client(shared_daemon: Daemon) -> Iterator[ollama.Client]:
+    client = ollama.Client(host=shared_daemon.url)
+    yield client
+    client._client.close()
+
+
+@pytest.fixture
+def own_client(daemon: Daemon) -> Iterator[ollama.Client]:
+    """A client of a daemon whose store may be changed."""
+    client = ollama.Client(host=daemon.url)
+    yield client
+    client._client.close()
+
+
+def test_a_chat_is_answered_with_text_counts_and_durations(client: ollama.Client) -> None:
+    answer = client.chat(MODEL, messages=QUESTION, options=GREEDY)
+    assert answer.message.role == "assistant"
+    assert answer.message.content
+    assert answer.done
+    assert answer.done_reason in ("stop", "length")
+    assert answer.prompt_eval_count == 34
+    assert answer.eval_count is not None
+    assert 0 < answer.eval_count <= 24
+    for duration in (answer.total_duration, answer.load_duration, answer.prompt_eval_duration, answer.eval_duration):
+        assert duration is not None
+        assert duration > 0
+
+
+def test_a_streamed_chat_brings_the_same_text_in_many_pieces(client: ollama.Client) -> None:
+    whole = client.chat(MODEL, messages=QUESTION, options=GREEDY)
+    pieces = list(client.chat(MODEL, messages=QUESTION, options=GREEDY, stream=True))
+    assert len(pieces) > 5
+    assert "".join(piece.message.content or "" for piece in pieces) == whole.message.content
+    assert [piece.done for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert pieces[-1].eval_count == whole.eval_count
+
+
+def test_generate_answers_and_its_context_carries_on(client: ollama.Client) -> None:
+    first = client.generate(MODEL, "My name is Ada. Say hello to me.", options=GREEDY)
+    assert first.response
+    assert first.context
+    second = client.generate(MODEL, "What is my name?", context=first.context, options=GREEDY)
+    assert second.prompt_eval_count is not None
+    assert first.prompt_eval_count is not None
+    assert second.prompt_eval_count > first.prompt_eval_count
+    assert second.response
+
+
+def test_a_raw_prompt_is_continued_as_it_is(client: ollama.Client) -> None:
+    answer = client.generate(MODEL, "The capital of France is", raw=True, options={"temperature": 0, "num_predict": 4})
+    assert "Paris" in answer.response
+    assert answer.context is None
+
+
+def test_a_seed_makes_a_hot_answer_reproducible(client: ollama.Client) -> None:
+    def ask(seed: int) -> str:
+        options = {"temperature": 1.5, "seed": seed, "num_predict": 24, "top_k": 0, "top_p": 1.0}
+        return client.generate(MODEL, "Tell me something.", options=options).response
+
+    assert ask(1) == ask(1)
+    assert ask(1) != ask(2)
+
+
+def test_a_stop_string_ends_the_answer_before_it(client: ollama.Client) -> None:
+    options = {"temperature": 0, "num_predict": 40}
+    whole = client.generate(MODEL, "Count: one, two, three,", raw=True, options=options).response
+    stop = whole[10:14]
+    cut = client.generate(MODEL, "Count: one, two, three,", raw=True, options=options | {"stop": [stop]})
+    assert cut.response == whole[: whole.index(stop)]
+    assert cut.done_reason == "stop"
+
+
+def test_an_unknown_model_is_a_404_with_what_to_do(client: ollama.Client) -> None:
+    with pytest.raises(ollama.ResponseError) as caught:
+        client.chat("no-such-model", messages=QUESTION)
+    assert caught.value.status_code == 404
+    assert "no-such-model" in caught.value.error
+
+
+def test_a_prompt_that_does_not_fit_is_refused_and_not_cut(client: ollama.Client) -> None:
+    with pytest.raises(ollama.ResponseError) as caught:
+        client.generate(MODEL, "word " * 500, options={"num_ctx": 128})
+    assert caught.value.status_code == 400
+    assert "128" in caught.value.error
+
+
+def test_models_are_listed_and_shown(client: ollama.Client) -> None:
+    [model] = [model for model in client.list().models if model.model == MODEL]
+    assert model.details is not None
+    assert model.details.family == "llama"
+    assert model.details.quantization_level == "Q4_1"
+    assert model.details.parameter_size == "135M" or model.details.parameter_size == "134.52M"
+    assert model.size is not None
+    assert model.size > 98_000_000
+    shown = client.show(MODEL)
+    assert shown.modelinfo is not None
+    assert shown.modelinfo["llama.context_length"] == 8192
+    assert shown.capabilities is not None
+    assert "completion" in shown.capabilities
+    assert shown.modelfile is not None
+    assert shown.modelfile.startswith("# Modelfile")
+
+
+def test_a_loaded_model_is_in_ps_until_it_is_told_to_go(own_client: ollama.Client, daemon: Daemon) -> None:
+    own_client.generate(MODEL)
+    [loaded] = own_client.ps().models
+    assert loaded.model == MODEL
+    assert loaded.context_length == 8192
+    assert loaded.size is not None
+    assert loaded.size > 98_000_000
+    own_client.generate(MODEL, keep_alive=0)
+    assert own_client.ps().models == []
+    assert daemon.workers() == []
+
+
+def test_a_model_is_created_from_another_copied_and_deleted(own_client: ollama.Client) -> None:
+    created = own_client.create("pirate", from_=MODEL, system="You are a pirate.", parameters={"temperature": 0})
+    assert created.status == "success"
+    assert own_client.show("pirate").modelinfo == own_client.show(MODEL).modelinfo
+    own_client.copy("pirate", "corsair")
+    names = {model.model for model in own_client.list().models}
+    assert {"pirate:latest", "corsair:latest"} <= names
+    own_client.delete("pirate")
+    answer = own_client.chat("corsair", messages=QUESTION, options={"num_predict": 8})
+    assert answer.message.content
+    assert answer.prompt_eval_count is not None
+    plain = own_client.chat(MODEL, messages=QUESTION, options={"num_predict": 8})
+    assert answer.prompt_eval_count != plain.prompt_eval_count, "the system text is part of the prompt"
+
+
+def test_a_file_of_ones_own_is_uploaded_and_run(own_client: ollama.Client, daemon: Daemon) -> None:
+    path = write_tiny_model(daemon.home / "tiny.gguf")
+    digest = own_client.create_blob(path)
+    assert own_client.create("tiny", files={"tiny.gguf": digest}).status == "success"
+    answer = own_client.generate("tiny", "hello", options={"num_predict": 5, "temperature": 0})
+    assert answer.done
+    own_client.generate(MODEL)
+    assert {model.model for model in own_client.ps().models} == {"tiny:latest", MODEL}
+
+
+def test_pulling_what_is_there_succeeds_at_once(client: ollama.Client) -> None:
+    statuses = [record.status for record in client.pull(MODEL, stream=True)]
+    assert statuses[0] == "pulling manifest"
+    assert statuses[-1] == "success"

@@ -1,0 +1,87 @@
+"""The official OpenAI client against a live daemon with a real model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import openai
+import pytest
+
+from tests.end_to_end.conftest import MODEL, Daemon
+
+
+@pytest.fixture
+def client(shared_daemon: Daemon) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{shared_daemon.url}/v1", api_key="any", max_retries=0) as client:
+        yield client
+
+
+def test_a_completion_has_text_a_reason_and_usage(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "Name three colours."}], temperature=0, max_tokens=24
+    )
+    [choice] = answer.choices
+    assert choice.message.content
+    assert choice.finish_reason in ("stop", "length")
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == 34
+    assert 0 < answer.usage.completion_tokens <= 24
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+def test_a_stream_brings_the_same_text_and_usage_when_asked(client: openai.OpenAI) -> None:
+    question = [{"role": "user", "content": "Name three colours."}]
+    whole = client.chat.completions.create(model=MODEL, messages=question, temperature=0, max_tokens=24)  # type: ignore[arg-type]
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL,
+            messages=question,  # type: ignore[arg-type]
+            temperature=0,
+            max_tokens=24,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == whole.choices[0].finish_reason
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert chunks[-1].usage == whole.usage
+
+
+def test_content_parts_and_the_developer_role_are_understood(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL,
+        messages=[
+            {"role": "developer", "content": "Answer in one word."},
+            {"role": "user", "content": [{"type": "text", "text": "Is the sky "}, {"type": "text", "text": "blue?"}]},
+        ],
+        max_completion_tokens=8,
+        temperature=0,
+    )
+    assert answer.choices[0].message.content
+
+
+def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
+    assert MODEL in {model.id for model in client.models.list()}
+    assert client.models.retrieve(MODEL).object == "model"
+
+
+def test_errors_arrive_as_the_clients_own_exceptions(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.chat.completions.create(model="no-such-model", messages=[{"role": "user", "content": "hi"}])
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as wrong:
+        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}], temperature=9)
+    assert wrong.value.code == "invalid_request"
+    with pytest.raises(openai.BadRequestError) as too_long:
+        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "word " * 9000}])
+    assert too_long.value.code == "context_length_exceeded"
+
+
+def test_what_is_not_built_is_refused_and_not_dropped(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": "hi"}], response_format={"type": "json_object"}
+        )
+    assert caught.value.code == "unsupported"
