@@ -61,6 +61,8 @@ class LoadedModel(msgspec.Struct, frozen=True):
     threads: int
     has_chat_template: bool
     can_shift: bool
+    max_rows: int = 512
+    """Most tokens in one step."""
 
 
 class Sampler(Protocol):
@@ -114,6 +116,11 @@ class Engine(Protocol):
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Token ids of `text`; with `add_special` the begin token where the model wants one, once."""
+        ...
+
+    @property
+    def longest_token(self) -> int:
+        """Bytes of the longest token: no text has fewer tokens than its bytes divided by this."""
         ...
 
     def token_bytes(self, token: int) -> bytes:

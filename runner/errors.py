@@ -80,9 +80,9 @@ class ContextLengthExceeded(RequestError):
 
     code = "context_length_exceeded"
 
-    def __init__(self, prompt_tokens: int, context_length: int) -> None:
+    def __init__(self, prompt_tokens: int, context_length: int, *, at_least: bool = False) -> None:
         super().__init__(
-            f"The prompt has {prompt_tokens} tokens and the window holds {context_length}, one of which the answer "
+            f"The prompt has {'at least ' * at_least}{prompt_tokens} tokens and the window holds {context_length}, one of which the answer "
             'needs; shorten the prompt, raise num_ctx, or pass "truncate": true.',
             prompt_tokens=prompt_tokens,
             context_length=context_length,

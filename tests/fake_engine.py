@@ -34,6 +34,7 @@ class FakeEngine:
         *,
         cells: int = 64,
         max_sequences: int = 4,
+        max_rows: int = 16,
         ends_every: int = 0,
         fault: Callable[[Sequence[Chunk]], bool] = lambda _chunks: False,
         hidden_cells: int = 0,
@@ -62,6 +63,7 @@ class FakeEngine:
             threads=1,
             has_chat_template=True,
             can_shift=True,
+            max_rows=max_rows,
         )
 
     @property
@@ -79,6 +81,10 @@ class FakeEngine:
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return [ALPHABET.index(character) if character in ALPHABET else 0 for character in text]
 
+    @property
+    def longest_token(self) -> int:
+        return 1
+
     def token_bytes(self, token: int) -> bytes:
         return ALPHABET[token].encode()
 
@@ -92,6 +98,7 @@ class FakeEngine:
 
     def step(self, chunks: Sequence[Chunk]) -> list[int]:
         assert chunks and all(chunk.tokens for chunk in chunks), "an empty step"
+        assert sum(len(chunk.tokens) for chunk in chunks) <= self._info.max_rows, "more rows than a step holds"
         assert len({chunk.sequence_id for chunk in chunks}) == len(chunks), "a sequence twice in one step"
         used = sum(map(len, self.cells.values())) + sum(len(chunk.tokens) for chunk in chunks)
         if used > self._capacity - self._hidden_cells:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import psutil
 from llama_cpp import llama_cpp as lib
 
@@ -41,10 +42,13 @@ class LlamaEngine:
         placement = place(gpus, options.num_gpu, lambda: measure(path, options, library.log))
         logger.info("placement: %s", placement.reason)
         threads = options.num_thread or default_threads()
+        # Every sequence may decode in the same step, whatever batch was asked for.
+        rows = max(options.num_batch, options.max_sequences)
+        options = msgspec.structs.replace(options, num_batch=rows)
         self.native_ns = 0
         self._model = Model(path, options, placement.gpu_layers, threads, library.log, on_progress)
         self._vocabulary = Vocabulary(self._model.handle)
-        self._batch = Batch(options.num_batch)
+        self._batch = Batch(rows)
         self._window = int(lib.llama_n_ctx_seq(self._model.context))
         self._chat_template = self._model.chat_template
         self._template_tokens = self._vocabulary.special_texts
@@ -64,6 +68,10 @@ class LlamaEngine:
     @property
     def template_tokens(self) -> dict[str, str]:
         return self._template_tokens
+
+    @property
+    def longest_token(self) -> int:
+        return self._vocabulary.longest_token
 
     def create_sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int]) -> SamplerChain:
         return SamplerChain(params, seed, prompt, vocabulary=self._vocabulary.size, window=self._window)
@@ -144,6 +152,7 @@ class LlamaEngine:
             threads=threads,
             has_chat_template=self._chat_template is not None,
             can_shift=bool(lib.llama_memory_can_shift(model.memory)),
+            max_rows=options.num_batch,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from functools import cached_property
 from typing import Any
 
 from llama_cpp import llama_cpp as lib
@@ -49,6 +50,11 @@ class Vocabulary:
             if count >= 0:
                 return tokens[:count]
             capacity = -count
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest token, control tokens written out; reads the whole vocabulary the first time."""
+        return max(len(self._read_piece(token, special=True)) for token in range(self.size))
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of a token; empty for control tokens. `token` must be one of this vocabulary."""

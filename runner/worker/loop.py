@@ -46,7 +46,7 @@ class Loop:
     """
 
     def __init__(
-        self, engine: Engine, emit: Callable[[Report], None], *, max_rows: int, clock: Callable[[], int] | None = None
+        self, engine: Engine, emit: Callable[[Report], None], *, clock: Callable[[], int] | None = None
     ) -> None:
         self._engine = engine
         self._emit = emit
@@ -55,7 +55,7 @@ class Loop:
         self._scheduler = Scheduler(
             cells=engine.info.context_length,
             max_sequences=engine.info.max_sequences,
-            max_rows=max_rows,
+            max_rows=engine.info.max_rows,
             prefill_rows_while_decoding=PREFILL_ROWS_WHILE_DECODING,
         )
         self._sequences: dict[str, Sequence] = {}

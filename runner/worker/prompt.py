@@ -10,6 +10,8 @@ from runner.chat.types import ChatPrompt, ChatRequest, Message, TextPrompt, Trun
 from runner.engine import Engine
 from runner.errors import ContextLengthExceeded, InvalidRequest, Unsupported
 
+CHARACTERS_NEVER_REFUSED_UNREAD = 16
+"""For each token of the window; a text up to this long is tokenized and its tokens counted."""
 ROOM_FOR_ANSWER = 4
 """When a prompt is shortened, one part in so many of the window is kept free for the answer."""
 
@@ -109,6 +111,16 @@ def _from(messages: tuple[Message, ...], starts: list[int], first: int) -> tuple
     return tuple(message for index, message in enumerate(messages) if index >= begin or message.role == "system")
 
 
+def _refuse_what_cannot_fit(text: str, request: ChatRequest, engine: Engine) -> None:
+    """Refuse a text that is too long for any window before tokenizing it, which can take seconds a megabyte."""
+    window = engine.info.context_length
+    if request.limits.truncate or len(text) <= CHARACTERS_NEVER_REFUSED_UNREAD * window:
+        return
+    fewest = len(text.encode()) // engine.longest_token
+    if fewest >= window:
+        raise ContextLengthExceeded(fewest, window, at_least=True)
+
+
 def _goal(request: ChatRequest, window: int) -> int:
     """How long a shortened prompt may be: the window less what the answer wants, within reason."""
     reserve = window // ROOM_FOR_ANSWER
@@ -118,5 +130,6 @@ def _goal(request: ChatRequest, window: int) -> int:
 
 
 def _tokenize(text: str, request: ChatRequest, engine: Engine) -> list[int]:
+    _refuse_what_cannot_fit(text, request, engine)
     # Tokens of an earlier answer already begin with what a prompt begins with.
     return engine.tokenize(text, add_special=not request.context, parse_special=True)

@@ -56,7 +56,7 @@ def _obey(pipe: Pipe, load_engine: EngineLoader) -> None:
 def _run_engine(pipe: Pipe, load_engine: EngineLoader, command: Load, ready: list[Control]) -> None:
     try:
         engine = load_engine(command, _ProgressReport(pipe))
-        loop = Loop(engine, pipe.send, max_rows=command.options.num_batch)
+        loop = Loop(engine, pipe.send)
         ready.append(Control(engine, loop.post, pipe.send))
         pipe.send(Loaded(engine.info))
         loop.run()

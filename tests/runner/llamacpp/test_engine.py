@@ -275,6 +275,18 @@ def test_text_survives_the_way_to_tokens_and_back(engine: LlamaEngine) -> None:
         assert b"".join(map(engine.token_bytes, tokens)).decode() == text
 
 
+def test_the_longest_token_counts_control_tokens(engine: LlamaEngine) -> None:
+    assert engine.longest_token == len("<|assistant|>")
+
+
+def test_a_batch_smaller_than_the_number_of_sequences_still_steps_them_all(library: Library, tiny_model: Path) -> None:
+    engine = LlamaEngine(library, tiny_model, LoadOptions(context_length=64, max_sequences=8, num_batch=1))
+    assert engine.info.max_rows == 8
+    samplers = [engine.create_sampler(GREEDY, 1, []) for _ in range(8)]
+    assert len(engine.step([Chunk(number, 0, [65 + number], samplers[number]) for number in range(8)])) == 8
+    engine.close()
+
+
 def test_the_begin_token_is_added_once(engine: LlamaEngine) -> None:
     assert engine.tokenize("hi", add_special=True, parse_special=True)[:1] == [BEGIN]
     brought = engine.tokenize("<|begin|>hi", add_special=True, parse_special=True)

@@ -25,10 +25,10 @@ TIMEOUT = 20
 class Driver:
     """Runs a loop in a thread and collects what it says."""
 
-    def __init__(self, engine: FakeEngine, max_rows: int = 16) -> None:
+    def __init__(self, engine: FakeEngine) -> None:
         self.engine = engine
         self.reports: queue.Queue[Report] = queue.Queue()
-        self.loop = Loop(engine, self.reports.put, max_rows=max_rows)
+        self.loop = Loop(engine, self.reports.put)
         self.events: dict[str, list[ChatEvent]] = {}
 
     def post(self, *commands: LoopCommand) -> None:
@@ -98,8 +98,9 @@ _workloads = st.lists(
 def test_every_stream_gets_the_text_it_gets_alone(
     workload: list[tuple[list[int], int]], cells: int, max_sequences: int, max_rows: int, ends_every: int
 ) -> None:
-    engine = FakeEngine(cells=cells, max_sequences=max_sequences, ends_every=ends_every)
-    driver = Driver(engine, max_rows=max(max_rows, max_sequences))
+    rows = max(max_rows, max_sequences)
+    engine = FakeEngine(cells=cells, max_sequences=max_sequences, max_rows=rows, ends_every=ends_every)
+    driver = Driver(engine)
     for number, (prompt, count) in enumerate(workload):
         driver.post(make_sequence(str(number), prompt, count=count))
     driver.run_to_end(*(str(number) for number in range(len(workload))))
@@ -137,8 +138,8 @@ def test_cancelling_some_changes_nothing_for_the_others(
 
 
 def test_a_long_prompt_does_not_stall_an_answer_in_progress() -> None:
-    engine = FakeEngine(cells=2000)
-    driver = Driver(engine, max_rows=512)
+    engine = FakeEngine(cells=2000, max_rows=512)
+    driver = Driver(engine)
     driver.post(make_sequence("answer", [1, 2], count=30, window=2000))
     driver.post(make_sequence("long", [3] * 1000, count=1, window=2000))
     driver.run_to_end("answer", "long")

@@ -82,6 +82,16 @@ def test_earlier_tokens_stand_in_front_and_are_checked_against_the_vocabulary() 
             prepare_prompt(ChatRequest(TextPrompt("a"), context=(foreign,)), engine)
 
 
+def test_a_text_too_long_for_any_window_is_refused_before_it_is_tokenized() -> None:
+    class Untouched(FakeEngine):
+        def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+            raise AssertionError("tokenized")
+
+    with pytest.raises(ContextLengthExceeded, match="at least 100000") as caught:
+        prepare_prompt(ChatRequest(TextPrompt("x" * 100_000)), Untouched())
+    assert caught.value.facts["prompt_tokens"] == 100_000
+
+
 def test_an_empty_prompt_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="empty"):
         prepare_prompt(ChatRequest(TextPrompt("")), FakeEngine())
