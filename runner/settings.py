@@ -136,10 +136,7 @@ class Kind:
 
 
 def _read_address(value: object) -> Address:
-    address = parse_host(_read_text(value))
-    if address.scheme != "http":
-        raise ValueError("only http is spoken here")
-    return address
+    return parse_host(_read_text(value))
 
 
 def _read_keep_alive(value: object) -> float:

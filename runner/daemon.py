@@ -1,0 +1,258 @@
+"""The daemon: builds every part, hands each what it needs, runs uvicorn, and stops in order.
+
+Stopping, after the first signal: new requests are refused with `server_shutdown` while running
+answers may end; then those left are ended with that error, the workers go, and at last the socket.
+A second signal ends everything at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from registry.catalog import Catalog
+from registry.errors import RegistryError
+from registry.paths import Paths
+from registry.pull import Puller, PullOptions
+from registry.store import ModelStore
+from runner.api.app import AppParts, create_app
+from runner.errors import RunnerError
+from runner.generate import Call, Conversation, Generator
+from runner.listening import CannotListen, address_text, listen
+from runner.logs import set_up_daemon_logging
+from runner.runtime_file import RuntimeFile, remove_runtime_file, write_runtime_file
+from runner.settings import Settings, is_loopback
+from runner.supervisor.process import WORKER_COMMAND
+from runner.supervisor.supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_ADDRESS_IN_USE = 48
+EXIT_NOT_ALLOWED = 77
+EXIT_BAD_SETTINGS = 78
+EXIT_INTERRUPTED = 130
+
+LAST_RECORDS_SECONDS = 5
+"""For writing the last records to clients when all answers have ended."""
+IDLE_CONNECTION_SECONDS = 120
+"""Longer than clients keep an idle connection in their pools, so that none is closed under a request."""
+
+
+def serve(
+    settings: Settings,
+    paths: Paths,
+    *,
+    log_file: Path | None = None,
+    worker_command: tuple[str, ...] = WORKER_COMMAND,
+) -> int:
+    """Run the daemon until it is told to stop; returns the exit code of the program.
+
+    What keeps it from starting is told on standard error in one sentence.
+    """
+    address = settings.server.address
+    if address.scheme != "http":
+        return _refuse(EXIT_BAD_SETTINGS, "The daemon speaks plain http; take the https:// off its address.")
+    if not is_loopback(address.host) and not settings.access.insecure:
+        return _refuse(
+            EXIT_NOT_ALLOWED,
+            f"{address.host} can be reached from other machines, and there are no access keys in this version: "
+            "everyone there could use and delete your models. Listen on 127.0.0.1, or allow it with --insecure "
+            "(PUNA_INSECURE=1, [access] insecure = true).",
+        )
+    try:
+        listener = listen(address.host, address.port, paths.state)
+    except CannotListen as error:
+        code = EXIT_ADDRESS_IN_USE if error.is_in_use else EXIT_NOT_ALLOWED if error.is_forbidden else EXIT_FAILED
+        return _refuse(code, str(error))
+    set_up_daemon_logging(log_file)
+    _raise_file_limit()
+    with listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_Daemon(settings, paths, listener, worker_command).run())
+
+
+class _Daemon:
+    """One run of the daemon, from a bound socket to the exit code."""
+
+    def __init__(
+        self, settings: Settings, paths: Paths, listener: socket.socket, worker_command: tuple[str, ...]
+    ) -> None:
+        self._settings = settings
+        self._paths = paths
+        self._listener = listener
+        self._version = importlib.metadata.version("puna")
+        self._signals: asyncio.Queue[int] = asyncio.Queue()
+        store = ModelStore(paths.models)
+        pull = settings.pull
+        puller = Puller(
+            store,
+            Catalog.load(),
+            PullOptions(
+                idle_timeout_seconds=pull.idle_timeout_seconds,
+                keep_free_bytes=pull.keep_free_bytes,
+                proxy=pull.proxy,
+                ca_bundle=pull.ca_bundle,
+            ),
+        )
+        self._supervisor = Supervisor(settings, worker_command)
+        self._generator = Generator(store, self._supervisor, settings)
+        app = create_app(AppParts(settings, store, puller, self._supervisor, self._generator, self._version))
+        self._server = _Server(_server_config(app))
+
+    async def run(self) -> int:
+        host, port = self._listener.getsockname()[:2]
+        with _signals_into(self._signals):
+            await self._supervisor.start()
+            serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+            await _first(serving, self._server.ready.wait())
+            if serving.done():
+                serving.result()
+                return EXIT_FAILED
+            write_runtime_file(
+                self._paths.state,
+                RuntimeFile(
+                    os.getpid(), host, port, self._version, datetime.now().astimezone(), str(self._paths.models)
+                ),
+            )
+            logger.info("Puna %s listens on http://%s", self._version, address_text(host, port))
+            preloading = asyncio.create_task(self._preload())
+            try:
+                await _first(serving, self._signals.get())
+                preloading.cancel()
+                return await self._stop(serving)
+            finally:
+                remove_runtime_file(self._paths.state, os.getpid())
+
+    async def _stop(self, serving: asyncio.Task[None]) -> int:
+        logger.info("stopping: running answers may still end")
+        impatient = asyncio.create_task(self._signals.get())
+        await _first(self._supervisor.stop(), impatient)
+        self._server.should_exit = True
+        if not impatient.done():
+            await _first(serving, impatient)
+        if impatient.done():
+            logger.warning("ending at once")
+            self._supervisor.kill()
+            self._server.force_exit = True
+            return EXIT_INTERRUPTED
+        impatient.cancel()
+        serving.result()
+        logger.info("stopped")
+        return EXIT_DONE
+
+    async def _preload(self) -> None:
+        for name, model in self._settings.models.items():
+            if model.preload:
+                try:
+                    call = Call(request_id="preload", model=name, prompt=Conversation(messages=()))
+                    await self._generator.load(call)
+                except (RunnerError, RegistryError) as error:
+                    logger.warning("%s was not loaded in advance: %s", name, error)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling, and with a word when it is ready."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server_config(app: Any) -> uvicorn.Config:
+    protocol: Any = "h11"
+    with contextlib.suppress(ImportError):
+        from runner.http_protocol import BoundedHttpToolsProtocol as protocol
+    return uvicorn.Config(
+        app,
+        loop="none",
+        http=protocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=IDLE_CONNECTION_SECONDS,
+        timeout_graceful_shutdown=LAST_RECORDS_SECONDS,
+        h11_max_incomplete_event_size=64 << 10,
+    )
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+@contextlib.contextmanager
+def _signals_into(queue: asyncio.Queue[int]) -> Iterator[None]:
+    """Put the signals that ask the daemon to stop into `queue`."""
+    loop = asyncio.get_running_loop()
+    names = ("SIGINT", "SIGTERM", "SIGBREAK" if sys.platform == "win32" else "SIGHUP")
+    # A hang-up that is ignored from the start (nohup) stays ignored.
+    wanted = [number for name in names if signal.getsignal(number := getattr(signal, name)) is not signal.SIG_IGN]
+    before = {number: signal.getsignal(number) for number in wanted}
+    for number in wanted:
+        if sys.platform == "win32":
+            signal.signal(number, lambda number, _: loop.call_soon_threadsafe(queue.put_nowait, number))
+        else:
+            loop.add_signal_handler(number, queue.put_nowait, number)
+    try:
+        yield
+    finally:
+        for number in wanted:
+            if sys.platform != "win32":
+                loop.remove_signal_handler(number)
+            signal.signal(number, before[number])
+
+
+async def _first(*waits: Awaitable[object]) -> None:
+    """Wait until one is done; coroutines that are not are cancelled, tasks go on."""
+    own = [asyncio.ensure_future(wait) for wait in waits if not isinstance(wait, asyncio.Future)]
+    others = [wait for wait in waits if isinstance(wait, asyncio.Future)]
+    await asyncio.wait((*own, *others), return_when=asyncio.FIRST_COMPLETED)
+    for task in own:
+        if task.done():
+            task.result()
+        else:
+            task.cancel()
+
+
+def _raise_file_limit() -> None:
+    """Connections, pipes and model files are all descriptors, and common soft limits are low."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _refuse(code: int, message: str) -> int:
+    print(f"puna: {message}", file=sys.stderr)
+    return code
