@@ -81,8 +81,9 @@ class ContextLengthExceeded(RequestError):
     code = "context_length_exceeded"
 
     def __init__(self, prompt_tokens: int, context_length: int, *, at_least: bool = False) -> None:
+        count = f"at least {prompt_tokens}" if at_least else f"{prompt_tokens}"
         super().__init__(
-            f"The prompt has {'at least ' * at_least}{prompt_tokens} tokens and the window holds {context_length}, one of which the answer "
+            f"The prompt has {count} tokens and the window holds {context_length}, one of which the answer "
             'needs; shorten the prompt, raise num_ctx, or pass "truncate": true.',
             prompt_tokens=prompt_tokens,
             context_length=context_length,
