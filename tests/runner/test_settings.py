@@ -1,0 +1,266 @@
+"""Settings: what may be written where, and what is said when it may not."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.settings import (
+    Address,
+    ModelSettings,
+    Settings,
+    SettingsError,
+    declared_options,
+    is_loopback,
+    load_settings,
+    parse_duration,
+    parse_host,
+)
+
+
+def load(folder: Path, text: str, environ: dict[str, str] | None = None, **flags: object) -> Settings:
+    file = folder / "config.toml"
+    file.write_text(text, encoding="utf-8")
+    return load_settings(file, environ or {}, {name.replace("__", "."): value for name, value in flags.items()})
+
+
+def refused(folder: Path, text: str, environ: dict[str, str] | None = None, **flags: object) -> SettingsError:
+    with pytest.raises(SettingsError) as caught:
+        load(folder, text, environ, **flags)
+    return caught.value
+
+
+def test_without_a_file_everything_has_its_documented_default(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path / "absent.toml", {})
+    assert settings == Settings()
+    assert (settings.server.host, settings.server.port) == ("127.0.0.1", 11434)
+    assert settings.server.max_body_bytes == 64 * 2**20
+    assert (settings.access.origins, settings.access.insecure) == ((), False)
+    assert (settings.queue.max_waiting_per_model, settings.queue.max_waiting) == (256, 1024)
+    assert settings.queue.deadline_seconds == 600
+    assert (settings.worker.keep_alive, settings.worker.max_sequences) == (300, 16)
+    assert (settings.worker.watchdog_seconds, settings.worker.drain_seconds) == (60, 30)
+    assert (settings.pull.idle_timeout_seconds, settings.pull.keep_free_bytes) == (120, 2**30)
+    assert (settings.pull.proxy, settings.pull.ca_bundle) == (None, None)
+    assert settings.models == {}
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    text = '[server]\nhost = "127.0.0.1:1"\n[worker]\nkeep_alive = "1m"\nmax_sequences = 3\n'
+    environ = {"PUNA_HOST": "127.0.0.1:2", "PUNA_KEEP_ALIVE": "120"}
+    settings = load(tmp_path, text, environ, server__host="127.0.0.1:3", worker__max_sequences=None)
+    assert settings.server.port == 3
+    assert settings.worker.keep_alive == 120
+    assert settings.worker.max_sequences == 3
+
+
+def test_an_empty_variable_is_an_unset_one(tmp_path: Path) -> None:
+    assert load(tmp_path, "", {"PUNA_HOST": "  ", "PUNA_ORIGINS": '"http://a, http://b"'}).access.origins == (
+        "http://a",
+        "http://b",
+    )
+
+
+def test_model_tables_are_found_under_every_spelling_of_a_name(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        '[models."SmolLM2"]\nkeep_alive = -1\npreload = true\nnum_ctx = 4096\nstop = ["a"]\n'
+        '[models."a/b:q4"]\nnum_gpu = 0\n',
+    )
+    expected = ModelSettings(keep_alive=math.inf, preload=True, options={"num_ctx": 4096, "stop": ["a"]})
+    for name in ("smollm2", "smollm2:latest", "library/SMOLLM2"):
+        assert settings.model(name) == expected
+    assert settings.model("a/b:q4").options == {"num_gpu": 0}
+    assert settings.model("a/b") == ModelSettings()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "said"),
+    [
+        ("[sever]\nhost = 1", 1, "sever", "[server]"),
+        ("\nhost = 1", 2, "host", "[server]"),
+        ("[server]\n\nhots = 1", 3, "server.hots", "Allowed: host, max_body_bytes"),
+        ("[server]\nhost = 5", 2, "server.host", "Allowed: host[:port]"),
+        ('# [server]\n[server]\nhost = "a:b"', 3, "server.host", "'b' in 'a:b' is no port"),
+        ("server.max_body_bytes = -1", 1, "server.max_body_bytes", "Allowed: a number of bytes"),
+        ("server = { max_body_bytes = true }", 1, "server.max_body_bytes", "Allowed: a number of bytes"),
+        ("server = 5", 1, "server", "[server]"),
+        ('[worker]\nmax_sequences = 2\n\nwatchdog_seconds = "x"', 4, "worker.watchdog_seconds", "number"),
+        ('[worker]\nkeep_alive = "5 minutes"', 2, "worker.keep_alive", "a duration such as 5m"),
+        ("[worker]\nmax_sequences = 0", 2, "worker.max_sequences", "above 0"),
+        ("[worker]\nmax_sequences = 1.5", 2, "worker.max_sequences", "above 0"),
+        ("[worker]\ndrain_seconds = nan", 2, "worker.drain_seconds", "number of seconds"),
+        ("[queue]\ndeadline_seconds = -5", 2, "queue.deadline_seconds", "0 or more"),
+        ("[access]\ninsecure = 1", 2, "access.insecure", "true or false"),
+        ("[access]\norigins = [1]", 2, "access.origins", "list of texts"),
+        ('[pull]\nca_bundle = "/nowhere/x.pem"', 2, "pull.ca_bundle", "there is no such file"),
+        ('[models.a]\n[models."b:c"]\npreload = "maybe"', 3, 'models."b:c".preload', "true or false"),
+        ('[models]\nsmollm2 = 5', 2, "models.smollm2", "[models.smollm2]"),
+        ("[server\nhost = 1", 1, None, "not TOML"),
+        ("[server]\nhost = 1\nhost = 2", 3, None, "not TOML"),
+        ("[server]\nhost =", 2, None, "not TOML"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_file_line_key_and_what_is_allowed(
+    tmp_path: Path, text: str, line: int, key: str | None, said: str
+) -> None:
+    error = refused(tmp_path, text)
+    assert (error.line, error.key) == (line, key)
+    assert str(error).startswith(f"{tmp_path / 'config.toml'}:{line}: ")
+    assert said in str(error)
+
+
+def test_a_mistake_outside_the_file_names_its_flag_or_variable(tmp_path: Path) -> None:
+    assert "PUNA_KEEP_ALIVE cannot be 'soon'" in str(refused(tmp_path, "", {"PUNA_KEEP_ALIVE": "soon"}))
+    assert "--host cannot be 'a:b:c'" in str(refused(tmp_path, "", server__host="a:b:c"))
+    assert "no setting 'server.colour'" in str(refused(tmp_path, "", server__colour="red"))
+
+
+def test_a_file_that_is_no_text_is_told_apart(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_bytes(b"[server]\n\xff\xfe")
+    with pytest.raises(SettingsError, match="UTF-8"):
+        load_settings(file, {})
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings(tmp_path, {})
+
+
+def test_every_option_is_declared_with_a_regular_environment_name_and_help(tmp_path: Path) -> None:
+    options = list(declared_options())
+    assert len({option.environment for option in options}) == len(options)
+    for option in options:
+        prefix = "PUNA_PULL_" if option.table == "pull" else "PUNA_"
+        assert option.environment == prefix + option.key.upper()
+        assert re.fullmatch(r"[A-Z].{10,100}\.", option.help)
+        if option.default is not None:  # what is said to be the default can be written, and is it
+            written = str(option.default) if not isinstance(option.default, list) else ""
+            assert load(tmp_path, "", {option.environment: written}) == Settings()
+
+
+def test_settings_load_nothing_but_the_standard_library() -> None:
+    program = (
+        "import sys; before = set(sys.modules); import runner.settings; "
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}; "
+        "print(sorted(new - sys.stdlib_module_names - {'runner'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("", ("http", "127.0.0.1", 11434)),
+        ("1.2.3.4", ("http", "1.2.3.4", 11434)),
+        ("1.2.3.4:", None),
+        (":56789", ("http", "127.0.0.1", 56789)),
+        ("example.com:56789", ("http", "example.com", 56789)),
+        ("http://1.2.3.4", ("http", "1.2.3.4", 80)),
+        ("https://1.2.3.4", ("https", "1.2.3.4", 443)),
+        ("HTTPS://example.com:1/some/path", ("https", "example.com", 1)),
+        ("::1", ("http", "::1", 11434)),
+        ("[::1]", ("http", "::1", 11434)),
+        ("[::1]:1337", ("http", "::1", 1337)),
+        ("https://[::1]", ("https", "::1", 443)),
+        (' "1.2.3.4" ', ("http", "1.2.3.4", 11434)),
+        ("127.0.0.1:0", ("http", "127.0.0.1", 0)),
+        ("1.2.3.4:65536", None),
+        ("1.2.3.4:-1", None),
+        ("1.2.3.4:x", None),
+        ("1.2.3.4:１", None),
+        ("ftp://1.2.3.4", None),
+        ("://1.2.3.4", None),
+        ("[::1", None),
+        ("[nonsense]:80", None),
+        ("user@host", None),
+        ("a b", None),
+    ],
+)
+def test_addresses(text: str, address: tuple[Any, ...] | None) -> None:
+    if address is None:
+        with pytest.raises(SettingsError):
+            parse_host(text)
+    else:
+        assert parse_host(text) == Address(*address)
+
+
+@given(st.text())
+def test_no_text_breaks_the_reader_of_addresses(text: str) -> None:
+    try:
+        address = parse_host(text)
+    except SettingsError:
+        return
+    assert address.scheme in ("http", "https")
+    assert 0 <= address.port <= 65535
+    assert address.host
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("24h", 86400),
+        ("1.5s", 1.5),
+        (".5s", 0.5),
+        ("500ms", 0.5),
+        ("2us", 2e-6),
+        ("2µs", 2e-6),
+        ("100ns", 1e-7),
+        ("-1s", -1),
+        ("-1m30s", -90),
+        ("+1s", 1),
+        ("0", 0),
+        ("-0", 0),
+        ("10", None),
+        ("-1", None),
+        ("", None),
+        ("s", None),
+        ("5 m", None),
+        ("5d", None),
+        ("--5s", None),
+        ("1e3s", None),
+        ("9" * 400 + "h", None),
+    ],
+)
+def test_durations(text: str, seconds: float | None) -> None:
+    if seconds is None:
+        with pytest.raises(ValueError, match="duration"):
+            parse_duration(text)
+    else:
+        assert parse_duration(text) == pytest.approx(seconds)
+
+
+@given(st.text())
+def test_no_text_breaks_the_reader_of_durations(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        assert math.isfinite(parse_duration(text))
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True), ("LOCALHOST", True),
+        ("0.0.0.0", False), ("::", False), ("192.168.1.2", False), ("example.com", False),
+        ("localhost.example.com", False),
+    ],
+)  # fmt: skip
+def test_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("1048576", 2**20), ("1MiB", 2**20), ("1 mib", 2**20), ("1.5kb", 1500), ("2GB", 2 * 10**9), ("0", 0)],
+)
+def test_sizes(tmp_path: Path, written: str, value: int) -> None:
+    assert load(tmp_path, "", {"PUNA_MAX_BODY_BYTES": written}).server.max_body_bytes == value
