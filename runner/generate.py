@@ -206,16 +206,7 @@ class Generator:
             training_context=metadata.context_length,
             request_path=call.options_path,
         )
-        template, unused = _chat_template(model)
-        if isinstance(call.prompt, Conversation):
-            prompt: ChatPrompt | TextPrompt = ChatPrompt(
-                _conversation(model, call.prompt.messages), template, call.thinking
-            )
-            context: tuple[int, ...] | None = None
-        else:
-            prompt, more_unused = _completion_prompt(call.prompt, model, template, call.thinking)
-            unused += more_unused
-            context = call.prompt.context
+        prompt, unused = _prompt(call, model)
         request = ChatRequest(
             prompt,
             options.sampling,
@@ -227,7 +218,7 @@ class Generator:
                 num_keep=options.num_keep,
             ),
             options.stop,
-            context or (),
+            (isinstance(call.prompt, Completion) and call.prompt.context) or (),
             wants_context=isinstance(call.prompt, Completion) and not call.prompt.raw,
         )
         spec = ModelSpec(
@@ -266,8 +257,31 @@ class _Plan:
     ignored: tuple[str, ...]
 
 
-def _chat_template(model: StoredModel) -> tuple[str | None, tuple[str, ...]]:
-    """The model's own replacement of the template in its file, and what of it is not honoured."""
+def _prompt(call: Call, model: StoredModel) -> tuple[ChatPrompt | TextPrompt, tuple[str, ...]]:
+    """The prompt, and what of the model has no place in it."""
+    asked = call.prompt
+    if isinstance(asked, Conversation):
+        template, unused = _own_template(model)
+        return ChatPrompt(_conversation(model, asked.messages), template, call.thinking), unused
+    if asked.raw:
+        if asked.template or asked.system or asked.context is not None:
+            raise InvalidRequest("raw mode does not support template, system, or context")
+        return TextPrompt(asked.prompt), ()
+    if asked.template:
+        if _GO_TEMPLATE.search(asked.template):
+            raise Unsupported("template is written in Go's template language; here it is Jinja.", field="template")
+        return ChatPrompt(_completion(model, asked), asked.template, call.thinking), ()
+    template, unused = _own_template(model)
+    if template is not None or model.metadata().chat_template:
+        return ChatPrompt(_completion(model, asked), template, call.thinking), unused
+    if asked.system:
+        raise Unsupported(f"{model.name.short} has no chat template that would place a system text.", field="system")
+    placeless = {"SYSTEM": model.system, "MESSAGE": model.messages}
+    return TextPrompt(asked.prompt), tuple(name for name, value in placeless.items() if value)
+
+
+def _own_template(model: StoredModel) -> tuple[str | None, tuple[str, ...]]:
+    """What the model has in place of the template in its file, and what of that is not honoured."""
     if model.template is None or not model.template.strip():
         return None, ()
     if not _GO_TEMPLATE.search(model.template):
@@ -289,31 +303,12 @@ def _conversation(model: StoredModel, messages: tuple[Message, ...]) -> tuple[Me
     return (*opening, *_own_messages(model), *rest)
 
 
-def _completion_prompt(
-    completion: Completion, model: StoredModel, template: str | None, thinking: bool | None
-) -> tuple[ChatPrompt | TextPrompt, tuple[str, ...]]:
-    """The prompt of a completion, and what of the model does not fit into it."""
-    if completion.raw:
-        if completion.template or completion.system or completion.context is not None:
-            raise InvalidRequest("raw mode does not support template, system, or context")
-        return TextPrompt(completion.prompt), ()
-    if completion.template:
-        if _GO_TEMPLATE.search(completion.template):
-            raise Unsupported("template is written in Go's template language; here it is Jinja.", field="template")
-        template = completion.template
-    if template is None and not model.metadata().chat_template:
-        if completion.system:
-            raise Unsupported(
-                f"{model.name.short} has no chat template that would place a system text.", field="system"
-            )
-        unused = {"SYSTEM": model.system, "MESSAGE": model.messages}
-        return TextPrompt(completion.prompt), tuple(name for name, value in unused.items() if value)
-    messages = (
+def _completion(model: StoredModel, completion: Completion) -> tuple[Message, ...]:
+    return (
         *_system_message(model.system if completion.system is None else completion.system),
         *(_own_messages(model) if completion.context is None else ()),
         Message("user", completion.prompt),
     )
-    return ChatPrompt(messages, template, thinking), ()
 
 
 def _system_message(text: str | None) -> tuple[Message, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,6 +23,8 @@ _HONOURED = _SAMPLING | _WISHES | _LIMITS
 
 _NOT_HONOURED: Mapping[str, object] = {"draft_num_predict": 0, "deterministic": False}
 """Options of a later version, and the value that asks for nothing."""
+
+_WHOLE_PROMPT = 2**31 - 1
 
 _T = TypeVar("_T", SamplingParams, LoadWishes)
 
@@ -75,12 +77,22 @@ def resolve_options(
     return Resolved(
         sampling=_picked(merged, SamplingParams),
         num_predict=max(-1, merged.get("num_predict", -1)),
-        num_keep=merged.get("num_keep", 4),
+        num_keep=_WHOLE_PROMPT if merged.get("num_keep", 4) < 0 else merged.get("num_keep", 4),
         num_ctx=merged.get("num_ctx"),
         stop=tuple(dict.fromkeys(merged.get("stop", ()))),
         wishes=_picked(merged, LoadWishes),
         ignored=tuple(dict.fromkeys(ignored)),
     )
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: what it may have been meant to be, else what there is."""
+    ordered = sorted(known)
+    # Looking for neighbours takes time and memory in proportion to the name, which a stranger chose.
+    near = difflib.get_close_matches(name[:100], ordered, n=3, cutoff=0.7)
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return f"known are {', '.join(ordered)}."
 
 
 def _model_options(parameters: Mapping[str, ParameterValue], ignored: list[str]) -> dict[str, Any]:
@@ -92,8 +104,6 @@ def _model_options(parameters: Mapping[str, ParameterValue], ignored: list[str])
             options[name] = check_parameter(name, value)
         except RegistryError:
             ignored.append(f"PARAMETER {name}")
-    if "stop" in options:
-        options["stop"] = [text for text in options["stop"] if text]
     return options
 
 
@@ -111,27 +121,17 @@ def _checked(options: Mapping[str, object], path: str, ignored: list[str], prefi
                 raise Unsupported(f"{prefix}{field} is not supported by this version.", field=field)
         elif name not in _HONOURED:
             shown = field if len(field) <= 100 else f"{field[:100]}…"
-            raise InvalidRequest(f"{prefix}The option {shown!r} is unknown; {_hint(name)}", shown)
+            raise InvalidRequest(f"{prefix}The option {shown!r} is unknown; {suggestion(name, _HONOURED)}", shown)
         else:
-            checked[name] = _checked_value(name, value, field, prefix)
+            checked[name] = _checked_value(name, value, path, prefix)
     return checked
 
 
-def _checked_value(name: str, value: object, field: str, prefix: str) -> ParameterValue:
+def _checked_value(name: str, value: object, path: str, prefix: str) -> ParameterValue:
     try:
-        checked = check_parameter(name, value)
+        return check_parameter(name, value)
     except RegistryError as error:
-        raise InvalidRequest(f"{prefix}{error.message}", field) from None
-    if isinstance(checked, list) and "" in checked:
-        raise InvalidRequest(f"{prefix}{field} holds an empty text, which would end every answer.", field)
-    return checked
-
-
-def _hint(name: str) -> str:
-    near = difflib.get_close_matches(name, sorted(_HONOURED), n=3, cutoff=0.7)
-    if near:
-        return f"did you mean {' or '.join(map(repr, near))}?"
-    return f"known are {', '.join(sorted(_HONOURED))}."
+        raise InvalidRequest(f"{prefix}{path}{error.message}", f"{path}{name}") from None
 
 
 def _picked(options: Mapping[str, Any], kind: type[_T]) -> _T:

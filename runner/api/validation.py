@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -21,6 +20,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
 
 from runner.errors import InvalidRequest, RequestError, Unsupported
+from runner.options import suggestion
 from runner.settings import parse_duration
 
 
@@ -139,14 +139,6 @@ def _ignored_in(value: object, path: str) -> Iterator[str]:
                 yield from _ignored_in(inner, here)
 
 
-def suggestion(name: str, allowed: Sequence[str]) -> str:
-    """The end of a message about an unknown name: what it may have been meant to be, else what there is."""
-    near = difflib.get_close_matches(name, allowed, n=3, cutoff=0.7)
-    if near:
-        return f"did you mean {' or '.join(map(repr, near))}?"
-    return f"known are {', '.join(sorted(allowed))}."
-
-
 def _translated(body_type: type[BaseModel], details: list[ErrorDetails]) -> RequestError:
     first = details[0]
     location, context = first["loc"], first.get("ctx", {})
@@ -156,7 +148,7 @@ def _translated(body_type: type[BaseModel], details: list[ErrorDetails]) -> Requ
         return Unsupported(f"{path} {context['why']}.{more}", field=path)
     if first["type"] == "extra_forbidden":
         name = str(location[-1])
-        hint = suggestion(name, sorted(_declared_at(body_type, location[:-1])))
+        hint = suggestion(name, _declared_at(body_type, location[:-1]))
         return InvalidRequest(f"The field {_shortened(path)!r} is unknown; {hint}{more}", _shortened(path))
     return InvalidRequest(f"{path} {_complaint(first, context)}{more}", path)
 
