@@ -39,7 +39,12 @@ def read_runtime_file(state: Path) -> RuntimeFile | None:
         content = msgspec.json.decode(runtime_path(state).read_bytes(), type=RuntimeFile)
     except (OSError, msgspec.DecodeError):
         return None
-    return content if psutil.pid_exists(content.pid) else None
+    try:
+        began = psutil.Process(content.pid).create_time()
+    except psutil.Error:
+        return None
+    # A process id alone may belong to another program by now.
+    return content if began <= content.started_at.timestamp() + 1 else None
 
 
 def remove_runtime_file(state: Path, pid: int) -> None:

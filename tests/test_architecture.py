@@ -1,0 +1,173 @@
+"""Who may import whom, and who owns which third-party package."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = ("cli", "registry", "runner")
+
+# A module follows the line with the longest name that is its own or a parent's, and may import what
+# stands there and what belongs to the same line.
+ALLOWED: dict[str, set[str]] = {
+    "registry": set(),
+    "runner.errors": set(),
+    "runner.sampling": set(),
+    "runner.settings": set(),
+    "runner.runtime_file": set(),
+    "runner.http_protocol": set(),
+    "runner.logs": {"runner.settings"},
+    "runner.listening": {"registry.paths", "runner.runtime_file"},
+    "runner.engine": {"runner.chat.types", "runner.sampling", "runner.errors"},
+    "runner.messages": {"runner.chat.types", "runner.engine", "runner.sampling", "runner.errors"},
+    "runner.chat": {"runner.sampling", "runner.errors"},
+    "runner.worker": {
+        "runner.engine", "runner.messages", "runner.chat", "runner.sampling", "runner.errors", "runner.logs",
+    },
+    "runner.worker.__main__": {"runner.worker", "runner.llamacpp", "runner.logs", "runner.messages", "runner.engine"},
+    "runner.llamacpp": {"runner.engine", "runner.sampling", "runner.errors"},
+    "runner.supervisor": {
+        "runner.messages", "runner.engine", "runner.chat.types", "runner.sampling", "runner.errors",
+        "runner.settings", "registry",
+    },
+    "runner.supervisor.types": {"runner.engine", "runner.messages"},
+    "runner.options": {"runner.supervisor.types", "runner.sampling", "runner.errors", "registry"},
+    "runner.generate": {
+        "runner.options", "runner.chat.types", "runner.supervisor", "runner.messages", "runner.engine",
+        "runner.sampling", "runner.errors", "runner.settings", "registry",
+    },
+    "runner.api": {
+        "runner.generate", "runner.options", "runner.chat.types", "runner.supervisor", "runner.messages",
+        "runner.sampling", "runner.errors", "runner.settings", "registry",
+    },
+    "runner.daemon": {
+        "runner.api.app", "runner.generate", "runner.supervisor", "runner.settings", "runner.errors", "runner.logs",
+        "runner.listening", "runner.runtime_file", "runner.http_protocol", "registry",
+    },
+    "runner.__main__": {"runner.daemon", "runner.settings", "registry.paths"},
+    "cli": {
+        "registry.name", "registry.modelfile", "registry.paths", "registry.errors", "runner.settings",
+    },
+    "cli.commands.serve": {"cli", "registry.paths", "runner.settings", "runner.daemon"},
+}  # fmt: skip
+
+OWNERS: dict[str, tuple[str, ...]] = {
+    "llama_cpp": ("runner.llamacpp",),
+    "llguidance": ("runner.llamacpp",),
+    "numpy": ("runner.llamacpp",),
+    "jinja2": ("runner.chat",),
+    "fastapi": ("runner.api",),
+    "pydantic": ("runner.api",),
+    "pydantic_core": ("runner.api",),
+    "starlette": ("runner.api",),
+    "uvicorn": ("runner.daemon", "runner.http_protocol"),
+    "uvloop": ("runner.daemon",),
+    "msgspec": ("runner",),
+    "psutil": ("runner", "cli"),
+    "httpx": ("registry", "cli"),
+    "filelock": ("registry", "cli"),
+    "packaging": ("registry",),
+    "platformdirs": ("registry",),
+    "gguf": ("registry",),
+    "typer": ("cli",),
+    "click": ("cli",),
+    "rich": ("cli",),
+    "prompt_toolkit": ("cli",),
+}
+
+DIALECTS = ("ollama", "openai", "anthropic")
+
+
+def is_within(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(file): file for package in OURS for file in sorted((ROOT / package).rglob("*.py"))}
+
+
+def imports_of(module: str) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything a module imports, inside functions too."""
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = importlib.util.resolve_name("." * node.level + base, module.rpartition(".")[0])
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield node.lineno, full if full in FILES else base
+
+
+def line_for(module: str) -> str:
+    return max((package for package in ALLOWED if is_within(module, package)), key=len, default="")
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_a_module_imports_only_what_its_line_allows(module: str) -> None:
+    line = line_for(module)
+    is_empty = not FILES[module].read_text(encoding="utf-8").strip()
+    assert line or is_empty, f"{module} has no line in ALLOWED"
+    for number, name in imports_of(module):
+        if name.partition(".")[0] in OURS:
+            allowed = any(is_within(name, package) for package in (ALLOWED[line] | {line}))
+            assert allowed, f"{FILES[module]}:{number}: {module} may not import {name}"
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_third_party_packages_stay_with_their_owners(module: str) -> None:
+    for number, name in imports_of(module):
+        package = name.partition(".")[0]
+        if package in OURS or package in sys.stdlib_module_names:
+            continue
+        assert package in OWNERS, f"{FILES[module]}:{number}: {package} has no owner in OWNERS"
+        assert any(is_within(module, owner) for owner in OWNERS[package]), (
+            f"{FILES[module]}:{number}: {module} may not import {package}"
+        )
+
+
+@pytest.mark.parametrize("start", ["runner.daemon", "runner.__main__", "cli.__main__"])
+def test_the_daemon_and_the_command_line_never_reach_llama_cpp(start: str) -> None:
+    seen: set[str] = set()
+    open_ends = [start]
+    while open_ends:
+        module = open_ends.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        for _, name in imports_of(module):
+            assert not is_within(name, "llama_cpp"), f"{module} imports {name}"
+            open_ends += [parent for parent in FILES if is_within(name, parent)]
+    assert len(seen) > 5
+    assert not any(is_within(module, room) for module in seen for room in ("runner.llamacpp", "runner.worker"))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_no_dialect_imports_another(dialect: str) -> None:
+    others = [f"runner.api.{other}" for other in DIALECTS if other != dialect]
+    for module in FILES:
+        if is_within(module, f"runner.api.{dialect}"):
+            for number, name in imports_of(module):
+                assert not any(is_within(name, other) for other in others), f"{FILES[module]}:{number}: {name}"
+
+
+def test_package_files_are_empty() -> None:
+    for file in FILES.values():
+        if file.name == "__init__.py":
+            assert not file.read_text(encoding="utf-8").strip(), f"{file} is not empty"
+
+
+def test_every_line_of_the_map_is_about_something() -> None:
+    for line in ALLOWED:
+        assert any(is_within(module, line) for module in FILES), f"{line} is in the map and nowhere else"
