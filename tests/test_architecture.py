@@ -52,7 +52,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "runner.__main__": {"runner.daemon", "runner.settings", "registry.paths"},
     "cli": {
-        "registry.name", "registry.modelfile", "registry.parameters", "registry.paths", "registry.errors", "runner.settings",
+        "registry.name", "registry.modelfile", "registry.parameters", "registry.paths", "registry.errors",
+        "runner.settings",
     },
     "cli.commands.serve": {"cli", "registry.paths", "runner.settings", "runner.daemon"},
 }  # fmt: skip
