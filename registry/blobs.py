@@ -1,0 +1,333 @@
+"""Files named by their digest: written as a partial, verified, and only then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from filelock import BaseFileLock
+
+from registry.digest import Digest
+from registry.errors import DigestMismatch, DiskFull, InvalidRequest, ModelCorrupt
+from registry.locks import try_acquire, writing
+
+logger = logging.getLogger(__name__)
+
+PIECE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A verified file of the store."""
+
+    digest: Digest
+    size: int
+
+
+class Blobs:
+    """Owns `blobs/`, the partials of files under way, and the records of what was verified."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._blobs = root / "blobs"
+        self._partials = root / "partials"
+        self._verified = root / "verified"
+        self._locks = root / "locks"
+        self._seen: dict[Digest, tuple[int, int]] = {}
+        """What was verified, where the store cannot be written."""
+
+    def path(self, digest: Digest) -> Path:
+        return self._blobs / digest.file_name
+
+    def has(self, digest: Digest) -> bool:
+        return self.path(digest).is_file()
+
+    def size(self, digest: Digest) -> int:
+        """Raises ModelCorrupt when the blob is not there."""
+        try:
+            return self.path(digest).stat().st_size
+        except OSError:
+            raise _missing(digest) from None
+
+    def read(self, digest: Digest, limit: int) -> bytes:
+        """A small blob's content, at most `limit` bytes. Raises ModelCorrupt."""
+        if self.size(digest) > limit:
+            raise ModelCorrupt(f"The blob {digest} is larger than {limit} bytes.", digest=str(digest))
+        try:
+            return self.path(digest).read_bytes()
+        except OSError:
+            raise _missing(digest) from None
+
+    def add(self, chunks: Iterable[bytes], expected: Digest | None = None) -> Blob:
+        """Store bytes under their digest; blocks. Raises DigestMismatch, DiskFull or StoreReadOnly."""
+        with self.writer(expected) as writer:
+            for chunk in chunks:
+                writer.write(chunk)
+            return writer.commit()
+
+    def writer(self, expected: Digest | None = None) -> BlobWriter:
+        """A file under way. Other writers of the same digest do not meet it."""
+        name = f"{expected.file_name if expected else 'unnamed'}.{secrets.token_hex(8)}"
+        return BlobWriter(self, self._partials / name, expected)
+
+    def download(self, digest: Digest) -> BlobWriter:
+        """The one partial of a download, to be written by whoever holds `try_lock`."""
+        return BlobWriter(self, self._partials / digest.file_name, digest)
+
+    def downloaded(self, digest: Digest) -> int:
+        """How many bytes another process has of a download."""
+        with contextlib.suppress(OSError):
+            return (self._partials / digest.file_name).stat().st_size
+        return 0
+
+    def try_lock(self, digest: Digest) -> BaseFileLock | None:
+        """The right to download a digest, or None while another process has it."""
+        with writing(self._root):
+            return try_acquire(self._locks / f"{digest.file_name}.lock")
+
+    def check_room(self, size: int, keep_free: int) -> None:
+        """Raises DiskFull when a file of that size would leave less than `keep_free` bytes on the disk."""
+        folder = next(folder for folder in (self._root, *self._root.parents) if folder.exists())
+        free = shutil.disk_usage(folder).free
+        if free - keep_free < size:
+            raise DiskFull(
+                f"The model needs {_shown(size)}; {_shown(free)} are free, of which {_shown(keep_free)} stay free "
+                "(pull.keep_free_bytes).",
+                needed=size,
+                free=free,
+                keep_free=keep_free,
+            )
+
+    def verify_unchanged(self, digest: Digest, size: int) -> None:
+        """Compare a blob with what was verified, and hash it again when its time or size differ.
+
+        Blocks while hashing. Raises ModelCorrupt.
+        """
+        path = self.path(digest)
+        try:
+            facts = _facts(path)
+        except OSError:
+            raise _missing(digest) from None
+        if facts[0] != size:
+            raise ModelCorrupt(
+                f"The file of {digest} has {facts[0]} bytes; {size} were verified.",
+                digest=str(digest),
+                expected=size,
+                actual=facts[0],
+            )
+        if facts == (self._seen.get(digest) or self._recorded(digest)):
+            return
+        logger.info("Verifying %s again: it is new here, or its time has changed.", path.name)
+        actual = _hash(path)
+        if actual != digest:
+            raise ModelCorrupt(
+                f"The file of {digest} is damaged: its content now has the digest {actual}.",
+                digest=str(digest),
+                actual=str(actual),
+            )
+        self.record(digest, facts)
+
+    def record(self, digest: Digest, facts: tuple[int, int] | None = None) -> None:
+        """Remember that a blob is verified as it is now."""
+        size, modified = facts or _facts(self.path(digest))
+        self._seen[digest] = (size, modified)
+        with contextlib.suppress(OSError):
+            self._verified.mkdir(parents=True, exist_ok=True)
+            write_atomically(
+                self._verified / digest.file_name,
+                json.dumps({"size": size, "mtime_ns": modified}).encode(),
+                self._partials,
+                is_durable=False,
+            )
+
+    def remove(self, digest: Digest) -> bool:
+        """Delete a blob that nothing needs; a file that the system holds open stays, and is logged."""
+        try:
+            self.path(digest).unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("%s could not be removed: %s", digest.file_name, error.strerror)
+            return False
+        self._seen.pop(digest, None)
+        with contextlib.suppress(OSError):
+            (self._verified / digest.file_name).unlink(missing_ok=True)
+        return True
+
+    def all(self) -> Iterator[tuple[Digest, float]]:
+        """Every blob, with the seconds since it was written."""
+        now = time.time()
+        for entry in _entries(self._blobs):
+            with contextlib.suppress(InvalidRequest, OSError):
+                yield Digest.parse(entry.name), now - entry.stat().st_mtime
+
+    def remove_stale_partials(self, min_age_seconds: float) -> None:
+        """Delete what writers that died have left."""
+        now = time.time()
+        for entry in _entries(self._partials):
+            with contextlib.suppress(OSError):
+                if now - entry.stat().st_mtime >= min_age_seconds:
+                    Path(entry).unlink()
+
+    def _recorded(self, digest: Digest) -> tuple[int, int] | None:
+        try:
+            record = json.loads((self._verified / digest.file_name).read_bytes())
+            return int(record["size"]), int(record["mtime_ns"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    def adopt(self, partial: Path, digest: Digest) -> None:
+        """Give a verified file its final name."""
+        with writing(self._root):
+            self._blobs.mkdir(parents=True, exist_ok=True)
+            partial.replace(self.path(digest))
+            _sync_folder(self._blobs)
+        self.record(digest)
+
+    def open_partial(self, path: Path) -> int:
+        with writing(self._root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o644)
+
+    def write_all(self, descriptor: int, chunk: bytes) -> None:
+        rest = memoryview(chunk)
+        with writing(self._root):
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+
+
+class BlobWriter:
+    """Bytes on their way to becoming a blob; a context manager that leaves nothing behind unless committed.
+
+    Every method blocks; they may be called from different threads, one after the other.
+    """
+
+    def __init__(self, blobs: Blobs, partial: Path, expected: Digest | None) -> None:
+        self._blobs = blobs
+        self._partial = partial
+        self._expected = expected
+        self._hash = hashlib.sha256()
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+        self.size = 0
+        """Bytes written so far."""
+
+    def __enter__(self) -> BlobWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    def write(self, chunk: bytes) -> None:
+        """Raises DiskFull or StoreReadOnly."""
+        with self._lock:
+            if self._descriptor is None:
+                self._descriptor = self._blobs.open_partial(self._partial)
+            self._blobs.write_all(self._descriptor, chunk)
+            self._hash.update(chunk)
+            self.size += len(chunk)
+
+    def restart(self) -> None:
+        """Forget what was written, to begin again from another source."""
+        with self._lock:
+            self._close()
+            self._hash = hashlib.sha256()
+            self.size = 0
+
+    def commit(self) -> Blob:
+        """Verify, flush to disk and give the file its name. Raises DigestMismatch."""
+        with self._lock:
+            if self._descriptor is None:
+                self._descriptor = self._blobs.open_partial(self._partial)
+            actual = Digest(self._hash.hexdigest())
+            if self._expected is not None and actual != self._expected:
+                raise DigestMismatch(str(self._expected), str(actual))
+            with writing(self._partial.parent):
+                os.fsync(self._descriptor)
+            self._close()
+            self._blobs.adopt(self._partial, actual)
+            return Blob(actual, self.size)
+
+    def abort(self) -> None:
+        """Drop what was written; does nothing after `commit`."""
+        with self._lock:
+            self._close()
+            with contextlib.suppress(OSError):
+                self._partial.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def write_atomically(path: Path, content: bytes, folder: Path, *, is_durable: bool = True) -> None:
+    """Replace a file in one step, by way of a file in `folder` on the same disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{path.name[:100]}.{secrets.token_hex(8)}"
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            if is_durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if is_durable:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    # Windows cannot open a folder, and some network file systems cannot flush one.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _facts(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _hash(path: Path) -> Digest:
+    hasher = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(PIECE_BYTES):
+            hasher.update(piece)
+    return Digest(hasher.hexdigest())
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _missing(digest: Digest) -> ModelCorrupt:
+    return ModelCorrupt(
+        f"The file of {digest} is missing from the model store; pull the model again.", digest=str(digest)
+    )
+
+
+def _shown(size: int) -> str:
+    for unit, scale in (("GB", 10**9), ("MB", 10**6)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"
