@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import importlib.metadata
 import logging
 import os
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
+EXIT_DISK_FULL = 28
 EXIT_ADDRESS_IN_USE = 48
 EXIT_NOT_ALLOWED = 77
 EXIT_BAD_SETTINGS = 78
@@ -78,10 +80,21 @@ def serve(
     except CannotListen as error:
         code = EXIT_ADDRESS_IN_USE if error.is_in_use else EXIT_NOT_ALLOWED if error.is_forbidden else EXIT_FAILED
         return _refuse(code, str(error))
-    set_up_daemon_logging(log_file)
     _raise_file_limit()
-    with listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_Daemon(settings, paths, listener, worker_command).run())
+    try:
+        set_up_daemon_logging(log_file)
+        with listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_run(settings, paths, listener, worker_command))
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        code = EXIT_DISK_FULL if error.errno == errno.ENOSPC else EXIT_FAILED
+        return _refuse(code, f"The daemon cannot run: {place}{error.strerror or error}.")
+    except RegistryError as error:
+        return _refuse(EXIT_FAILED, f"The daemon cannot run: {error.message}")
+
+
+async def _run(settings: Settings, paths: Paths, listener: socket.socket, worker_command: tuple[str, ...]) -> int:
+    return await _Daemon(settings, paths, listener, worker_command).run()
 
 
 class _Daemon:
@@ -114,27 +127,24 @@ class _Daemon:
 
     async def run(self) -> int:
         host, port = self._listener.getsockname()[:2]
-        with _signals_into(self._signals):
-            await self._supervisor.start()
-            serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
-            await _first(serving, self._server.ready.wait())
-            if serving.done():
-                serving.result()
-                return EXIT_FAILED
-            write_runtime_file(
-                self._paths.state,
-                RuntimeFile(
-                    os.getpid(), host, port, self._version, datetime.now().astimezone(), str(self._paths.models)
-                ),
-            )
-            logger.info("Puna %s listens on http://%s", self._version, address_text(host, port))
-            preloading = asyncio.create_task(self._preload())
-            try:
-                await _first(serving, self._signals.get())
-                preloading.cancel()
+        started_at = datetime.now().astimezone()
+        write_runtime_file(
+            self._paths.state,
+            RuntimeFile(os.getpid(), host, port, self._version, started_at, str(self._paths.models)),
+        )
+        try:
+            with _signals_into(self._signals):
+                await self._supervisor.start()
+                serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+                await _first(serving, self._server.ready.wait())
+                if not serving.done():
+                    logger.info("Puna %s listens on http://%s", self._version, address_text(host, port))
+                    preloading = asyncio.create_task(self._preload())
+                    await _first(serving, self._signals.get())
+                    preloading.cancel()
                 return await self._stop(serving)
-            finally:
-                remove_runtime_file(self._paths.state, os.getpid())
+        finally:
+            remove_runtime_file(self._paths.state, os.getpid())
 
     async def _stop(self, serving: asyncio.Task[None]) -> int:
         logger.info("stopping: running answers may still end")

@@ -1,7 +1,7 @@
 """A worker program that speaks the real messages and does what it is told: no model, no engine.
 
-How it loads stands in the "model file", a JSON object (see `Script`); how it answers stands in
-each prompt:
+How it loads stands in the "model file", a JSON object (see `Script`), or in the file after `--script`
+where the model file is a real one; how it answers stands in each prompt:
 
     say N     N words, then the end             die       a word, then it kills itself
     hold      a word, then nothing until        exit      a word, then it ends as if all were well
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
+import psutil
 
 from runner.chat.types import ChatEvent, Failed, Finished, FinishReason, TextDelta, TextPrompt, Usage
 from runner.engine import DeviceUse, LoadedModel, LoadOptions
@@ -56,7 +57,9 @@ class Script:
     """How a fake model loads."""
 
     load: str = "ok"
-    """`ok`, `fail`, `die`, `garbage` or `hang`."""
+    """`ok`, `fail`, `die`, `garbage`, `hang`, or `tight`: no memory while `crowd` is there."""
+    crowd: str | None = None
+    """The journal of the worker that takes the memory."""
     gate: str | None = None
     """Loading waits until this file exists."""
     word_seconds: float = 0.0
@@ -95,7 +98,8 @@ class _FakeWorker:
         load = self.inbox.get()
         if not isinstance(load, Load):
             return
-        self.script = Script(**json.loads(Path(load.model_path).read_text()))
+        told = sys.argv[sys.argv.index("--script") + 1] if "--script" in sys.argv else load.model_path
+        self.script = Script(**json.loads(Path(told).read_text()))
         if self.script.stubborn and sys.platform != "win32":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self.note(load)
@@ -118,6 +122,9 @@ class _FakeWorker:
         match self.script.load:
             case "fail":
                 self.send(LoadFailed("model_invalid", "The fake file is not a model.", {"tensor": 3}))
+                os._exit(0)
+            case "tight" if self.script.crowd is not None and is_alive(self.script.crowd):
+                self.send(LoadFailed("insufficient_memory", "The fake device is full."))
                 os._exit(0)
             case "die":
                 die()
@@ -234,6 +241,12 @@ class _FakeWorker:
         while self.script.stubborn:
             time.sleep(60)
         os._exit(0)
+
+
+def is_alive(journal: str) -> bool:
+    """Whether the worker that wrote the journal still runs."""
+    pid = json.loads(Path(journal).read_text().splitlines()[-1])["pid"]
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def usage(words: int) -> Usage:

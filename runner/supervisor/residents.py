@@ -69,6 +69,8 @@ class Resident:
     last_used: float = 0.0
     not_before: float = 0.0
     """Pause after a crash."""
+    room_from: WorkerProcess | None = None
+    """Evicted because the engine found too little memory: load again when it is gone."""
     is_kept: bool = False
     """Crashed while it was resident: load it again although nobody waits."""
     restarts: int = 0

@@ -21,6 +21,7 @@ from typing import Any
 from runner.chat.types import Failed
 from runner.errors import (
     DeadlineExceeded,
+    InsufficientMemory,
     QueueFull,
     ReportedError,
     RunnerError,
@@ -58,7 +59,7 @@ from runner.supervisor.policy import (
     reload_reason,
     restart_delay,
 )
-from runner.supervisor.process import WORKER_COMMAND, WorkerProcess
+from runner.supervisor.process import WORKER_COMMAND, WorkerProcess, WorkerState
 from runner.supervisor.residents import Phase, Resident, Waiter
 from runner.supervisor.types import LoadWishes, ModelSpec, ModelState, ModelStatus
 
@@ -343,6 +344,8 @@ class Supervisor:
         for resident in wanted:
             if resident.not_before > now:
                 continue
+            if resident.room_from is not None and resident.room_from.state is not WorkerState.GONE:
+                continue
             while True:
                 wishes, plan, room, decision = self._plan(resident)
                 if not isinstance(decision, Refuse):
@@ -499,13 +502,29 @@ class Supervisor:
             resident.not_before = self._note_crash(resident.key, worker, now)
         if phase is Phase.LOADING:
             assert worker.failure is not None
-            self._fail_waiters(resident, worker.failure)
+            if worker.failure.code != InsufficientMemory.code or not self._evict_one_for(resident):
+                self._fail_waiters(resident, worker.failure)
             resident.is_kept = False
         elif phase is Phase.READY and not self._is_stopping:
             resident.restarts += 1
             resident.is_kept = True
         self._changed.set()
         self._settle()
+
+    def _evict_one_for(self, resident: Resident) -> bool:
+        """When the engine found less memory than was planned with: let the next idle model go, if there is one."""
+        idle = [
+            other
+            for other in self._residents.values()
+            if other.phase is Phase.READY and not other.is_used and other is not resident
+        ]
+        if not idle or not resident.waiters:
+            return False
+        victim = min(idle, key=lambda other: other.last_used)
+        logger.info("%s: unloading, because the engine had too little memory", victim.spec.name)
+        resident.room_from = victim.worker
+        self._stop_worker(victim)
+        return True
 
     def _note_crash(self, key: str, worker: WorkerProcess, now: float) -> float:
         """Count a crash; returns when the next start may be tried."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.chat.types import Finished
-from runner.errors import InsufficientMemory
+from runner.errors import InsufficientMemory, RunnerError
 from runner.supervisor.memory import (
     Gpus,
     Holding,
@@ -198,3 +198,22 @@ async def test_the_devices_are_asked_for_before_the_first_load(tmp_path: Path) -
         await here.say(here.model("a", weights=10 * GB, size=10 * GB, size_vram=6 * GB))
         with pytest.raises(InsufficientMemory):
             await here.lease(here.model("b", weights=20 * GB))
+
+
+async def test_an_idle_model_goes_when_the_engine_finds_less_memory_than_was_planned_with(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        await here.say(here.model("crowd"))
+        await here.say(here.model("bystander"))
+        tight = here.model("tight", load="tight", crowd=str(here.folder / "crowd.journal"))
+        assert isinstance((await here.say(tight))[-1], Finished)
+        assert {status.spec.name for status in here.supervisor.status()} == {"bystander:latest", "tight:latest"}
+        assert len(here.journal("tight", "load")) == 2
+
+
+async def test_the_engine_has_the_last_word_when_nobody_can_go(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        busy = await here.lease(here.model("crowd"))
+        with pytest.raises(RunnerError) as caught:
+            await here.lease(here.model("tight", load="tight", crowd=str(here.folder / "crowd.journal")))
+        assert caught.value.code == "insufficient_memory"
+        busy.release()
