@@ -1,0 +1,22 @@
+"""The `puna` command: the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run one command line; returns its exit code."""
+    arguments = sys.argv[1:]
+    if arguments in (["--version"], ["-V"]):
+        from cli.version import VERSION
+
+        print(f"puna {VERSION}")
+        return 0
+    from cli.outcome import exit_code_of
+
+    return exit_code_of(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Where the daemon is."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from cli.errors import BrokenConfiguration
+
+
+class DaemonAddress(NamedTuple):
+    """Where to connect to; never an address that is only good for listening."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a daemon started here would be found there."""
+        if self.scheme != "http":
+            return False
+        from runner.settings import is_loopback
+
+        return is_loopback(self.host)
+
+
+def daemon_address(environ: Mapping[str, str] = os.environ) -> DaemonAddress:
+    """The address from PUNA_HOST, else from config.toml, else the default; raises BrokenConfiguration.
+
+    The usual spellings are read here, since the settings take longer to import than a listing takes.
+    """
+    text = environ.get("PUNA_HOST", "").strip()
+    plain = re.fullmatch(r"(127\.0\.0\.1|localhost):([0-9]{1,4}|[1-5][0-9]{4})", text)
+    if plain is not None:
+        return DaemonAddress("http", plain[1], int(plain[2]))
+    if not text:
+        from registry.paths import Paths
+
+        config_file = Paths.from_environment(environ).config_file
+        if not config_file.exists():
+            return DaemonAddress("http", "127.0.0.1", 11434)
+    from runner.settings import SettingsError, load_settings, parse_host
+
+    try:
+        address = parse_host(text) if text else load_settings(config_file, environ).server.address
+    except SettingsError as error:
+        raise BrokenConfiguration(f"PUNA_HOST: {error}" if text else str(error)) from None
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+    return DaemonAddress(address.scheme, host, address.port)

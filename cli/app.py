@@ -1,0 +1,203 @@
+"""The commands and their arguments.
+
+A command here only says what is to be done; `run` does it when the parser has left the stage, since
+the parser has its own ideas about interrupts and broken pipes. What is done is in `cli.commands`,
+imported when it is called for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from cli.errors import WRONG_USAGE, WrongUsage
+
+app = typer.Typer(
+    name="puna",
+    help="Run language models on this machine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model, such as smollm2:135m.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API gives it.")]
+
+
+Action = Callable[[], int | None]
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; returns its exit code. Wrong usage has been told when it is 2."""
+    try:
+        wanted = typer.main.get_command(app).main(args=arguments, prog_name="puna", standalone_mode=False)
+    except Exception as error:
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        return int(getattr(error, "exit_code", WRONG_USAGE))
+    if not callable(wanted):
+        return int(wanted or 0)
+    return wanted() or 0
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        from cli.version import VERSION
+
+        typer.echo(f"puna {VERSION}")
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(metavar="HOST[:PORT]", help="Where to listen.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow other machines to connect, without keys.")
+    ] = False,
+) -> Action:
+    """Run the daemon in the foreground, until Ctrl-C."""
+    from cli.commands.serve import serve
+
+    return partial(serve, host, insecure=insecure)
+
+
+@app.command(name="run")
+def run_(
+    model: Model,
+    prompt: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT", help="What to answer; none opens a conversation.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print counts and speeds after an answer.")] = False,
+    keepalive: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="How long the model stays loaded, such as 10m; -1s is for ever."),
+    ] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="Replace the model's system text.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="NAME=VALUE", help="Set an option, such as temperature=0."),
+    ] = None,
+) -> Action:
+    """Answer a prompt, or hold a conversation. Piped input comes before the prompt."""
+    from cli.commands.run import RunRequest, run
+
+    return partial(run, RunRequest(model, prompt or (), keepalive, system, option or (), verbose))
+
+
+@app.command()
+def pull(model: Model) -> Action:
+    """Fetch a model."""
+    from cli.commands.pull import pull
+
+    return partial(pull, model)
+
+
+@app.command(name="list")
+def list_(
+    prefix: Annotated[str | None, typer.Argument(help="Only names that begin with this.")] = None,
+    as_json: AsJson = False,
+) -> Action:
+    """List the models that are here (also: ls)."""
+    from cli.commands.models import list_models
+
+    return partial(list_models, prefix, as_json=as_json)
+
+
+app.command(name="ls", hidden=True)(list_)
+
+
+@app.command()
+def ps(
+    prefix: Annotated[str | None, typer.Argument(help="Only names that begin with this.")] = None,
+    as_json: AsJson = False,
+) -> Action:
+    """List the models that are loaded."""
+    from cli.commands.ps import list_running
+
+    return partial(list_running, prefix, as_json=as_json)
+
+
+@app.command()
+def show(
+    model: Model,
+    license: Annotated[bool, typer.Option("--license", help="Print the licence alone.")] = False,
+    modelfile: Annotated[bool, typer.Option("--modelfile", help="Print the Modelfile alone.")] = False,
+    parameters: Annotated[bool, typer.Option("--parameters", help="Print the parameters alone.")] = False,
+    system: Annotated[bool, typer.Option("--system", help="Print the system text alone.")] = False,
+    template: Annotated[bool, typer.Option("--template", help="Print the template alone.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print metadata and tensors too.")] = False,
+    as_json: AsJson = False,
+) -> Action:
+    """Show what a model is."""
+    from cli.commands.show import PARTS, show
+
+    wanted = [
+        part
+        for part, is_wanted in zip(PARTS, (license, modelfile, parameters, system, template), strict=True)
+        if is_wanted
+    ]
+    if len(wanted) > 1:
+        raise WrongUsage(
+            "only one of '--license', '--modelfile', '--parameters', '--system', or '--template' can be specified"
+        )
+    return partial(show, model, wanted[0] if wanted else None, verbose=verbose, as_json=as_json)
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new model.")],
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--file", "-f", metavar="MODELFILE", help="The Modelfile; - is standard input.", show_default="Modelfile"
+        ),
+    ] = None,
+    origin: Annotated[
+        str | None, typer.Option("--from", metavar="FILE|MODEL", help="A GGUF file or a model, instead of a Modelfile.")
+    ] = None,
+) -> Action:
+    """Make a model."""
+    from cli.commands.create import create
+
+    return partial(create, name, file, origin)
+
+
+@app.command()
+def cp(
+    source: Annotated[str, typer.Argument(metavar="SOURCE")],
+    destination: Annotated[str, typer.Argument(metavar="DESTINATION")],
+) -> Action:
+    """Give a model a second name."""
+    from cli.commands.models import copy_model
+
+    return partial(copy_model, source, destination)
+
+
+@app.command()
+def rm(models: Annotated[list[str], typer.Argument(metavar="MODEL")]) -> Action:
+    """Remove models."""
+    from cli.commands.models import remove_models
+
+    return partial(remove_models, models)
+
+
+@app.command()
+def stop(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="The model to unload.")] = None,
+    daemon: Annotated[bool, typer.Option("--daemon", help="End the background daemon.")] = False,
+) -> Action:
+    """Unload a model, or end the background daemon."""
+    from cli.commands.ps import stop_daemon, stop_model
+
+    if daemon == (model is not None):
+        raise WrongUsage("Name the model to unload, or end the daemon itself with `puna stop --daemon`.")
+    return stop_daemon if model is None else partial(stop_model, model)

@@ -1,0 +1,47 @@
+"""`puna list`, `cp` and `rm`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from cli.connect import connect
+from cli.formats import format_age, format_size, parse_time
+from cli.output import write_json, write_line, write_table
+from cli.wire import ModelEntry
+
+
+def list_models(prefix: str | None, *, as_json: bool) -> None:
+    """Print the models that are here; with a prefix those whose names begin with it, in whatever case."""
+    models = connect().models()
+    if prefix:
+        models = [model for model in models if model["name"].lower().startswith(prefix.lower())]
+    if as_json:
+        write_json({"models": models})
+    else:
+        write_table(("NAME", "ID", "SIZE", "MODIFIED"), model_rows(models, datetime.now(UTC)))
+
+
+def model_rows(models: Sequence[ModelEntry], now: datetime) -> list[tuple[str, ...]]:
+    return [
+        (
+            model["name"],
+            model["digest"][:12],
+            format_size(model["size"]),
+            format_age(parse_time(model["modified_at"]), now),
+        )
+        for model in models
+    ]
+
+
+def copy_model(source: str, destination: str) -> None:
+    connect().copy(source, destination)
+    write_line(f"copied '{source}' to '{destination}'")
+
+
+def remove_models(names: Sequence[str]) -> None:
+    """Remove one after the other; the first that fails ends it."""
+    client = connect()
+    for name in names:
+        client.delete(name)
+        write_line(f"deleted '{name}'")

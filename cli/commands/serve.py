@@ -1,0 +1,23 @@
+"""`puna serve`: the daemon in the foreground."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def serve(host: str | None, *, insecure: bool) -> int:
+    """Run the daemon in this process until Ctrl-C or a signal; returns the exit code."""
+    from cli.errors import BrokenConfiguration
+    from registry.paths import Paths
+    from runner.daemon import serve as serve_until_told
+    from runner.settings import SettingsError, load_settings
+
+    paths = Paths.from_environment(os.environ)
+    overrides = {"server.host": host, "access.insecure": insecure or None}
+    try:
+        settings = load_settings(paths.config_file, os.environ, overrides)
+    except SettingsError as error:
+        raise BrokenConfiguration(str(error)) from None
+    sys.stdout.flush()
+    return serve_until_told(settings, paths)
