@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from registry.errors import InvalidName, ModelNotFound
+from registry.modelfile import is_go_template
 from registry.name import ModelName
 from registry.store import ModelStore, StoredModel
 from runner.chat.types import (
@@ -40,8 +40,6 @@ from runner.supervisor.supervisor import Supervisor
 from runner.supervisor.types import MemoryFacts, ModelSpec
 
 logger = logging.getLogger(__name__)
-
-_GO_TEMPLATE = re.compile(r"\{\{-?\s*(?:\.|\$|(?:if|else|end|range|with|block|define|template|break|continue)\b)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,7 +266,7 @@ def _prompt(call: Call, model: StoredModel) -> tuple[ChatPrompt | TextPrompt, tu
             raise InvalidRequest("raw mode does not support template, system, or context")
         return TextPrompt(asked.prompt), ()
     if asked.template:
-        if _GO_TEMPLATE.search(asked.template):
+        if is_go_template(asked.template):
             raise Unsupported("template is written in Go's template language; here it is Jinja.", field="template")
         return ChatPrompt(_completion(model, asked), asked.template, call.thinking), ()
     template, unused = _own_template(model)
@@ -284,7 +282,7 @@ def _own_template(model: StoredModel) -> tuple[str | None, tuple[str, ...]]:
     """What the model has in place of the template in its file, and what of that is not honoured."""
     if model.template is None or not model.template.strip():
         return None, ()
-    if not _GO_TEMPLATE.search(model.template):
+    if not is_go_template(model.template):
         return model.template, ()
     if model.metadata().chat_template:
         return None, ("TEMPLATE",)

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from registry.digest import Digest
-from registry.errors import DigestMismatch, ModelNotFound, RegistryError
+from registry.errors import ModelNotFound, RegistryError
 from registry.name import ModelName
 from registry.progress import Progress
 from runner.chat.types import ChatEvent, ChatRequest, Finished, FinishReason, TextDelta, Truncation, Usage
@@ -266,7 +264,6 @@ class FakeStore:
 
     def __init__(self, *models: FakeModel) -> None:
         self.stored = {model.name.folded: model for model in models}
-        self.blobs: dict[Digest, bytes] = {}
 
     def models(self) -> list[FakeModel]:
         return list(self.stored.values())
@@ -281,25 +278,3 @@ class FakeStore:
 
     def delete(self, name: ModelName) -> None:
         del self.stored[self.find(name).name.folded]
-
-    def has_blob(self, digest: Digest) -> bool:
-        return digest in self.blobs
-
-    @contextmanager
-    def blob_writer(self, expected: Digest) -> Iterator[FakeBlob]:
-        blob = FakeBlob()
-        yield blob
-        content = b"".join(blob.pieces)
-        if hashlib.sha256(content).hexdigest() != expected.hex:
-            raise DigestMismatch("digest mismatch")
-        self.blobs[expected] = content
-
-
-class FakeBlob:
-    """A blob that is being written."""
-
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-
-    def write(self, piece: bytes) -> None:
-        self.pieces.append(piece)

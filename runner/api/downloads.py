@@ -21,14 +21,15 @@ class Downloads:
         """Start a pull, or join the one that runs; whoever joins late is told the state so far."""
         key = name.folded
         download = self._running.get(key)
-        if download is None or download.is_abandoned:
+        if download is None or download.has_ended:
             download = _Download(self._puller, name, after=download)
             self._running[key] = download
             download.task.add_done_callback(lambda _: self._forget(key, download))
         return Follower(download)
 
     def is_running(self, name: ModelName) -> bool:
-        return name.folded in self._running
+        download = self._running.get(name.folded)
+        return download is not None and not download.has_ended
 
     def _forget(self, key: str, download: _Download) -> None:
         if self._running.get(key) is download:
@@ -52,7 +53,7 @@ class Follower:
 
     async def __anext__(self) -> Progress:
         while not self._waiting:
-            if self._download.is_over:
+            if self._download.has_ended:
                 if self._download.error is not None:
                     raise self._download.error
                 raise StopAsyncIteration
@@ -84,13 +85,13 @@ class _Download:
         self.state: dict[tuple[str, str | None], Progress] = {}
         """The latest of each status, in the order they came."""
         self.error: Exception | None = None
-        self.is_over = False
-        self.is_abandoned = False
+        self.has_ended = False
+        """Or will at once: nobody may join any more."""
         self.task = asyncio.create_task(self._run(puller, name, after))
 
     async def abandon(self) -> None:
         if not self.task.done():
-            self.is_abandoned = True
+            self.has_ended = True
             self.task.cancel()
             await asyncio.wait((self.task,))
 
@@ -105,7 +106,7 @@ class _Download:
         except Exception as error:
             self.error = error
         finally:
-            self.is_over = True
+            self.has_ended = True
             for follower in self.followers:
                 follower.wake()
 

@@ -30,9 +30,11 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NotHonoured:
     """Annotates a field that is understood but not honoured: only null and the harmless values are taken."""
+
+    # Never equal to another one: `Annotated` would take the one for 0 and the one for False as the same.
 
     harmless: tuple[object, ...]
     why: str

@@ -23,7 +23,7 @@ GO_TEMPLATE = "{{ if .System }}{{ .System }}{{ end }}{{ .Prompt }}"
 
 def generator(supervisor: FakeSupervisor, model: FakeModel | None = None, **models: ModelSettings) -> Generator:
     store = FakeStore(FakeModel() if model is None else model)
-    return Generator(cast(Any, store), cast(Any, supervisor), Settings(models=models))
+    return Generator(cast("Any", store), cast("Any", supervisor), Settings(models=models))
 
 
 def chat(*messages: Message, **more: Any) -> Call:
@@ -49,7 +49,11 @@ async def messages_of(call: Call, model: FakeModel | None = None) -> list[tuple[
 async def test_an_open_generation_gives_its_events_and_then_its_lease_back() -> None:
     supervisor = FakeSupervisor([TextDelta("a")])
     generation = await generator(supervisor).open(chat(USER))
-    assert (generation.load_ns, generation.loaded, generation.model.name.short) == (5_000_000, supervisor.loaded, "m:latest")
+    assert (generation.load_ns, generation.loaded, generation.model.name.short) == (
+        5_000_000,
+        supervisor.loaded,
+        "m:latest",
+    )
     supervisor.send(TextDelta("b"), finished())
     assert [event async for event in generation] == [TextDelta("a"), TextDelta("b"), finished()]
     await generation.aclose()
@@ -236,9 +240,9 @@ async def test_a_go_template_in_a_request_is_refused(template: str) -> None:
 
 
 async def test_a_models_go_template_gives_way_to_its_files_and_says_so() -> None:
-    told = await generator(
-        supervisor := FakeSupervisor(answer("Hi")), FakeModel(template=GO_TEMPLATE)
-    ).complete(chat(USER))
+    told = await generator(supervisor := FakeSupervisor(answer("Hi")), FakeModel(template=GO_TEMPLATE)).complete(
+        chat(USER)
+    )
     assert isinstance(supervisor.request.prompt, ChatPrompt)
     assert supervisor.request.prompt.template is None
     assert told.generation.ignored == ("TEMPLATE",)

@@ -72,7 +72,12 @@ def test_every_wish_about_loading_arrives() -> None:
 @pytest.mark.parametrize("name", sorted(PARAMETERS))
 def test_every_known_option_has_an_effect_or_is_refused_by_name(name: str) -> None:
     parameter = PARAMETERS[name]
-    examples: dict[str, object] = {"int": max(2, int(parameter.minimum or 0)), "float": 0.5, "bool": True, "strings": ["x"]}
+    examples: dict[str, object] = {
+        "int": max(2, int(parameter.minimum or 0)),
+        "float": 0.5,
+        "bool": True,
+        "strings": ["x"],
+    }
     try:
         assert resolve({name: examples[parameter.kind]}) != resolve()
     except Unsupported as error:
@@ -80,7 +85,8 @@ def test_every_known_option_has_an_effect_or_is_refused_by_name(name: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("num_gpu", -1), ("num_thread", 0), ("seed", -1), ("draft_num_predict", 0), ("deterministic", False)]
+    ("name", "value"),
+    [("num_gpu", -1), ("num_thread", 0), ("seed", -1), ("draft_num_predict", 0), ("deterministic", False)],
 )
 def test_values_that_ask_for_nothing_change_nothing(name: str, value: object) -> None:
     assert resolve({name: value}) == resolve()
@@ -106,7 +112,9 @@ def test_removed_options_are_listed_whatever_their_value(name: str) -> None:
 
 
 def test_an_unknown_option_is_refused_with_its_path_and_neighbours() -> None:
-    with pytest.raises(InvalidRequest, match=r"'options\.temprature' is unknown; did you mean 'temperature'\?") as caught:
+    with pytest.raises(
+        InvalidRequest, match=r"'options\.temprature' is unknown; did you mean 'temperature'\?"
+    ) as caught:
         resolve({"temprature": 1})
     assert caught.value.field == "options.temprature"
 

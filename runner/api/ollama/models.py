@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Callable
 
 from fastapi import APIRouter, Request, Response
 
+from registry.blobs import PIECE_BYTES
 from registry.create import Recipe, create_model
 from registry.digest import Digest
-from registry.errors import InvalidName, RegistryError
+from registry.errors import DigestMismatch, InvalidName, RegistryError
 from registry.errors import ModelNotFound as NotInstalled
 from registry.name import ModelName
 from registry.progress import Progress
@@ -36,8 +37,6 @@ from runner.api.validation import ignored_fields
 from runner.errors import InvalidRequest, ModelInUse, ModelNotFound
 from runner.generate import find_model
 from runner.supervisor.supervisor import Supervisor
-
-_WRITE_SIZE = 1 << 20
 
 
 def create_router(store: ModelStore, supervisor: Supervisor, downloads: Downloads, max_body_bytes: int) -> APIRouter:
@@ -108,27 +107,38 @@ def _copy(store: ModelStore, source: str, destination: str) -> None:
             names.append(ModelName.parse(text))
         except InvalidName:
             raise InvalidRequest(f'{role} "{text[:200]}" is invalid', role) from None
-    store.copy(*names)
+    try:
+        store.copy(*names)
+    except NotInstalled:
+        raise ModelNotFound(f'model "{source}" not found', model=source) from None
 
 
 async def _delete(store: ModelStore, supervisor: Supervisor, downloads: Downloads, name: str) -> None:
-    model, is_shared = await asyncio.to_thread(_find_with_sharing, store, name)
+    model, weights = await asyncio.to_thread(_find_to_delete, store, name)
     if downloads.is_running(model.name):
         raise ModelInUse(f"{model.name.short} is being downloaded; stop that first.", model=model.name.short)
-    if not is_shared:
-        if supervisor.is_answering(str(model.model_digest)):
+    if weights is not None:
+        if supervisor.is_answering(str(weights)):
             raise ModelInUse(
                 f"{model.name.short} is answering; try again when it has finished.", model=model.name.short
             )
-        await supervisor.unload(str(model.model_digest))
+        await supervisor.unload(str(weights))
     await asyncio.to_thread(store.delete, model.name)
 
 
-def _find_with_sharing(store: ModelStore, name: str) -> tuple[StoredModel, bool]:
-    """A model, and whether another name keeps its weights."""
+def _find_to_delete(store: ModelStore, name: str) -> tuple[StoredModel, Digest | None]:
+    """A model, and its weights if they go with it: if it has any, and no other name keeps them."""
     model = find_model(store, name)
-    sharers = [other for other in store.models() if other.model_digest == model.model_digest]
-    return model, any(other.name.folded != model.name.folded for other in sharers)
+    weights = _weights(model)
+    keepers = [other for other in store.models() if other.name != model.name and _weights(other) == weights]
+    return model, None if keepers else weights
+
+
+def _weights(model: StoredModel) -> Digest | None:
+    try:
+        return model.model_digest
+    except RegistryError:
+        return None
 
 
 async def _create(store: ModelStore, downloads: Downloads, recipe: Recipe) -> AsyncIterator[Progress]:
@@ -190,14 +200,20 @@ def _parse_name(text: str) -> ModelName:
 
 async def _store_blob(store: ModelStore, expected: Digest, request: Request) -> None:
     """Take a body of any size into the store; a slow disk slows its sender down and nobody else."""
-    with store.blob_writer(expected) as writer:
+    writer = store.blob_writer(expected)
+    try:
         piece = bytearray()
         async for chunk in stream_body(request):
             piece += chunk
-            if len(piece) >= _WRITE_SIZE:
+            if len(piece) >= PIECE_BYTES:
                 await asyncio.to_thread(writer.write, bytes(piece))
                 piece.clear()
         await asyncio.to_thread(writer.write, bytes(piece))
+        await asyncio.to_thread(writer.commit)
+    except DigestMismatch as error:
+        raise InvalidRequest(error.message, "digest") from None
+    finally:
+        await asyncio.to_thread(writer.abort)
 
 
 def _parse_digest(text: str) -> Digest:

@@ -10,7 +10,6 @@ from registry.create import Recipe
 from registry.digest import Digest
 from registry.errors import InvalidName, RegistryError
 from registry.name import ModelName
-from registry.parameters import ParameterValue, check_parameter
 from registry.progress import Progress
 from runner.api.errors import ErrorReport, report_failure
 from runner.api.ollama.schema import ChatBody, CreateBody, GenerateBody
@@ -157,18 +156,16 @@ def progress_body(progress: Progress) -> Json:
 
 
 def recipe(body: CreateBody) -> Recipe:
-    """What to create. Raises InvalidRequest for names, digests and parameters that cannot be."""
-    if not body.from_ and not body.files:
-        raise InvalidRequest("neither 'from' or 'files' was specified")
+    """What to create. Raises InvalidRequest for names and digests that cannot be."""
     return Recipe(
         name=_name(body.model_name, "model"),
         from_model=_name(body.from_, "from") if body.from_ else None,
         files={path: _digest(digest, path) for path, digest in (body.files or {}).items()},
         template=body.template,
         system=body.system,
-        parameters={name: _parameter(name, value) for name, value in (body.parameters or {}).items()},
+        parameters=body.parameters or {},
         messages=[(message.role, message.content) for message in body.messages or ()],
-        licenses=list(body.license or ()),
+        licenses=body.license or (),
     )
 
 
@@ -184,10 +181,3 @@ def _digest(text: str, path: str) -> Digest:
         return Digest.parse(text)
     except RegistryError:
         raise InvalidRequest("invalid digest format", f"files.{path}") from None
-
-
-def _parameter(name: str, value: object) -> ParameterValue:
-    try:
-        return check_parameter(name, value)
-    except RegistryError as error:
-        raise InvalidRequest(error.message, f"parameters.{name}") from None

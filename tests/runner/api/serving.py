@@ -14,6 +14,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from registry.store import ModelStore
 from runner.api.app import AppParts, create_app
 from runner.generate import Generator
 from runner.settings import Settings
@@ -25,14 +26,14 @@ class FakeDaemon:
     """All parts of a daemon, none of them real but the app and the generator."""
 
     supervisor: FakeSupervisor = field(default_factory=FakeSupervisor)
-    store: FakeStore = field(default_factory=lambda: FakeStore(FakeModel()))
+    store: FakeStore | ModelStore = field(default_factory=lambda: FakeStore(FakeModel()))
     puller: FakePuller = field(default_factory=FakePuller)
     settings: Settings = field(default_factory=Settings)
 
     def app(self) -> FastAPI:
-        store, supervisor = cast(Any, self.store), cast(Any, self.supervisor)
+        store, supervisor = cast("Any", self.store), cast("Any", self.supervisor)
         generator = Generator(store, supervisor, self.settings)
-        return create_app(AppParts(self.settings, store, cast(Any, self.puller), supervisor, generator, "0.1.0"))
+        return create_app(AppParts(self.settings, store, cast("Any", self.puller), supervisor, generator, "0.1.0"))
 
     def client(self) -> httpx.AsyncClient:
         """Collects whole answers; for streaming use `serve`."""
@@ -60,9 +61,7 @@ async def serve(app: FastAPI) -> AsyncIterator[str]:
     server = _Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none", access_log=False))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        await asyncio.wait(
-            (task, up := asyncio.create_task(server.is_up.wait())), return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait((task, up := asyncio.create_task(server.is_up.wait())), return_when=asyncio.FIRST_COMPLETED)
         assert up.done()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:

@@ -19,9 +19,7 @@ SCALARS = (
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text()
 )
-VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=30
-)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=30)
 
 
 @given(VALUES, st.booleans())
@@ -50,7 +48,14 @@ def test_nearly_json_is_read_or_refused_by_name(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("body", "line", "column"),
-    [(b'{"a": 1,}', 1, 9), (b'{\n  "a" 1}', 2, 7), (b"", 1, 1), (b'{"a": "\n"}', 1, 8), (b"{} {}", 1, 4), (b"[01]", 1, 3)],
+    [
+        (b'{"a": 1,}', 1, 9),
+        (b'{\n  "a" 1}', 2, 7),
+        (b"", 1, 1),
+        (b'{"a": "\n"}', 1, 8),
+        (b"{} {}", 1, 4),
+        (b"[01]", 1, 3),
+    ],
 )
 def test_malformed_json_is_told_with_line_and_column(body: bytes, line: int, column: int) -> None:
     with pytest.raises(InvalidJson) as caught:
@@ -77,7 +82,7 @@ def test_the_key_that_stands_twice_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b'\xef\xbb\xbf{}', b'"\xff"', b'"\xed\xa0\x80"', '"ä"'.encode("latin-1"), '{"a":1}'.encode("utf-16")]
+    "body", [b"\xef\xbb\xbf{}", b'"\xff"', b'"\xed\xa0\x80"', '"ä"'.encode("latin-1"), '{"a":1}'.encode("utf-16")]
 )
 def test_anything_but_utf8_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidEncoding):

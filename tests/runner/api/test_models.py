@@ -1,0 +1,410 @@
+"""The paths about models: listing, showing, copying, deleting, creating, and uploading."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from registry.digest import Digest
+from registry.errors import ModelInvalid
+from registry.name import ModelName
+from registry.progress import Progress
+from registry.store import ModelStore
+from runner.messages import Stats
+from runner.settings import ServerSettings, Settings
+from runner.supervisor.types import MemoryFacts, ModelSpec, ModelState, ModelStatus
+from tests.fakes import LOADED, FakeModel, FakePuller, FakeStore, FakeSupervisor
+from tests.runner.api.serving import FakeDaemon, connection
+from tests.tiny_model import write_tiny_model
+
+SPEC = ModelSpec(
+    name="m:latest",
+    digest="ab" * 32,
+    weights_digest="sha256:" + "cd" * 32,
+    path=Path("model"),
+    memory=MemoryFacts(1000, 10, 8192),
+    details={"family": "llama"},
+)
+
+
+def row(
+    state: ModelState = ModelState.READY, *, is_loaded: bool = True, expires_at: datetime | None = None
+) -> ModelStatus:
+    return ModelStatus(
+        spec=SPEC,
+        state=state,
+        loaded=LOADED if is_loaded else None,
+        expires_at=expires_at,
+        leases=1,
+        restarts=2,
+        last_reload_reason="num_ctx 2048 → 4096",
+        stats=Stats(3, 4, 100, 5, 60, 7, 8_000_000_000, 7_900_000_000, 0) if is_loaded else None,
+        load_fraction=1.0 if is_loaded else 0.25,
+    )
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> bytes:
+    return write_tiny_model(tmp_path / "tiny.gguf").read_bytes()
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> FakeDaemon:
+    """A daemon with a real, empty store."""
+    return FakeDaemon(store=ModelStore(tmp_path / "models"))
+
+
+def digest_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+# --- listing --------------------------------------------------------------------------------------
+
+
+async def test_an_empty_store_is_an_empty_list() -> None:
+    async with FakeDaemon(store=FakeStore()).client() as client:
+        assert (await client.get("/api/tags")).json() == {"models": []}
+        assert (await client.get("/v1/models")).json() == {"object": "list", "data": []}
+
+
+async def test_a_model_that_cannot_be_read_is_listed_all_the_same() -> None:
+    store = FakeStore(FakeModel(damage=ModelInvalid("bad header")))
+    async with FakeDaemon(store=store).client() as client:
+        (entry,) = (await client.get("/api/tags")).json()["models"]
+    assert entry["name"] == "m:latest"
+    assert entry["details"]["family"] == ""
+    assert "capabilities" not in entry
+
+
+@pytest.mark.parametrize("path", ["/", "/api/tags", "/api/version"])
+async def test_probes_by_head_are_answered_without_content(path: str) -> None:
+    async with connection(FakeDaemon().app()) as client:
+        response = await client.head(path)
+    assert (response.status_code, response.content) == (200, b"")
+
+
+async def test_loaded_models_are_told_with_all_that_is_known() -> None:
+    expires = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    supervisor = FakeSupervisor()
+    supervisor.rows = [row(expires_at=expires)]
+    async with FakeDaemon(supervisor).client() as client:
+        (entry,) = (await client.get("/api/ps")).json()["models"]
+    assert entry == {
+        "name": "m:latest",
+        "model": "m:latest",
+        "size": 1000,
+        "digest": "ab" * 32,
+        "details": {"family": "llama"},
+        "expires_at": "2026-01-02T03:04:05+00:00",
+        "size_vram": 0,
+        "context_length": 4096,
+        "state": "ready",
+        "restarts": 2,
+        "last_reload_reason": "num_ctx 2048 → 4096",
+        "devices": [
+            {
+                "name": "CPU", "kind": "cpu", "description": "a processor", "layers": 3,
+                "memory_total": 64_000, "memory_free": 32_000,
+            }
+        ],
+        "placement": "All 3 layers are on the CPU.",
+        "sequences": {"running": 3, "waiting": 4, "max": 16},
+        "steps": {"count": 5, "rows": 60, "sampled": 7, "step_seconds": 8.0, "native_seconds": 7.9},
+    }  # fmt: skip
+
+
+async def test_a_model_on_its_way_tells_how_far_it_is() -> None:
+    supervisor = FakeSupervisor()
+    supervisor.rows = [row(ModelState.LOADING, is_loaded=False)]
+    async with FakeDaemon(supervisor).client() as client:
+        (entry,) = (await client.get("/api/ps")).json()["models"]
+    assert (entry["state"], entry["load_fraction"], entry["size"]) == ("loading", 0.25, 1000)
+    assert "sequences" not in entry
+
+
+async def test_a_model_that_stays_for_ever_still_has_a_time() -> None:
+    supervisor = FakeSupervisor()
+    supervisor.rows = [row()]
+    async with FakeDaemon(supervisor).client() as client:
+        (entry,) = (await client.get("/api/ps")).json()["models"]
+    assert datetime.fromisoformat(entry["expires_at"]).year > 2200
+
+
+# --- showing --------------------------------------------------------------------------------------
+
+
+async def test_show_tells_parameters_texts_and_header() -> None:
+    model = FakeModel(
+        system="Be brief.",
+        parameters={"temperature": 0.2, "stop": ["<end>", '"']},
+        messages=[("user", "Hi")],
+        licenses=["A", "B"],
+        template="{{ messages }}",
+    )
+    async with FakeDaemon(store=FakeStore(model)).client() as client:
+        shown = (await client.post("/api/show", json={"name": "m"})).json()
+    assert shown["parameters"].splitlines() == [
+        f"{'temperature':<30} 0.2",
+        f'{"stop":<30} "<end>"',
+        f'{"stop":<30} "\\""',
+    ]
+    assert (shown["license"], shown["system"], shown["template"]) == ("A\nB", "Be brief.", "{{ messages }}")
+    assert shown["messages"] == [{"role": "user", "content": "Hi"}]
+    assert "general.name" not in shown["model_info"] and "tokenizer.chat_template" not in shown["model_info"]
+    assert shown["model_info"]["tokenizer.ggml.tokens"] is None
+    assert shown["tensors"] == [{"name": "output.weight", "type": "Q4_1", "shape": [64, 300]}]
+    assert "PARAMETER temperature 0.2" in shown["modelfile"]
+
+
+async def test_show_tells_arrays_when_asked() -> None:
+    async with FakeDaemon().client() as client:
+        shown = (await client.post("/api/show", json={"model": "m", "verbose": True})).json()
+    assert shown["model_info"]["tokenizer.ggml.tokens"] == ["a", "b"]
+
+
+async def test_show_lists_what_it_does_not_read() -> None:
+    body = {"model": "m", "system": "x", "options": {"temperature": 1}}
+    async with FakeDaemon().client() as client:
+        response = await client.post("/api/show", json=body)
+    assert response.headers["x-puna-ignored"] == "system, options"
+
+
+@pytest.mark.parametrize("path", ["/api/show", "/api/pull"])
+async def test_a_model_is_named_once(path: str) -> None:
+    async with FakeDaemon().client() as client:
+        nothing = await client.post(path, json={})
+        two = await client.post(path, json={"model": "m", "name": "n"})
+    assert (nothing.status_code, nothing.json()["error"]) == (400, "model is required")
+    assert (two.status_code, two.json()["field"]) == (400, "name")
+
+
+# --- copying and deleting -------------------------------------------------------------------------
+
+
+async def test_a_copy_has_the_new_name() -> None:
+    daemon = FakeDaemon()
+    async with daemon.client() as client:
+        response = await client.post("/api/copy", json={"source": "m", "destination": "n:1"})
+        names = {entry["name"] for entry in (await client.get("/api/tags")).json()["models"]}
+    assert (response.status_code, response.content) == (200, b"")
+    assert names == {"m:latest", "n:1"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "text"),
+    [
+        ({"source": "..", "destination": "n"}, 400, 'source ".." is invalid'),
+        ({"source": "m", "destination": "a/b/c/d"}, 400, 'destination "a/b/c/d" is invalid'),
+        ({"source": "x", "destination": "n"}, 404, 'model "x" not found'),
+        ({"source": "m"}, 400, "destination is required"),
+    ],
+)
+async def test_a_copy_that_cannot_be_is_refused(body: dict[str, str], status: int, text: str) -> None:
+    async with FakeDaemon().client() as client:
+        response = await client.post("/api/copy", json=body)
+    assert (response.status_code, response.json()["error"]) == (status, text)
+
+
+async def delete(client: httpx.AsyncClient, name: str) -> httpx.Response:
+    return await client.request("DELETE", "/api/delete", json={"model": name})
+
+
+async def test_deleting_unloads_first() -> None:
+    daemon = FakeDaemon()
+    async with daemon.client() as client:
+        response = await delete(client, "m")
+        again = await delete(client, "m")
+    assert (response.status_code, response.content, again.status_code) == (200, b"", 404)
+    assert daemon.supervisor.unloaded == [SPEC.weights_digest]
+    assert not daemon.store.models()
+
+
+async def test_a_model_that_answers_is_not_deleted() -> None:
+    daemon = FakeDaemon()
+    daemon.supervisor.answering.add(SPEC.weights_digest)
+    async with daemon.client() as client:
+        response = await delete(client, "m")
+    assert (response.status_code, response.json()["code"]) == (409, "model_in_use")
+    assert daemon.store.models() and not daemon.supervisor.unloaded
+
+
+async def test_a_second_name_may_go_while_the_first_answers() -> None:
+    other = FakeModel(name=ModelName.parse("n"))
+    daemon = FakeDaemon(store=FakeStore(FakeModel(), other))
+    daemon.supervisor.answering.add(SPEC.weights_digest)
+    async with daemon.client() as client:
+        response = await delete(client, "n")
+    assert response.status_code == 200
+    assert not daemon.supervisor.unloaded
+
+
+async def test_a_model_that_is_being_downloaded_is_not_deleted() -> None:
+    gate = asyncio.Event()
+    daemon = FakeDaemon(puller=FakePuller(gate=gate))
+    async with connection(daemon.app()) as client, client.stream("POST", "/api/pull", json={"model": "m"}):
+        async with httpx.AsyncClient(base_url=client.base_url) as other:
+            response = await delete(other, "m")
+        gate.set()
+    assert (response.status_code, response.json()["code"]) == (409, "model_in_use")
+    assert daemon.store.models()
+
+
+# --- blobs ----------------------------------------------------------------------------------------
+
+
+async def test_a_blob_is_uploaded_once(real: FakeDaemon) -> None:
+    content = b"x" * 3_000_000
+    path = f"/api/blobs/{digest_of(content)}"
+    async with real.client() as client:
+        statuses = [
+            (await client.head(path)).status_code,
+            (await client.post(path, content=content)).status_code,
+            (await client.head(path)).status_code,
+            (await client.post(path, content=content)).status_code,
+            (await client.head(path.replace(":", "-"))).status_code,
+        ]
+    assert statuses == [404, 201, 200, 200, 200]
+    assert isinstance(real.store, ModelStore)
+    assert real.store.read_blob(Digest.of(content)) == content
+
+
+async def test_a_blob_may_be_larger_than_any_body(tmp_path: Path) -> None:
+    settings = Settings(server=ServerSettings(max_body_bytes=1000))
+    daemon = FakeDaemon(store=ModelStore(tmp_path / "models"), settings=settings)
+    content = b"x" * 5000
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b"x" * 1000
+
+    async with connection(daemon.app()) as client:
+        response = await client.post(f"/api/blobs/{digest_of(content)}", content=pieces())
+    assert response.status_code == 201
+
+
+async def test_a_blob_of_another_digest_is_refused_and_not_kept(real: FakeDaemon) -> None:
+    path = f"/api/blobs/{digest_of(b'this')}"
+    async with real.client() as client:
+        response = await client.post(path, content=b"that")
+        after = await client.head(path)
+    assert response.status_code == 400
+    assert response.json()["error"].startswith("digest mismatch")
+    assert after.status_code == 404
+
+
+@pytest.mark.parametrize("digest", ["sha256:12", "md5:" + "0" * 32, "..%2F..%2Fetc", "sha256:" + "g" * 64])
+async def test_what_is_no_digest_is_no_path(real: FakeDaemon, digest: str) -> None:
+    async with real.client() as client:
+        response = await client.post(f"/api/blobs/{digest}", content=b"x")
+    assert response.status_code in (400, 404)
+    if response.status_code == 400:
+        assert response.json()["error"] == "invalid digest format"
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(real: FakeDaemon, tmp_path: Path) -> None:
+    sent = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x" * 2_000_000
+        sent.set()
+        await asyncio.Event().wait()
+
+    async with connection(real.app()) as client:
+        uploading = asyncio.create_task(client.post(f"/api/blobs/{digest_of(b'x')}", content=pieces()))
+        await sent.wait()
+        partials = tmp_path / "models" / "partials"
+        async with asyncio.timeout(20):
+            while not (partials.exists() and list(partials.iterdir())):
+                await asyncio.sleep(0.01)
+        uploading.cancel()
+        async with asyncio.timeout(20):
+            while list(partials.iterdir()):
+                await asyncio.sleep(0.01)
+
+
+# --- creating -------------------------------------------------------------------------------------
+
+
+async def test_a_model_is_created_from_an_upload_and_used(real: FakeDaemon, tiny: bytes) -> None:
+    body = {
+        "model": "mine",
+        "files": {"model.gguf": digest_of(tiny)},
+        "system": "Be brief.",
+        "license": "Mine",
+        "parameters": {"temperature": 0.2, "stop": "<end>"},
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
+    async with real.client() as client:
+        assert (await client.post(f"/api/blobs/{digest_of(tiny)}", content=tiny)).status_code == 201
+        response = await client.post("/api/create", json=body)
+        shown = (await client.post("/api/show", json={"model": "mine"})).json()
+        (entry,) = (await client.get("/api/tags")).json()["models"]
+    records = [json.loads(line)["status"] for line in response.text.splitlines()]
+    assert records[0] == "parsing GGUF" and records[-2:] == ["writing manifest", "success"]
+    assert shown["system"] == "Be brief."
+    assert shown["parameters"].splitlines() == [f"{'temperature':<30} 0.2", f'{"stop":<30} "<end>"']
+    assert entry["details"]["family"] == "llama"
+
+
+async def test_an_unstreamed_creation_tells_its_end(real: FakeDaemon, tiny: bytes) -> None:
+    body = {"model": "mine", "stream": False, "files": {"model.gguf": digest_of(tiny)}}
+    async with real.client() as client:
+        missing = await client.post("/api/create", json=body)
+        await client.post(f"/api/blobs/{digest_of(tiny)}", content=tiny)
+        response = await client.post("/api/create", json=body)
+    assert missing.status_code == 400
+    assert response.json() == {"status": "success"}
+
+
+async def test_a_model_is_created_from_another(real: FakeDaemon, tiny: bytes) -> None:
+    async with real.client() as client:
+        await client.post(f"/api/blobs/{digest_of(tiny)}", content=tiny)
+        await client.post("/api/create", json={"model": "base", "files": {"model.gguf": digest_of(tiny)}})
+        response = await client.post("/api/create", json={"model": "pirate", "from": "base", "system": "Arr."})
+        shown = (await client.post("/api/show", json={"model": "pirate"})).json()
+    assert response.text.splitlines()[-1] == '{"status":"success"}'
+    assert shown["system"] == "Arr."
+
+
+async def test_a_base_that_is_not_here_is_pulled_first(real: FakeDaemon) -> None:
+    real.puller = FakePuller(steps=(Progress("pulling manifest"), Progress("success")))
+    async with real.client() as client:
+        response = await client.post("/api/create", json={"model": "mine", "from": "far"})
+    records = [json.loads(line) for line in response.text.splitlines()]
+    assert real.puller.pulled == [ModelName.parse("far")]
+    assert records[0] == {"status": "pulling manifest"}
+    assert records[-1]["code"] == "model_not_found"  # the fake brings nothing
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "text"),
+    [
+        ({"model": "mine"}, "invalid_request", "neither 'from' or 'files' was specified"),
+        ({"model": "..", "from": "m"}, "invalid_request", "invalid model name"),
+        ({"model": "mine", "from": ".."}, "invalid_request", "invalid model name"),
+        ({"model": "mine", "files": {"../x": "sha256:" + "0" * 64}}, "invalid_request", "file path must be relative"),
+        ({"model": "mine", "files": {"x": "sha256:0"}}, "invalid_request", "invalid digest format"),
+        (
+            {"model": "mine", "from": "m", "parameters": {"temperature": "hot"}},
+            "invalid_request",
+            "temperature must be",
+        ),
+        ({"model": "mine", "from": "m", "quantize": "q4_K_M"}, "unsupported", "quantize is not supported"),
+        ({"model": "mine", "from": "m", "template": "{{ .Prompt }}"}, "unsupported", "Go"),
+    ],
+)
+async def test_a_creation_that_cannot_be_is_refused_before_it_begins(
+    body: dict[str, object], code: str, text: str
+) -> None:
+    async with FakeDaemon().client() as client:
+        response = await client.post("/api/create", json=body)
+    assert response.status_code == 400
+    assert response.json()["code"] == code
+    assert text in response.json()["error"]
