@@ -34,7 +34,7 @@ from runner.generate import Call, Conversation, Generator
 from runner.listening import CannotListen, address_text, listen
 from runner.logs import set_up_daemon_logging
 from runner.runtime_file import RuntimeFile, remove_runtime_file, write_runtime_file
-from runner.settings import Settings, is_loopback
+from runner.settings import Settings, SettingsError, is_loopback
 from runner.supervisor.process import WORKER_COMMAND
 from runner.supervisor.supervisor import Supervisor
 
@@ -169,7 +169,7 @@ class _Daemon:
                 try:
                     call = Call(request_id="preload", model=name, prompt=Conversation(messages=()))
                     await self._generator.load(call)
-                except (RunnerError, RegistryError) as error:
+                except (RunnerError, RegistryError, SettingsError) as error:
                     logger.warning("%s was not loaded in advance: %s", name, error)
 
 

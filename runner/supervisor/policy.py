@@ -26,7 +26,8 @@ class Occupant:
     is_idle: bool
     """Nobody uses it and nobody waits for it."""
     is_leaving: bool
-    last_used: float
+    last_used: int
+    """The larger, the later."""
 
 
 @dataclass(frozen=True, slots=True)

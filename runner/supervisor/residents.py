@@ -66,7 +66,8 @@ class Resident:
     holding: Holding = field(default_factory=lambda: Holding(0, 0))
     expires_at: float = math.inf
     """On the monotonic clock; counts while nobody uses the model."""
-    last_used: float = 0.0
+    last_used: int = 0
+    """Rises with every use of any model."""
     not_before: float = 0.0
     """Pause after a crash."""
     room_from: WorkerProcess | None = None

@@ -97,6 +97,7 @@ class Supervisor:
         self._barriers: dict[str, int] = {}
         """Models that a load waits for: waiters with later tickets than this get no lease there."""
         self._tickets = 0
+        self._uses = 0
         self._waiting = 0
         self._is_stopping = False
         self._probe: asyncio.Task[None] | None = None
@@ -273,12 +274,17 @@ class Supervisor:
         while resident.waiters:
             self._fail(resident, resident.waiters[0], error)
 
+    def _touch(self, resident: Resident) -> None:
+        # Counted, not timed: some event loops' clocks tick in milliseconds.
+        self._uses += 1
+        resident.last_used = self._uses
+
     def _release(self, resident: Resident, lease: Lease) -> None:
         if lease not in resident.leases:
             return  # its worker died before
         resident.leases.remove(lease)
         now = asyncio.get_running_loop().time()
-        resident.last_used = now
+        self._touch(resident)
         resident.expires_at = now + resident.keep_alive
         self._changed.set()
         self._settle()
@@ -308,7 +314,7 @@ class Supervisor:
                 return
             reason = None if waiter.is_served else self._reload_reason(resident, waiter.spec.wishes)
             if reason is None:
-                self._grant(resident, waiter, now)
+                self._grant(resident, waiter)
             elif not waiter.is_feasible and (error := self._reload_shortage(resident)) is not None:
                 self._fail(resident, waiter, error)
             else:
@@ -387,14 +393,14 @@ class Supervisor:
 
     # --- actions ----------------------------------------------------------------------------------
 
-    def _grant(self, resident: Resident, waiter: Waiter, now: float) -> None:
+    def _grant(self, resident: Resident, waiter: Waiter) -> None:
         self._take_waiter(resident, waiter)
         if waiter.answer.done():
             return
         assert resident.worker is not None
         assert resident.loaded is not None
         resident.spec = waiter.spec
-        resident.last_used = now
+        self._touch(resident)
         if waiter.keep_alive is not None:
             resident.keep_alive = waiter.keep_alive
         lease = Lease(
@@ -479,7 +485,7 @@ class Supervisor:
         if not resident.is_kept:
             resident.expires_at = now + resident.keep_alive
         resident.is_kept = False
-        resident.last_used = now
+        self._touch(resident)
         logger.info("%s: loaded, window %d; %s", resident.spec.name, loaded.context_length, loaded.placement)
         self._settle()
 

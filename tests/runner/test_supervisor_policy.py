@@ -30,7 +30,7 @@ GPU = DeviceUse("GPU0", "gpu", "", 4, 8 << 30, 8 << 30)
 
 
 def occupant(
-    key: str, ram: int, last_used: float = 0, *, vram: int = 0, busy: bool = False, leaving: bool = False
+    key: str, ram: int, last_used: int = 0, *, vram: int = 0, busy: bool = False, leaving: bool = False
 ) -> Occupant:
     return Occupant(key, Holding(ram, vram), is_idle=not busy and not leaving, is_leaving=leaving, last_used=last_used)
 
