@@ -78,8 +78,8 @@ class Machine(Protocol):
     def available(self) -> int: ...
     def total(self) -> int: ...
     def free_swap(self) -> int: ...
-    def may_have_gpu(self) -> bool:
-        """False only when there certainly is none."""
+    def may_have_gpu_memory(self) -> bool:
+        """False only when there certainly is no GPU with memory of its own."""
         ...
 
 
@@ -95,7 +95,9 @@ class ThisMachine:
     def free_swap(self) -> int:
         return int(psutil.swap_memory().free)
 
-    def may_have_gpu(self) -> bool:
+    def may_have_gpu_memory(self) -> bool:
+        if sys.platform == "darwin":
+            return False
         if sys.platform != "linux":
             return True
         return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dri", "/dev/dxg"))
@@ -163,7 +165,7 @@ def free_room(machine: Machine, gpus: Gpus, holdings: list[Holding]) -> Room:
     if gpus.known:
         on_gpus = sum(holding.vram for holding in holdings)
         return Room(ram, max(0, gpus.memory * 95 // 100 - on_gpus))
-    return Room(ram, None if machine.may_have_gpu() else 0)
+    return Room(ram, None if machine.may_have_gpu_memory() else 0)
 
 
 def learn_gpus(devices: Iterable[Device]) -> Gpus:

@@ -110,7 +110,7 @@ class Supervisor:
 
     async def start(self) -> None:
         """Look for GPUs in the background; the first load waits for the result."""
-        if self._machine.may_have_gpu():
+        if self._machine.may_have_gpu_memory():
             self._probe = asyncio.create_task(self._learn_gpus())
 
     async def lease(self, spec: ModelSpec, *, keep_alive: float | None = None) -> Lease:
@@ -307,6 +307,9 @@ class Supervisor:
 
     def _serve(self, resident: Resident, now: float) -> None:
         """Grant leases to waiters in order; stop the worker for a reload, or when its time is over."""
+        assert resident.worker is not None
+        if resident.worker.state is not WorkerState.READY:
+            return  # it is dying, and `_worker_gone` comes next
         barrier = self._barriers.get(resident.key, math.inf)
         while resident.waiters and len(resident.leases) < resident.places:
             waiter = resident.waiters[0]

@@ -42,7 +42,7 @@ class FakeMachine:
     def free_swap(self) -> int:
         return 0
 
-    def may_have_gpu(self) -> bool:
+    def may_have_gpu_memory(self) -> bool:
         return self.has_gpu
 
 
