@@ -123,8 +123,9 @@ class WorkerProcess:
                 env=worker_environment(os.environ),
                 **options,
             )
-        except OSError as error:
-            self._cause = f"could not be started ({error.strerror or type(error).__name__})"
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            self._cause = f"could not be started ({reason or type(error).__name__})"
             self._finish()
             return
         if self._cause is not None or self.was_stopped:  # given up while it was being spawned
