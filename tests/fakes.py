@@ -171,11 +171,13 @@ class FakePuller:
     error: Exception | None = None
     gate: asyncio.Event | None = None
     pulled: list[ModelName] = field(default_factory=list)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a pull has ended, in whatever way."""
 
     async def pull(self, name: ModelName) -> AsyncIterator[Progress]:
         self.pulled.append(name)
+        self.begun.set()
         try:
             for index, step in enumerate(self.steps):
                 if index and self.gate is not None:

@@ -26,8 +26,10 @@ def describe_bodies(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            bodies = [(body_type, "validation") for body_type in sorted(_bodies(Body), key=lambda one: one.__name__)]
-            _, definitions = models_json_schema(bodies, ref_template=_REFERENCE)
+            bodies = sorted(_bodies(Body), key=lambda body_type: body_type.__name__)
+            _, definitions = models_json_schema(
+                [(body_type, "validation") for body_type in bodies], ref_template=_REFERENCE
+            )
             document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
             app.openapi_schema = document
         return app.openapi_schema

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -29,11 +29,11 @@ class ClientGone(Exception):
 class EventSource(Protocol[EventT_co]):
     """Something to stream: an async iterator that can be ended early."""
 
-    def __aiter__(self) -> EventSource[EventT_co]: ...
+    def __aiter__(self) -> AsyncIterator[EventT_co]: ...
 
-    async def __anext__(self) -> EventT_co: ...
+    def __anext__(self) -> Awaitable[EventT_co]: ...
 
-    async def aclose(self) -> None: ...
+    def aclose(self) -> Awaitable[None]: ...
 
 
 class Opened(Generic[EventT]):

@@ -141,7 +141,7 @@ def test_a_wrong_value_is_refused_with_its_path(name: str, value: object) -> Non
 
 
 def test_paths_follow_where_the_options_stand() -> None:
-    with pytest.raises(InvalidRequest, match="^top_p must be") as caught:
+    with pytest.raises(InvalidRequest, match=r"^top_p must be") as caught:
         resolve({"top_p": 2}, path="")
     assert caught.value.field == "top_p"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from fastapi import APIRouter, Request, Response
 
@@ -141,7 +141,7 @@ def _weights(model: StoredModel) -> Digest | None:
         return None
 
 
-async def _create(store: ModelStore, downloads: Downloads, recipe: Recipe) -> AsyncIterator[Progress]:
+async def _create(store: ModelStore, downloads: Downloads, recipe: Recipe) -> AsyncGenerator[Progress, None]:
     """A creation's progress, after that of the pull when the model it starts from is not here yet."""
     if recipe.from_model is not None and not await asyncio.to_thread(_is_installed, store, recipe.from_model):
         async with contextlib.aclosing(downloads.follow(recipe.from_model)) as pull:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,6 +20,10 @@ PATHS = pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
 def code_of(body: dict[str, Any]) -> str:
     code: str = body["error"]["code"] if isinstance(body["error"], dict) else body["code"]
     return code
+
+
+def asked(content: object) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content}]}
 
 
 def small() -> FakeDaemon:
@@ -48,9 +53,7 @@ async def test_a_body_that_grows_too_large_is_refused(path: str) -> None:
 async def test_a_body_of_exactly_the_limit_is_read() -> None:
     daemon = small()
     async with connection(daemon.app()) as client:
-        response = await client.post(
-            "/api/chat", content=client.build_request("POST", "/", json=CHAT).content.ljust(500)
-        )
+        response = await client.post("/api/chat", content=json.dumps(CHAT).encode().ljust(500))
     assert response.status_code == 200
 
 
@@ -213,12 +216,12 @@ async def test_a_wrong_field_of_ollama_generate_is_named(changes: dict[str, Any]
     [
         ({"messages": []}, "invalid_request", "messages"),
         ({"messages": [{"role": "user"}]}, "invalid_request", "messages[0].content"),
-        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "invalid_request", "messages[0].content[0].text"),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "y": 1}]}]}, "invalid_request", "messages[0].content[0].y"),
-        ({"messages": [{"role": "user", "content": [7]}]}, "invalid_request", "messages[0].content[0]"),
+        (asked([{"type": "text"}]), "invalid_request", "messages[0].content[0].text"),
+        (asked([{"type": "text", "text": "x", "y": 1}]), "invalid_request", "messages[0].content[0].y"),
+        (asked([7]), "invalid_request", "messages[0].content[0]"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "invalid_request", "messages[0].role"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "unsupported", "messages[0].role"),
-        ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "unsupported", "messages[0].content[0].type"),
+        (asked([{"type": "input_audio"}]), "unsupported", "messages[0].content[0].type"),
         ({"temperature": "hot"}, "invalid_request", "temperature"),
         ({"temperature": -1}, "invalid_request", "temperature"),
         ({"top_p": 2}, "invalid_request", "top_p"),
@@ -257,7 +260,7 @@ async def test_harmless_values_of_openai_chat_are_taken() -> None:
         "stream_options": None, "deterministic": False, "verbosity": "medium", "audio": None,
         "messages": [
             {"role": "developer", "content": "Be brief."},
-            {"role": "assistant", "content": "Hi", "refusal": None, "annotations": [], "tool_calls": None, "audio": None},
+            {"role": "assistant", "content": "Hi", "refusal": None, "annotations": [], "tool_calls": None},
             {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
         ],
     }  # fmt: skip

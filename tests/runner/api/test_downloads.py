@@ -146,8 +146,7 @@ async def test_a_client_that_leaves_stops_the_pull_nobody_else_follows(stream: b
     async with connection(daemon.app()) as client:
         asking = asyncio.create_task(client.post("/api/pull", json={"model": "m", "stream": stream}))
         async with asyncio.timeout(PATIENCE):
-            while not daemon.puller.pulled:
-                await asyncio.sleep(0.001)
+            await daemon.puller.begun.wait()
             asking.cancel()
             await daemon.puller.stopped.wait()
 

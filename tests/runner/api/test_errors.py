@@ -46,7 +46,7 @@ async def test_a_code_has_its_status_in_both_dialects(code: str, status: int) ->
     ("error", "seconds"),
     [
         (QueueFull("full"), "2"),
-        (ServerShutdown("stopping", retry_after_seconds=5), "5"),
+        (ServerShutdown("x", retry_after_seconds=7), "7"),
         (InsufficientMemory("x"), None),
     ],
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from registry.blobs import BlobWriter
 from registry.digest import Digest
 from registry.errors import ModelInvalid
 from registry.name import ModelName
@@ -20,7 +21,7 @@ from registry.store import ModelStore
 from runner.messages import Stats
 from runner.settings import ServerSettings, Settings
 from runner.supervisor.types import MemoryFacts, ModelSpec, ModelState, ModelStatus
-from tests.fakes import LOADED, FakeModel, FakePuller, FakeStore, FakeSupervisor
+from tests.fakes import LOADED, PATIENCE, FakeModel, FakePuller, FakeStore, FakeSupervisor
 from tests.runner.api.serving import FakeDaemon, connection
 from tests.tiny_model import write_tiny_model
 
@@ -308,25 +309,45 @@ async def test_what_is_no_digest_is_no_path(real: FakeDaemon, digest: str) -> No
         assert response.json()["error"] == "invalid digest format"
 
 
-async def test_an_upload_that_breaks_off_leaves_nothing(real: FakeDaemon, tmp_path: Path) -> None:
-    sent = asyncio.Event()
+class WatchedStore(ModelStore):
+    """Tells what happens to the blob that is written."""
 
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.has_written = asyncio.Event()
+        self.has_aborted = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def blob_writer(self, expected: Digest | None = None) -> BlobWriter:
+        writer = super().blob_writer(expected)
+        write, abort = writer.write, writer.abort
+
+        def told_write(chunk: bytes) -> None:
+            write(chunk)
+            self._loop.call_soon_threadsafe(self.has_written.set)
+
+        def told_abort() -> None:
+            abort()
+            self._loop.call_soon_threadsafe(self.has_aborted.set)
+
+        writer.write, writer.abort = told_write, told_abort  # type: ignore[method-assign]
+        return writer
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"x" * 2_000_000
-        sent.set()
         await asyncio.Event().wait()
 
-    async with connection(real.app()) as client:
+    store = WatchedStore(tmp_path / "models")
+    partials = tmp_path / "models" / "partials"
+    async with connection(FakeDaemon(store=store).app()) as client, asyncio.timeout(PATIENCE):
         uploading = asyncio.create_task(client.post(f"/api/blobs/{digest_of(b'x')}", content=pieces()))
-        await sent.wait()
-        partials = tmp_path / "models" / "partials"
-        async with asyncio.timeout(20):
-            while not (partials.exists() and list(partials.iterdir())):
-                await asyncio.sleep(0.01)
+        await store.has_written.wait()
+        assert list(partials.iterdir())
         uploading.cancel()
-        async with asyncio.timeout(20):
-            while list(partials.iterdir()):
-                await asyncio.sleep(0.01)
+        await store.has_aborted.wait()
+        assert not list(partials.iterdir())
 
 
 # --- creating -------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from tests.fakes import PATIENCE, FakeSupervisor, answer, finished
 from tests.runner.api.serving import FakeDaemon, connection
 
 USER = [{"role": "user", "content": "Hello"}]
-REQUESTS = {
+REQUESTS: dict[str, dict[str, Any]] = {
     "/api/chat": {"model": "m", "messages": USER},
     "/api/generate": {"model": "m", "prompt": "Hello"},
     "/v1/chat/completions": {"model": "m", "messages": USER, "stream": True},
