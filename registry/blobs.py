@@ -218,6 +218,7 @@ class BlobWriter:
         self._hash = hashlib.sha256()
         self._lock = threading.Lock()
         self._descriptor: int | None = None
+        self._is_over = False
         self.size = 0
         """Bytes written so far."""
 
@@ -232,9 +233,7 @@ class BlobWriter:
     def write(self, chunk: bytes) -> None:
         """Raises DiskFull or StoreReadOnly."""
         with self._lock:
-            if self._descriptor is None:
-                self._descriptor = self._blobs.open_partial(self._partial)
-            self._blobs.write_all(self._descriptor, chunk)
+            self._blobs.write_all(self._open(), chunk)
             self._hash.update(chunk)
             self.size += len(chunk)
 
@@ -245,26 +244,41 @@ class BlobWriter:
             self._hash = hashlib.sha256()
             self.size = 0
 
+    def verify(self) -> Digest:
+        """The digest of what was written. Raises DigestMismatch when another one is expected."""
+        actual = Digest(self._hash.hexdigest())
+        if self._expected is not None and actual != self._expected:
+            raise DigestMismatch(str(self._expected), str(actual))
+        return actual
+
     def commit(self) -> Blob:
         """Verify, flush to disk and give the file its name. Raises DigestMismatch."""
         with self._lock:
-            if self._descriptor is None:
-                self._descriptor = self._blobs.open_partial(self._partial)
-            actual = Digest(self._hash.hexdigest())
-            if self._expected is not None and actual != self._expected:
-                raise DigestMismatch(str(self._expected), str(actual))
+            descriptor = self._open()
+            actual = self.verify()
             with writing(self._partial.parent):
-                os.fsync(self._descriptor)
+                os.fsync(descriptor)
             self._close()
+            self._is_over = True
             self._blobs.adopt(self._partial, actual)
             return Blob(actual, self.size)
 
     def abort(self) -> None:
-        """Drop what was written; does nothing after `commit`."""
+        """Drop what was written; does nothing after `commit`. A write still under way in a thread fails."""
         with self._lock:
+            if self._is_over:
+                return
+            self._is_over = True
             self._close()
             with contextlib.suppress(OSError):
                 self._partial.unlink(missing_ok=True)
+
+    def _open(self) -> int:
+        if self._is_over:
+            raise ValueError("This blob is not being written any more.")
+        if self._descriptor is None:
+            self._descriptor = self._blobs.open_partial(self._partial)
+        return self._descriptor
 
     def _close(self) -> None:
         if self._descriptor is not None:

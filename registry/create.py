@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 
@@ -55,7 +55,7 @@ class Recipe:
     """Added."""
 
 
-async def create_model(store: ModelStore, recipe: Recipe) -> AsyncIterator[Progress]:
+async def create_model(store: ModelStore, recipe: Recipe) -> AsyncGenerator[Progress]:
     """Make a model, telling each step; the last is `success`. Disk work runs in threads.
 
     Raises InvalidRequest, Unsupported, ModelNotFound or ModelInvalid before anything is installed.
