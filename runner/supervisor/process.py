@@ -234,7 +234,7 @@ class WorkerProcess:
     def _bite(self) -> None:
         if self.client.silence() > self._watchdog_seconds:
             logger.error("%s: no progress for %.0f seconds, ending its process", self._name, self._watchdog_seconds)
-            self.kill(f"made no progress for {self._watchdog_seconds:g} seconds and was ended")
+            self.kill(f"made no progress for {self._watchdog_seconds:g} s and was ended")
         else:
             self._watch()
 
