@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -175,7 +175,7 @@ class FakePuller:
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a pull has ended, in whatever way."""
 
-    async def pull(self, name: ModelName) -> AsyncIterator[Progress]:
+    async def pull(self, name: ModelName) -> AsyncGenerator[Progress, None]:
         self.pulled.append(name)
         self.begun.set()
         try:

@@ -100,7 +100,7 @@ class _Door:
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    return _error_response(request.url.path, report_of(error, context.request_id(request)))
+    return _error_response(request.scope["path"], report_of(error, context.request_id(request)))
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -14,8 +14,6 @@ from starlette.types import Receive, Scope, Send
 NDJSON = "application/x-ndjson"
 SERVER_SENT_EVENTS = "text/event-stream; charset=utf-8"
 JSON = "application/json; charset=utf-8"
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 EventT_co = TypeVar("EventT_co", covariant=True)
@@ -127,9 +125,8 @@ class StreamResponse(Response, Generic[EventT]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await while_connected(receive, self._pump(send))
-        except ClientGone:
-            logger.info("the client left; its answer is cancelled")
+            with contextlib.suppress(ClientGone):
+                await while_connected(receive, self._pump(send))
         finally:
             await self._source.aclose()
 

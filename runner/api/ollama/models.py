@@ -75,7 +75,7 @@ def create_router(store: ModelStore, supervisor: Supervisor, downloads: Download
     async def pull(request: Request) -> Response:
         body = await read_body(request, PullBody, max_body_bytes)
         name = _parse_name(body.model_name)
-        return await _answer_progress(request, lambda: downloads.follow(name), body)
+        return await _answer_progress(request, lambda: downloads.pull(name), body)
 
     @router.post("/api/create", openapi_extra=json_body(CreateBody))
     async def create(request: Request) -> Response:
@@ -144,8 +144,8 @@ def _weights(model: StoredModel) -> Digest | None:
 async def _create(store: ModelStore, downloads: Downloads, recipe: Recipe) -> AsyncGenerator[Progress, None]:
     """A creation's progress, after that of the pull when the model it starts from is not here yet."""
     if recipe.from_model is not None and not await asyncio.to_thread(_is_installed, store, recipe.from_model):
-        async with contextlib.aclosing(downloads.follow(recipe.from_model)) as pull:
-            async for progress in pull:
+        async with contextlib.aclosing(downloads.pull(recipe.from_model)) as steps:
+            async for progress in steps:
                 if progress.status != "success":
                     yield progress
     async for progress in create_model(store, recipe):

@@ -1,4 +1,4 @@
-"""Pulls: one for each name, as long as somebody follows it."""
+"""Pulls, and what becomes of them when their client leaves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from registry.errors import SourceUnreachable
 from registry.name import ModelName
 from registry.progress import Progress
-from runner.api.downloads import Downloads, Follower
+from runner.api.downloads import Downloads
 from tests.fakes import PATIENCE, FakePuller
 from tests.runner.api.serving import FakeDaemon, connection
 
@@ -26,101 +26,36 @@ def layer(completed: int) -> Progress:
 STEPS = (Progress("pulling manifest"), layer(0), layer(50), layer(100), Progress("success"))
 
 
-def downloads(puller: FakePuller) -> Downloads:
-    return Downloads(cast("Any", puller))
-
-
-async def read(follower: Follower) -> list[Progress]:
-    async with asyncio.timeout(PATIENCE):
-        return [progress async for progress in follower]
-
-
-async def test_a_follower_sees_every_status_and_the_last_numbers() -> None:
-    seen = await read(downloads(FakePuller(STEPS)).follow(NAME))
-    assert seen[0] == STEPS[0] and seen[-1] == STEPS[-1]
-    assert layer(100) in seen
-
-
-async def test_two_followers_share_one_pull() -> None:
+async def test_a_pull_is_known_while_it_runs_and_no_longer() -> None:
     gate = asyncio.Event()
-    puller = FakePuller(STEPS, gate=gate)
-    here = downloads(puller)
-    first, second = here.follow(NAME), here.follow(ModelName.parse("M:latest"))
+    here = Downloads(cast("Any", FakePuller(STEPS, gate=gate)))
+    pull = here.pull(NAME)
+    assert not here.is_running(NAME)
+    await anext(pull)
+    assert here.is_running(ModelName.parse("M:latest")) and not here.is_running(ModelName.parse("other"))
     gate.set()
-    assert await read(first) == await read(second)
-    assert puller.pulled == [NAME]
+    assert [step async for step in pull] == list(STEPS[1:])
     assert not here.is_running(NAME)
 
 
-async def test_whoever_joins_late_is_told_the_state_so_far() -> None:
-    gate = asyncio.Event()
-    here = downloads(FakePuller(STEPS, gate=gate))
-    first = here.follow(NAME)
-    assert await anext(first) == STEPS[0]
-    late = here.follow(NAME)
-    assert await anext(late) == STEPS[0]
-    gate.set()
-    assert (await read(late))[-1] == STEPS[-1]
-    await first.aclose()
-
-
-async def test_different_names_are_different_pulls() -> None:
-    puller = FakePuller(STEPS)
-    here = downloads(puller)
-    other = ModelName.parse("other")
-    await asyncio.gather(read(here.follow(NAME)), read(here.follow(other)))
-    assert set(puller.pulled) == {NAME, other}
-
-
-async def test_the_last_one_to_leave_stops_the_pull() -> None:
-    gate = asyncio.Event()
-    puller = FakePuller(STEPS, gate=gate)
-    here = downloads(puller)
-    first, second = here.follow(NAME), here.follow(NAME)
+async def test_of_two_pulls_one_may_be_given_up() -> None:
+    puller = FakePuller(STEPS, gate=asyncio.Event())
+    here = Downloads(cast("Any", puller))
+    first, second = here.pull(NAME), here.pull(NAME)
     await anext(first)
+    await anext(second)
     await first.aclose()
-    assert here.is_running(NAME) and not puller.stopped.is_set()
+    assert puller.stopped.is_set() and here.is_running(NAME)
     await second.aclose()
-    assert puller.stopped.is_set()
     assert not here.is_running(NAME)
 
 
-async def test_a_new_pull_begins_when_the_former_has_stopped() -> None:
-    gate = asyncio.Event()
-    puller = FakePuller(STEPS, gate=gate)
-    here = downloads(puller)
-    first = here.follow(NAME)
-    await anext(first)
-    leaving = asyncio.create_task(first.aclose())
-    await asyncio.sleep(0)
-    gate.set()
-    again = here.follow(NAME)
-    assert (await read(again))[-1] == STEPS[-1]
-    await leaving
-    assert puller.pulled == [NAME, NAME]
-
-
-async def test_every_follower_is_told_of_a_failure() -> None:
-    gate = asyncio.Event()
-    here = downloads(FakePuller(STEPS[:2], SourceUnreachable("no network"), gate))
-    followers = [here.follow(NAME), here.follow(NAME)]
-    gate.set()
-    for follower in followers:
-        with pytest.raises(SourceUnreachable):
-            await read(follower)
-        await follower.aclose()
+async def test_a_failed_pull_is_over() -> None:
+    here = Downloads(cast("Any", FakePuller(STEPS[:1], SourceUnreachable("no network"))))
+    with pytest.raises(SourceUnreachable):
+        async for _ in here.pull(NAME):
+            assert here.is_running(NAME)
     assert not here.is_running(NAME)
-
-
-async def test_a_slow_follower_misses_numbers_and_no_status() -> None:
-    steps = [Progress("pulling manifest"), *map(layer, range(101)), Progress("verifying"), Progress("success")]
-    here = downloads(FakePuller(steps))
-    quick, slow = here.follow(NAME), here.follow(NAME)
-    await read(quick)
-    assert await read(slow) == [steps[0], layer(100), *steps[-2:]]
-
-
-# --- over HTTP ------------------------------------------------------------------------------------
 
 
 async def test_progress_is_streamed_as_it_comes() -> None:
@@ -140,7 +75,7 @@ async def test_progress_is_streamed_as_it_comes() -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_leaves_stops_the_pull_nobody_else_follows(stream: bool) -> None:
+async def test_a_client_that_leaves_gives_its_pull_up(stream: bool) -> None:
     gate = asyncio.Event()
     daemon = FakeDaemon(puller=FakePuller(STEPS, gate=gate))
     async with connection(daemon.app()) as client:

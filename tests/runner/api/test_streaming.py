@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from runner.api.streaming import NDJSON, StreamResponse
 from runner.chat.types import ChatPrompt, Failed, TextDelta
 from tests.fakes import PATIENCE, FakeSupervisor, answer, finished
 from tests.runner.api.serving import FakeDaemon, connection
@@ -170,6 +171,48 @@ async def test_a_slow_reader_pauses_its_own_request() -> None:
             daemon.supervisor.send(*[TextDelta(text)] * 100)
             await asyncio.sleep(0)
         assert daemon.supervisor.paused == list(daemon.supervisor.requests)
+
+
+class EndlessSource:
+    """Gives one event and then waits."""
+
+    def __init__(self) -> None:
+        self.is_waiting = asyncio.Event()
+        self.is_closed = False
+        self._given = False
+
+    def __aiter__(self) -> EndlessSource:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._given:
+            self.is_waiting.set()
+            await asyncio.Event().wait()
+        self._given = True
+        return b"one"
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+async def test_a_server_that_gives_a_request_up_closes_its_source() -> None:
+    source = EndlessSource()
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    response = StreamResponse(source, bytes, lambda error: b"error", NDJSON)
+    serving = asyncio.create_task(response({"type": "http"}, receive, send))
+    await source.is_waiting.wait()
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert source.is_closed
+    assert [message.get("body") for message in sent] == [None, b"one"]
 
 
 async def test_two_requests_may_carry_the_same_id() -> None:
