@@ -1,26 +1,27 @@
-"""DaemonClient: the REST API as Python calls.
-
-Over the standard library's `http.client`: importing httpx alone takes twice as long as `puna list` may take in all.
-"""
+"""DaemonClient: the REST API as Python calls."""
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, Any, Generic, TypeVar, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar, cast
 
-from cli.address import DaemonAddress
 from cli.errors import ApiError, CliError, DaemonUnreachable
+from cli.http import Connection, ConnectionBroken, HttpError, Reply
 from cli.version import VERSION
-from cli.wire import AnswerRecord, Json, Message, ModelEntry, ProgressRecord, RunningModel, ShowReply
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO
+
+    from cli.address import DaemonAddress
+    from cli.wire import AnswerRecord, Json, Message, ModelEntry, ProgressRecord, RunningModel, ShowReply
 
 CONNECT_SECONDS = 5.0
 REPLY_SECONDS = 120.0
 """For everything but streams, in which a model may be loading or a source be slow for as long as it takes."""
 CHUNK_BYTES = 1024 * 1024
-
+_HEADERS = {"User-Agent": f"puna/{VERSION}", "Accept": "application/json, application/x-ndjson"}
 RecordT = TypeVar("RecordT")
 
 
@@ -45,8 +46,8 @@ class DaemonClient:
     def is_healthy(self) -> bool:
         """Whether a daemon answers at the address and is ready."""
         try:
-            with self._open("GET", "/healthz", None, CONNECT_SECONDS) as exchange:
-                return exchange.response.status == http.client.OK
+            with self._exchange("GET", "/healthz", timeout=CONNECT_SECONDS) as exchange:
+                return exchange.reply.status == 200
         except CliError:
             return False
 
@@ -78,75 +79,82 @@ class DaemonClient:
         self._json("POST", "/api/generate", body, timeout=None)
 
     def pull(self, name: str) -> RecordStream[ProgressRecord]:
-        return self._stream("/api/pull", {"model": name})
+        return RecordStream(self._stream("/api/pull", {"model": name}))
 
     def create(self, recipe: Json) -> RecordStream[ProgressRecord]:
-        return self._stream("/api/create", recipe)
+        return RecordStream(self._stream("/api/create", recipe))
 
     def generate(self, body: Json) -> RecordStream[AnswerRecord]:
-        return self._stream("/api/generate", body)
+        return RecordStream(self._stream("/api/generate", body))
 
     def chat(self, body: Json, messages: Sequence[Message]) -> RecordStream[AnswerRecord]:
-        return self._stream("/api/chat", {**body, "messages": list(messages)})
+        return RecordStream(self._stream("/api/chat", {**body, "messages": list(messages)}))
 
     def has_blob(self, digest: str) -> bool:
-        with self._open("HEAD", f"/api/blobs/{digest}", None, REPLY_SECONDS) as exchange:
-            if exchange.response.status in (http.client.OK, http.client.NOT_FOUND):
-                return exchange.response.status == http.client.OK
-            raise _refusal(exchange.response.status, b"")
+        with self._exchange("HEAD", f"/api/blobs/{digest}") as exchange:
+            if exchange.reply.status not in (200, 404):
+                raise _refusal(exchange.reply.status, b"")
+            return exchange.reply.status == 200
 
     def upload_blob(self, digest: str, size: int, file: IO[bytes], sent: Callable[[int], None]) -> None:
         """Send a file's `size` bytes; `sent` is told how many went out, each time."""
-        chunks = iter(lambda: file.read(CHUNK_BYTES), b"")
-        with self._open("POST", f"/api/blobs/{digest}", _Upload(size, chunks, sent), None) as exchange:
-            _reply_of(exchange.response)
+
+        def chunks() -> Iterator[bytes]:
+            left = size
+            while left and (chunk := file.read(min(left, CHUNK_BYTES))):
+                yield chunk
+                left -= len(chunk)
+                sent(len(chunk))
+
+        with self._exchange("POST", f"/api/blobs/{digest}", upload=(size, chunks()), timeout=None) as exchange:
+            exchange.result()
 
     def _json(self, method: str, path: str, body: Json | None = None, timeout: float | None = REPLY_SECONDS) -> Json:
-        with self._open(method, path, body, timeout) as exchange:
-            return _reply_of(exchange.response)
+        with self._exchange(method, path, body, timeout=timeout) as exchange:
+            return exchange.result()
 
-    def _stream(self, path: str, body: Json) -> RecordStream[Any]:
-        exchange = self._open("POST", path, body, None)
-        if exchange.response.status >= http.client.BAD_REQUEST:
+    def _stream(self, path: str, body: Json) -> _Exchange:
+        exchange = self._exchange("POST", path, body, timeout=None)
+        if exchange.reply.status >= 400:
             with exchange:
-                _reply_of(exchange.response)
-        return RecordStream(exchange)
+                exchange.result()
+        return exchange
 
-    def _open(self, method: str, path: str, body: Json | _Upload | None, timeout: float | None) -> _Exchange:
-        connection = self._connect()
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        *,
+        upload: tuple[int, Iterator[bytes]] | None = None,
+        timeout: float | None = REPLY_SECONDS,
+    ) -> _Exchange:
+        """Send a request and wait for the head of its reply."""
+        address = self.address
         try:
-            connection.timeout = timeout
-            if connection.sock is not None:
-                connection.sock.settimeout(timeout)
-            if isinstance(body, _Upload):
-                body.send(connection, path, _HEADERS)
+            connection = Connection(address.scheme, address.host, address.port, CONNECT_SECONDS)
+        except ConnectionRefusedError:
+            raise NotListening(f"No daemon answers at {address.url}. `puna serve` starts one.") from None
+        except OSError as error:
+            raise _unreachable(address, error) from error
+        try:
+            connection.set_timeout(timeout)
+            if upload is not None:
+                connection.send(method, path, {**_HEADERS, "Content-Length": str(upload[0])})
+                connection.send_more(upload[1])
             elif body is None:
-                connection.request(method, path, headers=_HEADERS)
+                connection.send(method, path, _HEADERS)
             else:
                 payload = json.dumps(body).encode()
-                connection.request(method, path, payload, {**_HEADERS, "Content-Type": "application/json"})
-            return _Exchange(connection, connection.getresponse(), self.address)
-        except (OSError, http.client.HTTPException) as error:
+                length = {"Content-Type": "application/json", "Content-Length": str(len(payload))}
+                connection.send(method, path, _HEADERS | length, payload)
+            return _Exchange(address, connection, connection.reply(method))
+        except (OSError, HttpError) as error:
             connection.close()
-            raise broken_connection(self.address, error) from error
+            raise _unreachable(address, error) from error
         except BaseException:
             connection.close()
             raise
-
-    def _connect(self) -> http.client.HTTPConnection:
-        kind = http.client.HTTPSConnection if self.address.scheme == "https" else http.client.HTTPConnection
-        connection = kind(self.address.host, self.address.port, timeout=CONNECT_SECONDS)
-        try:
-            connection.connect()
-        except ConnectionRefusedError:
-            raise NotListening(f"No daemon answers at {self.address.url}. `puna serve` starts one.") from None
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise broken_connection(self.address, error) from error
-        assert connection.sock is not None
-        # A daemon on another machine may vanish without a word while an answer is awaited.
-        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return connection
 
 
 class RecordStream(Generic[RecordT]):
@@ -157,7 +165,7 @@ class RecordStream(Generic[RecordT]):
 
     def __init__(self, exchange: _Exchange) -> None:
         self._exchange = exchange
-        self.ignored = exchange.response.getheader("X-Puna-Ignored") or ""
+        self.ignored = exchange.reply.header("X-Puna-Ignored")
         """What the daemon did not honour, if it says so."""
 
     def __enter__(self) -> RecordStream[RecordT]:
@@ -167,13 +175,10 @@ class RecordStream(Generic[RecordT]):
         self.close()
 
     def __iter__(self) -> Iterator[RecordT]:
-        response = self._exchange.response
-        while line := self._exchange.read(response.readline):
-            record = _parse(line)
+        for record in self._exchange.records():
             if "error" in record:
                 raise _told_error(record)
             yield cast("RecordT", record)
-        self.close()
 
     def close(self) -> None:
         self._exchange.close()
@@ -182,12 +187,10 @@ class RecordStream(Generic[RecordT]):
 class _Exchange:
     """A connection and the reply on it."""
 
-    def __init__(
-        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, address: DaemonAddress
-    ) -> None:
-        self.response = response
-        self._connection = connection
+    def __init__(self, address: DaemonAddress, connection: Connection, reply: Reply) -> None:
+        self.reply = reply
         self._address = address
+        self._connection = connection
 
     def __enter__(self) -> _Exchange:
         return self
@@ -195,60 +198,43 @@ class _Exchange:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def read(self, source: Callable[[], bytes]) -> bytes:
+    def result(self) -> Json:
+        """The JSON of the reply; raises ApiError when it tells one."""
         try:
-            return source()
-        except (OSError, http.client.HTTPException) as error:
-            raise broken_connection(self._address, error) from error
+            payload = self.reply.read()
+        except (OSError, HttpError) as error:
+            raise _unreachable(self._address, error) from error
+        if self.reply.status >= 400:
+            raise _refusal(self.reply.status, payload)
+        return _parse(payload) if payload else {}
+
+    def records(self) -> Iterator[Json]:
+        """The records of a streamed reply, as they arrive."""
+        try:
+            for line in self.reply.lines():
+                yield _parse(line)
+        except (OSError, HttpError) as error:
+            raise _unreachable(self._address, error) from error
 
     def close(self) -> None:
-        self.response.close()
+        self.reply.close()
         self._connection.close()
 
 
-class _Upload:
-    """A body whose size is known and whose bytes are read as they are sent."""
-
-    def __init__(self, size: int, chunks: Iterable[bytes], sent: Callable[[int], None]) -> None:
-        self._size = size
-        self._chunks = chunks
-        self._sent = sent
-
-    def send(self, connection: http.client.HTTPConnection, path: str, headers: dict[str, str]) -> None:
-        connection.putrequest("POST", path)
-        for name, value in {**headers, "Content-Length": str(self._size)}.items():
-            connection.putheader(name, value)
-        connection.endheaders()
-        try:
-            for chunk in self._chunks:
-                connection.send(chunk)
-                self._sent(len(chunk))
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # The daemon may have refused in the middle; then its reply is there to be read.
-
-
-def broken_connection(address: DaemonAddress, error: Exception) -> DaemonUnreachable:
+def _unreachable(address: DaemonAddress, error: OSError | HttpError) -> DaemonUnreachable:
     """What a failure below the API means for people."""
+    import socket
+
     if isinstance(error, TimeoutError):
         return DaemonUnreachable(f"The daemon at {address.url} did not answer in time.")
     if isinstance(error, socket.gaierror):
         return DaemonUnreachable(f"The host {address.host!r} is not known. Check PUNA_HOST.")
-    if isinstance(error, ConnectionError | http.client.IncompleteRead | http.client.RemoteDisconnected):
+    if isinstance(error, ConnectionError | ConnectionBroken):
         return DaemonUnreachable(f"The daemon at {address.url} broke off in the middle; its log tells why. Try again.")
-    if isinstance(error, http.client.HTTPException):
-        return DaemonUnreachable(f"What answers at {address.url} does not speak HTTP. Check PUNA_HOST.")
-    reason = getattr(error, "strerror", None) or type(error).__name__
+    if isinstance(error, HttpError):
+        return DaemonUnreachable(f"What answers at {address.url} does not speak HTTP ({error}). Check PUNA_HOST.")
+    reason = error.strerror or type(error).__name__
     return DaemonUnreachable(f"The daemon at {address.url} cannot be reached ({reason}). Check PUNA_HOST.")
-
-
-def _reply_of(response: http.client.HTTPResponse) -> Json:
-    try:
-        payload = response.read()
-    except (OSError, http.client.HTTPException) as error:
-        raise DaemonUnreachable("The daemon broke off in the middle of its reply. Try again.") from error
-    if response.status >= http.client.BAD_REQUEST:
-        raise _refusal(response.status, payload)
-    return _parse(payload) if payload else {}
 
 
 def _refusal(status: int, payload: bytes) -> CliError:
@@ -274,6 +260,3 @@ def _parse(payload: bytes) -> Json:
     if not isinstance(body, dict):
         raise DaemonUnreachable("What answers there is not Puna's daemon. Check PUNA_HOST.")
     return body
-
-
-_HEADERS = {"User-Agent": f"puna/{VERSION}", "Accept": "application/json, application/x-ndjson"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cli.address import daemon_address
 from cli.client import DaemonClient, NotListening
-from cli.errors import DaemonUnreachable
+from cli.errors import ApiError, DaemonUnreachable
 from cli.output import note
 from cli.version import VERSION
 
@@ -30,6 +30,12 @@ def connect(*, start: bool = True) -> DaemonClient:
 
         start_daemon(client)
         return client
+    except ApiError as error:
+        if error.code:
+            raise
+        raise DaemonUnreachable(
+            f"What answers at {client.address.url} is not Puna's daemon. Check PUNA_HOST."
+        ) from None
     if version != VERSION:
         note(
             f"Warning: what answers at {client.address.url} has version {version}, this command line {VERSION}. "

@@ -161,6 +161,8 @@ def _detached() -> int:
 def _failed_start(files: DaemonFiles, exit_code: int) -> DaemonFailedToStart:
     lines = last_lines(files.output) or last_lines(files.log)
     message = f"The daemon ended while it started (exit code {exit_code}); its log is {files.log}."
+    if any(line.startswith("Traceback") for line in lines):
+        lines = lines[-1:]
     if lines:
         message += " It said:\n" + "\n".join(f"  {line}" for line in lines)
     return DaemonFailedToStart(message, exit_code if exit_code > 0 else None)

@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 from cli.connect import connect
 from cli.formats import format_age, format_size, parse_time
 from cli.output import write_json, write_line, write_table
-from cli.wire import ModelEntry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cli.wire import ModelEntry
 
 
 def list_models(prefix: str | None, *, as_json: bool) -> None:

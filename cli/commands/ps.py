@@ -10,7 +10,10 @@ from cli.connect import connect
 from cli.errors import MODEL_NOT_FOUND, ApiError, CliError
 from cli.formats import format_expiry, format_processor, format_size, parse_time
 from cli.output import note, write_json, write_line, write_table
-from cli.wire import RunningModel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cli.wire import RunningModel
 
 
 def list_running(prefix: str | None, *, as_json: bool) -> None:
