@@ -1,0 +1,504 @@
+"""The store: verified blobs, atomic manifests, nothing lost and nothing left over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from registry.blobs import Blob
+from registry.digest import Digest
+from registry.errors import (
+    DigestMismatch,
+    DiskFull,
+    ModelCorrupt,
+    ModelInvalid,
+    ModelNotFound,
+    StoreReadOnly,
+    Unsupported,
+)
+from registry.locks import held, try_acquire, writing
+from registry.manifest import (
+    ADAPTER_LAYER,
+    CONFIG_TYPE,
+    LICENSE_LAYER,
+    MESSAGES_LAYER,
+    MODEL_LAYER,
+    PARAMS_LAYER,
+    SYSTEM_LAYER,
+    TEMPLATE_LAYER,
+    Layer,
+    Manifest,
+    ModelConfig,
+)
+from registry.name import ModelName
+from registry.store import ModelStore
+from tests.registry.gguf_bytes import tiny_gguf
+
+A, B = ModelName.parse("a"), ModelName.parse("b:1")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "models")
+
+
+def layer(store: ModelStore, media_type: str, content: bytes) -> Layer:
+    blob = store.add_blob([content])
+    return Layer(media_type, blob.digest, blob.size)
+
+
+def install(store: ModelStore, name: ModelName, *contents: tuple[str, bytes]) -> Manifest:
+    config = layer(store, CONFIG_TYPE, ModelConfig("gguf", "llama", ("llama",), "256", "F32", 128, 32).to_bytes())
+    manifest = Manifest(config, tuple(layer(store, media_type, content) for media_type, content in contents))
+    store.write_manifest(name, manifest)
+    return manifest
+
+
+def files(store: ModelStore) -> set[str]:
+    return {
+        str(path.relative_to(store.root))
+        for path in store.root.rglob("*")
+        if path.is_file() and path.suffix != ".lock" and "verified" not in path.parts
+    }
+
+
+def test_a_model_is_read_as_it_was_written(store: ModelStore) -> None:
+    manifest = install(
+        store,
+        A,
+        (MODEL_LAYER, tiny_gguf()),
+        (TEMPLATE_LAYER, b"{{ x }}"),
+        (SYSTEM_LAYER, "grüß".encode()),
+        (PARAMS_LAYER, b'{"temperature": 0.5, "stop": ["a", "b"], "seed": 7}'),
+        (MESSAGES_LAYER, b'[{"role": "user", "content": "hi"}]'),
+        (LICENSE_LAYER, b"one"),
+        (LICENSE_LAYER, b"two"),
+    )
+    model = store.find(A)
+    assert model.manifest == manifest
+    assert (model.template, model.system, model.licenses) == ("{{ x }}", "grüß", ["one", "two"])
+    assert model.parameters == {"temperature": 0.5, "stop": ["a", "b"], "seed": 7}
+    assert model.messages == [("user", "hi")]
+    assert model.size == manifest.size
+    assert model.modified_at.tzinfo is not None
+    assert model.metadata().block_count == 2
+    assert model.capabilities() == ("completion",)
+    assert model.details() == {
+        "parent_model": "",
+        "format": "gguf",
+        "family": "llama",
+        "families": ["llama"],
+        "parameter_size": "256",
+        "quantization_level": "F32",
+        "context_length": 128,
+        "embedding_length": 32,
+    }
+    manifest_file = store.root / "manifests/registry.ollama.ai/library/a/latest"
+    assert model.digest == Digest.of(manifest_file.read_bytes()).hex
+    assert model.model_path.read_bytes() == tiny_gguf()
+
+
+def test_a_folder_that_another_program_wrote_is_read_in_place(store: ModelStore) -> None:
+    def put(content: bytes) -> dict[str, object]:
+        digest = Digest.of(content)
+        path = store.root / "blobs" / digest.file_name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return {"digest": str(digest), "size": len(content)}
+
+    config = {"model_format": "gguf", "model_family": "llama", "model_type": "1B", "file_type": "Q8_0", "rootfs": {}}
+    document = {
+        "schemaVersion": 2,
+        "config": {"mediaType": CONFIG_TYPE, **put(json.dumps(config).encode())},
+        "layers": [
+            {"mediaType": MODEL_LAYER, "from": "/somewhere", **put(tiny_gguf())},
+            {"mediaType": TEMPLATE_LAYER, **put(b"{{ .Prompt }}")},
+            {"mediaType": PARAMS_LAYER, **put(b'{"stop": ["<end>"], "num_gqa": 8}')},
+        ],
+    }
+    path = store.root / "manifests/registry.ollama.ai/someone/Model/8b"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(document))
+    [model] = store.models()
+    assert model.name.short == "someone/Model:8b"
+    assert model.template == "{{ .Prompt }}"
+    assert model.parameters == {"stop": ["<end>"], "num_gqa": 8}
+    model.verify_unchanged()
+
+
+def test_models_are_listed_newest_first_and_unreadable_ones_are_skipped(
+    store: ModelStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    for index, name in enumerate(["old", "middle", "new"]):
+        install(store, ModelName.parse(name), (MODEL_LAYER, tiny_gguf()))
+        os.utime(store.root / f"manifests/registry.ollama.ai/library/{name}/latest", (1000 + index, 1000 + index))
+    broken = store.root / "manifests/registry.ollama.ai/library/broken/latest"
+    broken.parent.mkdir()
+    broken.write_text("{")
+    stray = store.root / "manifests/registry.ollama.ai/.DS_Store"
+    stray.write_text("x")
+    with caplog.at_level(logging.WARNING):
+        assert [model.name.model for model in store.models()] == ["new", "middle", "old"]
+    assert "broken:latest" in caplog.text
+    with pytest.raises(ModelInvalid):
+        store.find(ModelName.parse("broken"))
+
+
+def test_an_empty_store_has_no_models_and_creates_nothing(store: ModelStore) -> None:
+    assert store.models() == []
+    with pytest.raises(ModelNotFound):
+        store.find(A)
+    assert not store.root.exists()
+
+
+def test_names_are_found_in_any_case_and_keep_their_first_spelling(store: ModelStore) -> None:
+    install(store, ModelName.parse("MyModel:Q4"), (MODEL_LAYER, tiny_gguf()))
+    assert store.find(ModelName.parse("mymodel:q4")).name.short == "MyModel:Q4"
+    install(store, ModelName.parse("MYMODEL:q4"), (MODEL_LAYER, tiny_gguf()), (SYSTEM_LAYER, b"new"))
+    [model] = store.models()
+    assert (model.name.short, model.system) == ("MyModel:Q4", "new")
+    store.delete(ModelName.parse("mymodel:Q4"))
+    assert store.models() == []
+
+
+def test_a_blob_gets_its_name_only_when_its_digest_is_right(store: ModelStore) -> None:
+    content = os.urandom(3_000_000)
+    digest = Digest.of(content)
+    with pytest.raises(DigestMismatch) as refused:
+        store.add_blob([content, b"x"], digest)
+    assert refused.value.facts["expected"] == str(digest)
+    assert not store.has_blob(digest)
+    assert files(store) == set()
+    assert store.add_blob([content[:7], content[7:]], digest) == Blob(digest, len(content))
+    assert store.blob_path(digest).read_bytes() == content
+
+
+def test_a_writer_that_is_left_leaves_nothing(store: ModelStore) -> None:
+    with pytest.raises(RuntimeError), store.blob_writer() as writer:
+        writer.write(b"half")
+        assert files(store)
+        raise RuntimeError
+    assert files(store) == set()
+    with pytest.raises(ValueError, match="not being written"):
+        writer.write(b"more")
+
+
+async def test_a_blob_can_be_written_from_threads(store: ModelStore) -> None:
+    with store.blob_writer(Digest.of(b"onetwo")) as writer:
+        for piece in (b"one", b"two"):
+            await asyncio.to_thread(writer.write, piece)
+        blob = await asyncio.to_thread(writer.commit)
+    assert store.read_blob(blob.digest) == b"onetwo"
+
+
+def test_deleting_removes_only_what_nobody_else_needs(store: ModelStore) -> None:
+    install(store, A, (MODEL_LAYER, tiny_gguf()), (SYSTEM_LAYER, b"only a"))
+    install(store, B, (MODEL_LAYER, tiny_gguf()), (SYSTEM_LAYER, b"only b"))
+    store.delete(A)
+    assert not store.has_blob(Digest.of(b"only a"))
+    assert not (store.root / "verified" / Digest.of(b"only a").file_name).exists()
+    assert store.has_blob(Digest.of(b"only b"))
+    assert store.has_blob(Digest.of(tiny_gguf()))
+    store.delete(B)
+    assert files(store) == set()
+    assert list((store.root / "manifests").iterdir()) == []
+    with pytest.raises(ModelNotFound):
+        store.delete(B)
+
+
+def test_no_blob_is_removed_while_a_manifest_cannot_be_read(store: ModelStore) -> None:
+    install(store, A, (MODEL_LAYER, tiny_gguf()))
+    broken = store.root / "manifests/registry.ollama.ai/library/broken/latest"
+    broken.parent.mkdir()
+    broken.write_text("{")
+    store.delete(A)
+    assert store.has_blob(Digest.of(tiny_gguf()))
+
+
+def test_replacing_a_model_tells_what_it_removed(store: ModelStore) -> None:
+    install(store, A, (MODEL_LAYER, tiny_gguf()), (SYSTEM_LAYER, b"first"))
+    model = layer(store, MODEL_LAYER, tiny_gguf())
+    config = layer(store, CONFIG_TYPE, b"{}")
+    removed = store.write_manifest(A, Manifest(config, (model,)))
+    assert Digest.of(b"first") in removed
+    assert model.digest not in removed
+    assert store.find(A).system is None
+
+
+def test_a_manifest_needs_its_blobs_in_their_sizes(store: ModelStore) -> None:
+    model = layer(store, MODEL_LAYER, tiny_gguf())
+    config = layer(store, CONFIG_TYPE, b"{}")
+    for wrong in (Layer(MODEL_LAYER, model.digest, model.size + 1), Layer(MODEL_LAYER, Digest.of(b"absent"), 6)):
+        with pytest.raises(ModelCorrupt):
+            store.write_manifest(A, Manifest(config, (wrong,)))
+    assert store.models() == []
+
+
+def test_a_copy_is_the_same_model_under_another_name(store: ModelStore) -> None:
+    install(store, A, (MODEL_LAYER, tiny_gguf()))
+    store.copy(A, B)
+    assert store.find(B).digest == store.find(A).digest
+    store.delete(A)
+    assert store.find(B).metadata().block_count == 2
+    store.copy(B, B)
+    assert store.find(B).metadata().block_count == 2
+    with pytest.raises(ModelNotFound):
+        store.copy(A, B)
+
+
+def test_damage_is_found_when_time_or_size_differ(store: ModelStore) -> None:
+    install(store, A, (MODEL_LAYER, tiny_gguf()))
+    model = store.find(A)
+    model.verify_unchanged()
+    path = model.model_path
+    os.utime(path, (1, 1))
+    model.verify_unchanged()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ModelCorrupt, match="damaged"):
+        model.verify_unchanged()
+    path.write_bytes(bytes(content[:-1]))
+    with pytest.raises(ModelCorrupt, match="bytes"):
+        model.verify_unchanged()
+    path.unlink()
+    with pytest.raises(ModelCorrupt, match="missing"):
+        model.verify_unchanged()
+    with pytest.raises(ModelCorrupt, match="missing"):
+        model.metadata()
+
+
+def test_an_unchanged_file_is_not_hashed_again(store: ModelStore) -> None:
+    """The record counts: content changed behind an unchanged size and time goes unseen."""
+    install(store, A, (MODEL_LAYER, tiny_gguf()))
+    path = store.find(A).model_path
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    ModelStore(store.root).find(A).verify_unchanged()
+    (store.root / "verified" / path.name).unlink()
+    with pytest.raises(ModelCorrupt):
+        ModelStore(store.root).find(A).verify_unchanged()
+
+
+def test_what_is_not_one_gguf_file_is_listed_and_refused_for_use(store: ModelStore) -> None:
+    install(store, A, (MODEL_LAYER, tiny_gguf()), (MODEL_LAYER, b"second"))
+    install(store, B, (MODEL_LAYER, tiny_gguf()), (ADAPTER_LAYER, b"lora"))
+    install(store, ModelName.parse("c"), (SYSTEM_LAYER, b"no model"))
+    assert len(store.models()) == 3
+    with pytest.raises(Unsupported, match="split over 2"):
+        store.find(A).verify_unchanged()
+    with pytest.raises(Unsupported, match="adapter"):
+        _ = store.find(B).model_path
+    with pytest.raises(ModelInvalid, match="no model file"):
+        _ = store.find(ModelName.parse("c")).model_digest
+
+
+def test_pruning_takes_old_orphans_and_leaves_young_ones(store: ModelStore) -> None:
+    install(store, A, (MODEL_LAYER, tiny_gguf()))
+    store.add_blob([b"orphan"])
+    old = store.root / "partials" / "left-behind"
+    old.write_bytes(b"x")
+    assert store.prune() == []
+    os.utime(old, (1, 1))
+    os.utime(store.blob_path(Digest.of(b"orphan")), (1, 1))
+    os.utime(store.blob_path(Digest.of(tiny_gguf())), (1, 1))
+    assert store.prune() == [Digest.of(b"orphan")]
+    assert not old.exists()
+    assert store.find(A).metadata().block_count == 2
+
+
+@pytest.fixture
+def as_reader() -> Iterator[Path]:
+    """A folder that this process may read and not write, also when the tests run as root."""
+    if os.name == "nt":
+        pytest.skip("Windows folders are not made read-only by their mode")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        store = ModelStore(root)
+        install(store, A, (MODEL_LAYER, tiny_gguf()))
+        for path in root.rglob("*"):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        root.chmod(0o555)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)
+        try:
+            yield root
+        finally:
+            if is_root:
+                os.seteuid(0)
+            for path in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+                path.chmod(0o755)
+
+
+def test_a_read_only_store_can_be_used_and_not_changed(as_reader: Path) -> None:
+    store = ModelStore(as_reader)
+    model = store.find(A)
+    model.verify_unchanged()
+    assert model.metadata().block_count == 2
+    for change in (
+        lambda: store.delete(A),
+        lambda: store.copy(A, B),
+        lambda: store.add_blob([b"new"]),
+        lambda: store.write_manifest(B, model.manifest),
+        lambda: store.try_download_lock(Digest.of(b"new")),
+    ):
+        with pytest.raises(StoreReadOnly):
+            change()
+    assert [one.name for one in store.models()] == [A]
+
+
+def test_a_full_disk_has_a_name() -> None:
+    with pytest.raises(DiskFull), writing(Path("/x")):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(FileNotFoundError), writing(Path("/x")):
+        raise FileNotFoundError(2, "gone")
+
+
+def test_room_is_checked_before_a_download(store: ModelStore) -> None:
+    store.blobs.check_room(1, 0)
+    with pytest.raises(DiskFull) as refused:
+        store.blobs.check_room(1 << 60, 1 << 30)
+    assert refused.value.facts["needed"] == 1 << 60
+    assert refused.value.facts["keep_free"] == 1 << 30
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "locks" / "one.lock"
+    lock = try_acquire(path)
+    assert lock is not None
+    assert try_acquire(path) is None
+    lock.release()
+    with held(path):
+        assert try_acquire(path) is None
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from registry.manifest import CONFIG_TYPE, SYSTEM_LAYER, Layer, Manifest
+from registry.name import ModelName
+from registry.store import ModelStore
+
+store, mine = ModelStore(Path(sys.argv[1])), sys.argv[2]
+def layer(kind, content):
+    blob = store.add_blob([content])
+    return Layer(kind, blob.digest, blob.size)
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(40):
+    own = ModelName.parse(f"{mine}:{number}")
+    manifest = Manifest(layer(CONFIG_TYPE, b"{}"), (layer(SYSTEM_LAYER, f"{mine}{number}".encode()),))
+    store.write_manifest(own, manifest)
+    store.copy(own, ModelName.parse("shared"))
+    if number % 2:
+        store.delete(own)
+"""
+
+
+def test_two_processes_write_one_store_without_losing_anything(store: ModelStore) -> None:
+    keep = layer(store, CONFIG_TYPE, b"{}")
+    store.write_manifest(ModelName.parse("keeper"), Manifest(keep, ()))
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(store.root), mine],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+            text=True,
+        )
+        for mine in ("left", "right")
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.communicate("go\n", timeout=60)
+        assert writer.returncode == 0
+    names = {model.name.short for model in store.models()}
+    kept = {f"{mine}:{number}" for mine in ("left", "right") for number in range(0, 40, 2)}
+    assert names == kept | {"shared:latest", "keeper:latest"}
+    for model in store.models():
+        for one in model.manifest.all_layers:
+            assert Digest.of(store.read_blob(one.digest)) == one.digest
+    needed = {str(one.digest.file_name) for model in store.models() for one in model.manifest.all_layers}
+    assert {path.name for path in (store.root / "blobs").iterdir()} == needed
+
+
+NAMES = st.sampled_from(["a", "A", "b:1", "me/b:1", "host:5000/x/y", "hf.co/o/r:q4"]).map(ModelName.parse)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """A store against a dictionary of the same models."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.store = ModelStore(Path(self.folder.name) / "models")
+        self.models: dict[str, bytes] = {}
+
+    def teardown(self) -> None:
+        self.folder.cleanup()
+
+    @rule(name=NAMES, system=st.binary(max_size=4))
+    def write(self, name: ModelName, system: bytes) -> None:
+        install(self.store, name, (SYSTEM_LAYER, system))
+        self.models[name.folded] = system
+
+    @rule(source=NAMES, destination=NAMES)
+    def copy(self, source: ModelName, destination: ModelName) -> None:
+        if source.folded in self.models:
+            self.store.copy(source, destination)
+            self.models[destination.folded] = self.models[source.folded]
+        else:
+            with pytest.raises(ModelNotFound):
+                self.store.copy(source, destination)
+
+    @rule(name=NAMES)
+    def delete(self, name: ModelName) -> None:
+        if name.folded in self.models:
+            self.store.delete(name)
+            del self.models[name.folded]
+        else:
+            with pytest.raises(ModelNotFound):
+                self.store.delete(name)
+
+    @invariant()
+    def holds_what_was_put_there_and_no_more(self) -> None:
+        listed = self.store.models()
+        found = {one.name.folded: self.store.read_blob(one.manifest.layers[0].digest) for one in listed}
+        assert found == self.models
+        needed = {layer.digest.file_name for model in listed for layer in model.manifest.all_layers}
+        blobs = self.store.root / "blobs"
+        assert {path.name for path in blobs.iterdir()} == needed if blobs.exists() else not needed
+
+
+TestStoreMachine = StoreMachine.TestCase
+TestStoreMachine.settings = settings(
+    max_examples=25, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=300), max_size=6))
+def test_a_blob_reads_back_whatever_pieces_it_came_in(tmp_path: Path, pieces: list[bytes]) -> None:
+    store = ModelStore(tmp_path)
+    blob = store.add_blob(pieces)
+    assert store.read_blob(blob.digest) == b"".join(pieces)
+    assert blob == Blob(Digest.of(b"".join(pieces)), sum(map(len, pieces)))
