@@ -76,7 +76,7 @@ def _counted(what: str, count: int, nanoseconds: int, cached: int) -> Iterator[s
 
 
 def _line(name: str, value: str) -> str:
-    return f"{name + ':':<21}{value}"
+    return f"{name + ':':<22}{value}"
 
 
 def _text_of(record: AnswerRecord) -> str:

@@ -17,7 +17,7 @@ from cli.errors import ApiError, CliError, WrongUsage
 from cli.options import add_option
 from cli.output import note, show_error, write_line
 from cli.progress import follow, progress_view
-from cli.prompt_line import PromptLine, unquote
+from cli.prompt_line import PromptLine, typing_ahead, unquote
 from cli.wire import Json, Message, ShowReply
 
 HELP = """\
@@ -45,7 +45,8 @@ def chat(client: DaemonClient, request: RunRequest, shown: ShowReply) -> None:
     from registry.paths import Paths
 
     line = PromptLine(Paths.from_environment(os.environ).state / "history")
-    Conversation(client, request, shown, line).run()
+    with typing_ahead():
+        Conversation(client, request, shown, line).run()
 
 
 class Conversation:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -58,6 +61,26 @@ def unquote(text: str) -> str:
     inside = stripped[len(QUOTES) :]
     inside = inside.removesuffix(QUOTES) if inside.endswith(QUOTES) else inside
     return inside.removeprefix("\n").removesuffix("\n")
+
+
+@contextlib.contextmanager
+def typing_ahead() -> Iterator[None]:
+    """Let what is typed during an answer wait for the next prompt, unseen and with Enter still being Enter."""
+    if sys.platform == "win32" or not sys.stdin.isatty():
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(sys.stdin)
+    modes = termios.tcgetattr(sys.stdin)
+    # Otherwise the terminal would write it into the answer, and hand Enter on as the Ctrl-J that it looks like.
+    modes[0] &= ~termios.ICRNL
+    modes[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, modes)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 def _key_bindings() -> KeyBindings:
