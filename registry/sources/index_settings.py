@@ -41,11 +41,14 @@ class Places:
 
     home: Path
     prefix: Path
+    """Of this Python's environment."""
+    system: Path
+    """For everyone on this machine, where that is one folder."""
     platform: str
 
     @classmethod
     def here(cls) -> Places:
-        return cls(Path.home(), Path(sys.prefix), sys.platform)
+        return cls(Path.home(), Path(sys.prefix), Path("/etc"), sys.platform)
 
 
 def load_index_settings(environ: Mapping[str, str], places: Places) -> IndexSettings:
@@ -107,10 +110,9 @@ def _pip_files(environ: Mapping[str, str], places: Places) -> Iterator[Path]:
     else:
         if places.platform == "darwin":
             yield Path("/Library/Application Support/pip/pip.conf")
-        for folder in reversed((environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")):
-            if folder:
-                yield Path(folder) / "pip" / "pip.conf"
-        yield Path("/etc/pip.conf")
+        for folder in reversed(_shared_folders(environ, places)):
+            yield folder / "pip" / "pip.conf"
+        yield places.system / "pip.conf"
         yield home / ".pip" / "pip.conf"
         if places.platform == "darwin":
             yield home / "Library" / "Application Support" / "pip" / "pip.conf"
@@ -191,10 +193,9 @@ def _uv_files(environ: Mapping[str, str], places: Places) -> Iterator[Path]:
             yield Path(program_data) / "uv" / "uv.toml"
         return
     yield Path(environ.get("XDG_CONFIG_HOME") or places.home / ".config") / "uv" / "uv.toml"
-    for folder in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":"):
-        if folder:
-            yield Path(folder) / "uv" / "uv.toml"
-    yield Path("/etc/uv/uv.toml")
+    for folder in _shared_folders(environ, places):
+        yield folder / "uv" / "uv.toml"
+    yield places.system / "uv" / "uv.toml"
 
 
 def _add_uv_file(uv: _Uv, path: Path) -> None:
@@ -243,6 +244,11 @@ def _uv_login(name: str | None, environ: Mapping[str, str]) -> Login | None:
     stem = "UV_INDEX_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
     user, password = environ.get(f"{stem}_USERNAME"), environ.get(f"{stem}_PASSWORD")
     return Login(user or "", password or "") if user or password else None
+
+
+def _shared_folders(environ: Mapping[str, str], places: Places) -> list[Path]:
+    named = environ.get("XDG_CONFIG_DIRS")
+    return [Path(folder) for folder in named.split(":") if folder] if named else [places.system / "xdg"]
 
 
 def _words(text: str | None) -> list[str]:
