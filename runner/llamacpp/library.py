@@ -6,7 +6,7 @@ import ctypes
 import logging
 import re
 from collections import deque
-from typing import Any
+from typing import Any, ClassVar
 
 import llama_cpp
 from llama_cpp import llama_cpp as lib
@@ -81,11 +81,15 @@ _OFFLOAD_LINE = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 
 
 class Library:
-    """The process-wide library. Make one, in the process that runs a model, and keep it."""
+    """The process-wide library. Make one, in the process that runs a model."""
+
+    _logs: ClassVar[list[LibraryLog]] = []
+    """The library calls back whenever it likes, until the process ends, so no log may be freed before."""
 
     def __init__(self) -> None:
         check_version()
         self.log = LibraryLog()
+        self._logs.append(self.log)
         lib.llama_log_set(self.log.callback, ctypes.c_void_p(0))
         lib.llama_backend_init()
 
@@ -108,7 +112,6 @@ class LibraryLog:
         self.cache = 0.0
         """Bytes of the caches, also where nothing was allocated."""
         self.offloaded: tuple[int, int] | None = None
-        # The library keeps the pointer; the reference must live as long as the process uses it.
         self.callback = lib.llama_log_callback(self._receive)
 
     def start_recording(self) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,11 +50,21 @@ class Daemon:
         models: list[dict[str, Any]] = self.client.get("/api/ps").json()["models"]
         return models
 
+    def sequences(self) -> int:
+        """Sequences that run or wait in any worker, as the workers told last."""
+        told = [model["sequences"] for model in self.loaded() if "sequences" in model]
+        return sum(sequences["running"] + sequences["waiting"] for sequences in told)
+
+    def wait_until_busy(self) -> None:
+        self._wait_until(lambda: self.sequences() > 0)
+
     def wait_until_idle(self) -> None:
-        """Until no sequence runs or waits in any worker."""
+        self._wait_until(lambda: self.sequences() == 0)
+
+    def _wait_until(self, is_so: Callable[[], bool]) -> None:
         deadline = time.monotonic() + TIMEOUT
-        while any(m["sequences"]["running"] or m["sequences"]["waiting"] for m in self.loaded()):
-            assert time.monotonic() < deadline, "a sequence goes on"
+        while not is_so():
+            assert time.monotonic() < deadline
             time.sleep(0.02)
 
 

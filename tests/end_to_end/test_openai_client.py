@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 
 from tests.end_to_end.conftest import MODEL, Daemon
 
@@ -30,12 +31,12 @@ def test_a_completion_has_text_a_reason_and_usage(client: openai.OpenAI) -> None
 
 
 def test_a_stream_brings_the_same_text_and_usage_when_asked(client: openai.OpenAI) -> None:
-    question = [{"role": "user", "content": "Name three colours."}]
-    whole = client.chat.completions.create(model=MODEL, messages=question, temperature=0, max_tokens=24)  # type: ignore[arg-type]
+    question: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Name three colours."}]
+    whole = client.chat.completions.create(model=MODEL, messages=question, temperature=0, max_tokens=24)
     chunks = list(
         client.chat.completions.create(
             model=MODEL,
-            messages=question,  # type: ignore[arg-type]
+            messages=question,
             temperature=0,
             max_tokens=24,
             stream=True,
@@ -72,7 +73,7 @@ def test_errors_arrive_as_the_clients_own_exceptions(client: openai.OpenAI) -> N
         client.chat.completions.create(model="no-such-model", messages=[{"role": "user", "content": "hi"}])
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as wrong:
-        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}], temperature=9)
+        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}], temperature=-1)
     assert wrong.value.code == "invalid_request"
     with pytest.raises(openai.BadRequestError) as too_long:
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "word " * 9000}])

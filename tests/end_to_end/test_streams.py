@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import numpy as np
 
 from registry.name import ModelName
 from registry.store import ModelStore
+from runner.chat.template import ChatTemplate
+from runner.chat.types import Message
 from runner.engine import Chunk, LoadOptions
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
@@ -30,9 +32,22 @@ QUESTIONS = [
     "What do llamas eat?",
     "How many days are in a week?",
 ]
-TOLERANCE = 1.0
-"""How far a logit of SmolLM2-135M Q4_1 (they lie between about -10 and 30) may move when other sequences hold
-cells of the same cache: llama.cpp adds in another order then, and quantized weights make the difference grow."""
+ANSWER_TOKENS = 32
+LIKELIEST = 20
+TOLERANCE = 1.5
+"""How far the log-probability of one of the likeliest tokens may move (SmolLM2-135M, Q4_1).
+
+llama.cpp's attention sums in 16 bits when a step has fewer than 64 rows and in 32 bits when it has more, and prompts
+computed together have more; quantized weights and activations let that difference grow. Steps of the same shape
+agree to the bit.
+"""
+
+
+Row = np.ndarray[Any, Any]
+
+
+def log_probabilities(row: Row) -> Row:
+    return row - np.logaddexp.reduce(row.astype(np.float64))
 
 
 async def ask(client: httpx.AsyncClient, question: str) -> str:
@@ -56,37 +71,50 @@ async def test_eight_streams_at_once_are_answered_as_each_is_alone(shared_daemon
     async with httpx.AsyncClient(base_url=shared_daemon.url, timeout=TIMEOUT) as client:
         alone = [await ask(client, question) for question in QUESTIONS]
         together = await asyncio.gather(*(ask(client, question) for question in QUESTIONS))
-    for question, one, many in zip(QUESTIONS, alone, together, strict=True):
-        # A near tie may be decided otherwise, and the texts part from there; until then they are one.
-        same = difflib.SequenceMatcher(None, one, many, autojunk=False).find_longest_match().size
-        assert same >= 10, (question, one, many)
-    equal = sum(one == many for one, many in zip(alone, together, strict=True))
-    assert equal >= 4, "greedy texts are equal but for near ties"
+    for one, many in zip(alone, together, strict=True):
+        # A near tie may be decided otherwise, and the texts part from there; the next test shows how near.
+        assert one.split()[0] == many.split()[0], (one, many)
 
 
-def test_logits_in_a_batch_of_eight_are_those_of_the_prompt_alone(smollm2_store: Path) -> None:
+def test_eight_answers_in_one_batch_have_the_logits_each_has_alone(smollm2_store: Path) -> None:
+    """Every token of eight greedy answers is computed alone and again beside the seven others."""
     path = ModelStore(smollm2_store).find(ModelName.parse(MODEL)).model_path
     engine = LlamaEngine(Library(), path, LoadOptions(context_length=2048, max_sequences=8))
-    greedy = SamplingParams(temperature=0)
-    prompts = [engine.tokenize(question, add_special=True, parse_special=False) for question in QUESTIONS]
+    sampler = engine.create_sampler(SamplingParams(temperature=0), 1, [])
+    template = ChatTemplate(engine.chat_template or "", engine.template_tokens)
+    texts = [template.render((Message("user", question),)) for question in QUESTIONS]
+    prompts = [engine.tokenize(text, add_special=True, parse_special=True) for text in texts]
 
-    def logits(row: int) -> np.ndarray[Any, Any]:
+    def logits(row: int) -> Row:
         pointer = llama_cpp.llama_get_logits_ith(engine._model.context, row)
         return np.ctypeslib.as_array(pointer, shape=(engine.info.vocabulary,)).copy()
 
-    alone = []
+    answers: list[list[int]] = []
+    alone: list[list[Row]] = []
     for prompt in prompts:
-        engine.step([Chunk(0, 0, prompt, engine.create_sampler(greedy, 1, prompt))])
-        alone.append(logits(len(prompt) - 1))
+        answer, rows = engine.step([Chunk(0, 0, prompt, sampler)]), [logits(len(prompt) - 1)]
+        while len(answer) < ANSWER_TOKENS:
+            position = len(prompt) + len(answer) - 1
+            answer += engine.step([Chunk(0, position, answer[-1:], sampler)])
+            rows.append(logits(0))
         engine.remove(0)
-    engine.step([Chunk(n, 0, prompt, engine.create_sampler(greedy, 1, prompt)) for n, prompt in enumerate(prompts)])
-    row, differences = -1, []
-    for prompt, expected in zip(prompts, alone, strict=True):
-        row += len(prompt)
-        found = logits(row)
-        differences.append(float(np.abs(found - expected).max()))
-        assert float(np.corrcoef(found, expected)[0, 1]) > 0.999
-    assert max(differences) < TOLERANCE, differences
+        answers.append(answer)
+        alone.append(rows)
+
+    differences = []
+    engine.step([Chunk(number, 0, prompt, sampler) for number, prompt in enumerate(prompts)])
+    for place in range(ANSWER_TOKENS - 1):
+        engine.step(
+            [Chunk(n, len(prompts[n]) + place, answers[n][place : place + 1], sampler) for n in range(len(prompts))]
+        )
+        for number in range(len(prompts)):
+            expected, found = log_probabilities(alone[number][place + 1]), log_probabilities(logits(number))
+            likeliest = np.argsort(-expected)[:LIKELIEST]
+            differences.append(float(np.abs(found - expected)[likeliest].max()))
+            assert expected.max() - expected[int(found.argmax())] < TOLERANCE, "another token only in a near tie"
+    assert max(differences) < TOLERANCE, max(differences)
+    assert statistics.median(differences) < TOLERANCE / 3, statistics.median(differences)
+    sampler.close()
     engine.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
 import re
@@ -78,6 +79,12 @@ def test_a_library_with_another_layout_is_noticed_at_start(monkeypatch: pytest.M
     monkeypatch.setattr("runner.llamacpp.library.lib.llama_context_default_params", Other)
     with pytest.raises(RunnerError, match="reinstall"):
         check_version()
+
+
+def test_the_library_may_speak_after_whoever_loaded_it_is_gone(tiny_model: Path) -> None:
+    engine = LlamaEngine(Library(), tiny_model, LoadOptions(context_length=64, num_batch=16))
+    gc.collect()
+    engine.close()
 
 
 def test_a_loaded_model_tells_what_it_is(engine: LlamaEngine) -> None:
