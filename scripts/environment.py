@@ -45,7 +45,8 @@ def ensure(*, with_tests: bool) -> None:
     try:
         _set_up(wanted)
     except KeyboardInterrupt:
-        sys.exit("\nInterrupted. The next call goes on from here.")
+        print("\nInterrupted. The next call goes on from here.", file=sys.stderr)
+        sys.exit(130)
 
 
 def reenter(script: str) -> None:

@@ -130,7 +130,7 @@ def _handler_for(daemon: FakeDaemon) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(b"0\r\n\r\n")
             self.close_connection = True
 
-        do_GET = do_POST = do_HEAD = do_DELETE = serve  # noqa: N815
+        do_GET = do_POST = do_HEAD = do_DELETE = serve
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

@@ -33,10 +33,10 @@ def test_the_file_counts_when_the_environment_is_silent(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path) -> None:
-    with pytest.raises(BrokenConfiguration, match="PUNA_HOST.*99999"):
+    with pytest.raises(BrokenConfiguration, match=r"PUNA_HOST.*99999"):
         daemon_address({"PUNA_HOST": "127.0.0.1:99999", "PUNA_HOME": str(tmp_path)})
     (tmp_path / "config.toml").write_text("\n[sever]\n")
-    with pytest.raises(BrokenConfiguration, match="config.toml:2.*sever"):
+    with pytest.raises(BrokenConfiguration, match=r"config\.toml:2.*sever"):
         daemon_address({"PUNA_HOME": str(tmp_path)})
 
 

@@ -59,11 +59,12 @@ def test_an_error_has_code_facts_and_request_id(daemon: FakeDaemon, client: Daem
 
 def test_an_error_in_a_stream_is_raised_after_what_came_before(daemon: FakeDaemon, client: DaemonClient) -> None:
     daemon.routes["POST /api/pull"] = lambda _: [{"status": "pulling"}, {"error": "no disk", "code": "disk_full"}]
-    seen = []
-    with pytest.raises(ApiError, match="no disk") as caught, client.pull("m") as stream:
-        for record in stream:
-            seen.append(record["status"])
-    assert (seen, caught.value.exit_code) == (["pulling"], 28)
+    with client.pull("m") as stream:
+        arriving = iter(stream)
+        assert next(arriving)["status"] == "pulling"
+        with pytest.raises(ApiError, match="no disk") as caught:
+            next(arriving)
+    assert caught.value.exit_code == 28
 
 
 def test_a_stream_that_is_cut_off_is_an_error(daemon: FakeDaemon, client: DaemonClient) -> None:

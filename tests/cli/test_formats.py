@@ -31,7 +31,8 @@ def test_sizes_have_one_decimal_only_below_ten(size: float, text: str) -> None:
         (timedelta(seconds=59), "59 seconds ago"), (timedelta(seconds=60), "About a minute ago"),
         (timedelta(minutes=2), "2 minutes ago"), (timedelta(minutes=60), "About an hour ago"),
         (timedelta(hours=47), "47 hours ago"), (timedelta(days=2), "2 days ago"), (timedelta(days=13), "13 days ago"),
-        (timedelta(days=14), "2 weeks ago"), (timedelta(days=60), "2 months ago"), (timedelta(days=729), "24 months ago"),
+        (timedelta(days=14), "2 weeks ago"), (timedelta(days=60), "2 months ago"),
+        (timedelta(days=729), "24 months ago"),
         (timedelta(days=730), "2 years ago"),
     ],
 )  # fmt: skip
