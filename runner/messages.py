@@ -91,8 +91,8 @@ Command = Load | Generate | Cancel | Pause | Resume
 Report = LoadProgress | Loaded | LoadFailed | Events | Stats
 
 _encoder = msgspec.msgpack.Encoder()
-_command_decoder = msgspec.msgpack.Decoder(Command)
-_report_decoder = msgspec.msgpack.Decoder(Report)
+_command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_report_decoder: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
 
 
 def encode_frame(message: Command | Report) -> bytes:

@@ -29,6 +29,11 @@ def own_client(daemon: Daemon) -> Iterator[ollama.Client]:
     client._client.close()
 
 
+def text_of(answer: ollama.GenerateResponse) -> str:
+    assert answer.response is not None
+    return answer.response
+
+
 def test_a_chat_is_answered_with_text_counts_and_durations(client: ollama.Client) -> None:
     answer = client.chat(MODEL, messages=QUESTION, options=GREEDY)
     assert answer.message.role == "assistant"
@@ -65,14 +70,14 @@ def test_generate_answers_and_its_context_carries_on(client: ollama.Client) -> N
 
 def test_a_raw_prompt_is_continued_as_it_is(client: ollama.Client) -> None:
     answer = client.generate(MODEL, "The capital of France is", raw=True, options={"temperature": 0, "num_predict": 4})
-    assert "Paris" in answer.response
+    assert "Paris" in text_of(answer)
     assert answer.context is None
 
 
 def test_a_seed_makes_a_hot_answer_reproducible(client: ollama.Client) -> None:
     def ask(seed: int) -> str:
         options = {"temperature": 1.5, "seed": seed, "num_predict": 24, "top_k": 0, "top_p": 1.0}
-        return client.generate(MODEL, "Tell me something.", options=options).response
+        return text_of(client.generate(MODEL, "Tell me something.", options=options))
 
     assert ask(1) == ask(1)
     assert ask(1) != ask(2)
@@ -80,7 +85,7 @@ def test_a_seed_makes_a_hot_answer_reproducible(client: ollama.Client) -> None:
 
 def test_a_stop_string_ends_the_answer_before_it(client: ollama.Client) -> None:
     options = {"temperature": 0, "num_predict": 40}
-    whole = client.generate(MODEL, "Count: one, two, three,", raw=True, options=options).response
+    whole = text_of(client.generate(MODEL, "Count: one, two, three,", raw=True, options=options))
     stop = whole[10:14]
     cut = client.generate(MODEL, "Count: one, two, three,", raw=True, options=options | {"stop": [stop]})
     assert cut.response == whole[: whole.index(stop)]

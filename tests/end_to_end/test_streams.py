@@ -47,7 +47,8 @@ Row = np.ndarray[Any, Any]
 
 
 def log_probabilities(row: Row) -> Row:
-    return row - np.logaddexp.reduce(row.astype(np.float64))
+    total: np.float64 = np.logaddexp.reduce(row.astype(np.float64))
+    return np.asarray(row - total)
 
 
 async def ask(client: httpx.AsyncClient, question: str) -> str:
