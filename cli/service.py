@@ -72,9 +72,9 @@ def stop_daemon() -> bool:
         # On Windows this ends it at once; its workers follow, because their pipes close.
         process.terminate()
         try:
-            process.wait(1.0)
+            process.wait(2.0)
         except psutil.TimeoutExpired:
-            note("Waiting for running answers to end.")
+            note("Waiting for the daemon to end.")
             process.wait(STOP_SECONDS)
     except psutil.NoSuchProcess:
         return False
