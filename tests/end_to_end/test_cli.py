@@ -102,7 +102,7 @@ def test_a_conversation_goes_back_and_forth_in_a_terminal(daemon: Daemon) -> Non
     chat = pexpect.spawn(
         PUNA[0],
         [*PUNA[1:], "run", MODEL],
-        env=daemon.environment | {"TERM": "xterm-256color"},
+        env=daemon.environment | {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"},
         encoding="utf-8",
         timeout=TIMEOUT,
         dimensions=(40, 120),
