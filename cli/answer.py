@@ -8,6 +8,7 @@ from cli.client import RecordStream
 from cli.errors import DaemonUnreachable
 from cli.formats import format_duration
 from cli.output import note, write
+from cli.waiting import Waiting
 from cli.wire import AnswerRecord
 
 
@@ -29,12 +30,13 @@ class Answer:
         Raises DaemonUnreachable when it ends without its last record. Whatever is raised,
         KeyboardInterrupt too, the daemon is told to stop and `text` is what came so far.
         """
-        with records:
+        with records, Waiting() as waiting:
             if records.ignored:
                 note(f"The daemon ignored: {records.ignored}")
             for record in records:
                 piece = _text_of(record)
                 if piece:
+                    waiting.stop()
                     self._pieces.append(piece)
                     write(piece)
                 if record.get("done"):

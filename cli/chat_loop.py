@@ -18,6 +18,7 @@ from cli.options import add_option
 from cli.output import note, show_error, write_line
 from cli.progress import follow, progress_view
 from cli.prompt_line import PromptLine, typing_ahead, unquote
+from cli.waiting import Waiting
 from cli.wire import Json, Message, ShowReply
 
 HELP = """\
@@ -109,7 +110,9 @@ class Conversation:
         question: Message = {"role": "user", "content": text}
         answer = Answer()
         try:
-            self._with_daemon(lambda client: answer.write(client.chat(self._body(), self._history([question]))))
+            with Waiting():
+                records = self._with_daemon(lambda client: client.chat(self._body(), self._history([question])))
+            answer.write(records)
         finally:
             if answer.text or answer.final is not None:
                 self._messages += [question, {"role": "assistant", "content": answer.text}]
@@ -139,9 +142,10 @@ class Conversation:
     def _open_model(self) -> None:
         """Load the model, so that the first answer does not wait for it, and print the turns it starts with."""
         try:
-            self._client.load(
-                self._arguments["model"], keep_alive=self._arguments.get("keep_alive"), options=self._options
-            )
+            with Waiting():
+                self._client.load(
+                    self._arguments["model"], keep_alive=self._arguments.get("keep_alive"), options=self._options
+                )
         except KeyboardInterrupt:
             write_line()
         for message in self._shown.get("messages") or ():

@@ -21,6 +21,7 @@ START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _SHOWN_LOG_LINES = 12
+_MODULE = ["-P", "-m", "runner"]
 _PATHS = ("PUNA_HOME", "PUNA_MODELS", "PUNA_PULL_CA_BUNDLE")
 
 
@@ -39,7 +40,7 @@ def start_daemon(client: DaemonClient) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not client.is_healthy():
             exit_code = process.poll()
-            if exit_code is not None:
+            if exit_code is not None and not client.is_healthy():
                 raise _failed_start(files, exit_code)
             if time.monotonic() > deadline:
                 raise DaemonFailedToStart(
@@ -57,12 +58,12 @@ def stop_daemon() -> bool:
     Running answers may end first, for as long as the daemon's own setting allows.
     """
     address = daemon_address()
-    pid = DaemonFiles().running_at(address.port) if address.is_local else None
+    pid = (DaemonFiles().running_at(address.port) or _listening_at(address.port)) if address.is_local else None
     if pid is None:
         if not DaemonClient(address).is_healthy():
             return False
         raise CliError(
-            f"The daemon at {address.url} does not belong to this home folder. "
+            f"The daemon at {address.url} was not started from here. "
             "End it where it was started: with Ctrl-C, or with the tool that runs it."
         )
     import psutil
@@ -122,6 +123,24 @@ class DaemonFiles:
         return pid if is_same and told_port == port else None
 
 
+def _listening_at(port: int) -> int | None:
+    """The process id of a background daemon that listens there without being in the file, as a second one of a home."""
+    import psutil
+
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.Error:
+        return None  # Some systems show this to administrators only.
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.pid and connection.laddr[1:2] == (port,):
+            try:
+                is_daemon = psutil.Process(connection.pid).cmdline()[1:4] == _MODULE
+            except psutil.Error:
+                return None
+            return connection.pid if is_daemon else None
+    return None
+
+
 @contextmanager
 def _start_lock(path: Path) -> Iterator[None]:
     import filelock
@@ -135,7 +154,7 @@ def _start_lock(path: Path) -> Iterator[None]:
 
 def _spawn(files: DaemonFiles) -> subprocess.Popen[bytes]:
     # -P: a folder named `runner` where the user happens to be must not be taken for ours.
-    command = [sys.executable, "-P", "-m", "runner", "--log-file", str(files.log)]
+    command = [sys.executable, *_MODULE, "--log-file", str(files.log)]
     # It does not stay in the user's folder, which may be removed; so what was relative to it must not be.
     given = {name: os.environ[name] for name in _PATHS if os.environ.get(name)}
     absolute = {name: str(Path(text).expanduser().absolute()) for name, text in given.items()}

@@ -13,6 +13,7 @@ from cli.connect import connect
 from cli.errors import ApiError, WrongUsage
 from cli.options import parse_options
 from cli.output import write
+from cli.waiting import Waiting
 from cli.wire import Json, ShowReply
 
 
@@ -59,12 +60,14 @@ def run(request: RunRequest) -> None:
 def answer_once(client: DaemonClient, body: Json, *, verbose: bool) -> None:
     """Write one answer; the model is fetched first when it is not here."""
     try:
-        records = client.generate(body)
+        with Waiting():
+            records = client.generate(body)
     except ApiError as error:
         if error.code != "model_not_found":
             raise
         pull_model(client, body["model"])
-        records = client.generate(body)
+        with Waiting():
+            records = client.generate(body)
     answer = Answer()
     try:
         answer.write(records)

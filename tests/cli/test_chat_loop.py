@@ -269,6 +269,30 @@ def test_what_was_typed_is_there_in_the_next_session(
         leave(chat)
 
 
+def test_a_long_wait_is_told_and_the_word_taken_away(ready: FakeDaemon, environment: dict[str, str]) -> None:
+    loaded, answered = threading.Event(), threading.Event()
+
+    def load(_: Any) -> Json:
+        assert loaded.wait(10)
+        return LOADED
+
+    def think(_: Any) -> Iterator[Json]:
+        assert answered.wait(10)
+        yield from answer("at last", chat=True)
+
+    ready.routes["POST /api/generate"] = load
+    ready.routes["POST /api/chat"] = think
+    with terminal(environment, "run", "smol") as chat:
+        chat.wait_for(r"^Waiting for the model\.\.\.$")
+        loaded.set()
+        assert "Waiting" not in chat.wait_for("Send a message")
+        chat.type("x" + ENTER)
+        chat.wait_for(r"^Waiting for the model\.\.\.$")
+        answered.set()
+        assert "Waiting" not in chat.wait_for("^at last")
+        leave(chat)
+
+
 def test_escape_sequences_in_an_answer_do_nothing(ready: FakeDaemon, chat: Terminal) -> None:
     ready.routes["POST /api/chat"] = lambda _: answer("safe\x1b]0;evil\x07\x1b[2J", " end", chat=True)
     chat.type("x" + ENTER)

@@ -71,6 +71,16 @@ def test_commands_at_once_start_one_daemon_that_outlives_them(environment: dict[
     assert "not running" in run(environment, "stop", "--daemon").stderr
 
 
+def test_a_second_daemon_of_a_home_is_stopped_by_its_address(environment: dict[str, str]) -> None:
+    with socket.socket() as finder:
+        finder.bind(("127.0.0.1", 0))
+        second = environment | {"PUNA_HOST": f"127.0.0.1:{finder.getsockname()[1]}"}
+    assert run(environment, "list").returncode == 0
+    assert run(second, "list").returncode == 0
+    stopped = [run(each, "stop", "--daemon").stdout for each in (environment, second)]
+    assert stopped == ["The daemon has stopped.\n"] * 2
+
+
 def test_looking_at_or_stopping_models_starts_nothing(environment: dict[str, str], home: Path) -> None:
     shown = run(environment, "ps", "--json")
     assert (shown.returncode, json.loads(shown.stdout)) == (0, {"models": []})
