@@ -1,18 +1,18 @@
-"""Where things live on disk."""
+"""Where things live on disk.
+
+Every command imports this, also those that are done in a few hundredths of a second: so it imports little.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-
-import platformdirs
+from typing import NamedTuple
 
 _APP = "puna"
 
 
-@dataclass(frozen=True, slots=True)
-class Paths:
+class Paths(NamedTuple):
     """The places of one installation; nothing is created by asking."""
 
     config_file: Path
@@ -34,6 +34,8 @@ class Paths:
                 cache=home / "cache",
                 logs=home / "logs",
             )
+        import platformdirs
+
         places = platformdirs.PlatformDirs(_APP, appauthor=False)
         return cls(
             config_file=places.user_config_path / "config.toml",
