@@ -183,11 +183,16 @@ def cp(
 
 
 @app.command()
-def rm(models: Annotated[list[str], typer.Argument(metavar="MODEL")]) -> Action:
+def rm(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL")],
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Also models that answer or are being downloaded.")
+    ] = False,
+) -> Action:
     """Remove models."""
     from cli.commands.models import remove_models
 
-    return partial(remove_models, models)
+    return partial(remove_models, models, force=force)
 
 
 @app.command()

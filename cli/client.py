@@ -66,8 +66,8 @@ class DaemonClient:
     def copy(self, source: str, destination: str) -> None:
         self._json("POST", "/api/copy", {"source": source, "destination": destination})
 
-    def delete(self, name: str) -> None:
-        self._json("DELETE", "/api/delete", {"model": name})
+    def delete(self, name: str, *, force: bool = False) -> None:
+        self._json("DELETE", "/api/delete", {"model": name, "force": True} if force else {"model": name})
 
     def load(self, name: str, *, keep_alive: str | int | None = None, options: Json | None = None) -> None:
         """Return when the model is loaded, or with keep_alive 0 is being unloaded."""

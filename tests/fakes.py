@@ -20,6 +20,7 @@ from registry.name import ModelName
 from registry.progress import Progress
 from runner.chat.types import ChatEvent, ChatRequest, Finished, FinishReason, TextDelta, Truncation, Usage
 from runner.engine import DeviceUse, LoadedModel
+from runner.errors import RunnerError
 from runner.messages import FRAME_HEADER, Cancel, Events, Generate, Pause, decode_command, encode_frame
 from runner.supervisor.client import WorkerClient
 from runner.supervisor.lease import Lease
@@ -89,6 +90,7 @@ class FakeSupervisor:
         self.cancelled: list[str] = []
         self.paused: list[str] = []
         self.unloaded: list[str] = []
+        self.evicted: list[tuple[str, RunnerError]] = []
         self.given_up_leases = 0
         self.open_leases: set[Lease] = set()
         self._something_happened = asyncio.Event()
@@ -114,6 +116,11 @@ class FakeSupervisor:
 
     async def unload(self, weights_digest: str) -> bool:
         self.unloaded.append(weights_digest)
+        return True
+
+    async def evict(self, weights_digest: str, error: RunnerError) -> bool:
+        self.evicted.append((weights_digest, error))
+        self.answering.discard(weights_digest)
         return True
 
     def status(self) -> list[ModelStatus]:

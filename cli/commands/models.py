@@ -42,9 +42,9 @@ def copy_model(source: str, destination: str) -> None:
     write_line(f"copied '{source}' to '{destination}'")
 
 
-def remove_models(names: Sequence[str]) -> None:
-    """Remove one after the other; the first that fails ends it."""
+def remove_models(names: Sequence[str], *, force: bool) -> None:
+    """Remove one after the other; the first that fails ends it. With `force` also those in use."""
     client = connect()
     for name in names:
-        client.delete(name)
+        client.delete(name, force=force)
         write_line(f"deleted '{name}'")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import AsyncGenerator
 
 from registry.name import ModelName
 from registry.progress import Progress
 from registry.pull import Puller
+from runner.errors import ModelNotFound
+
+_Ends = set["asyncio.Future[None]"]
 
 
 class Downloads:
@@ -16,17 +20,48 @@ class Downloads:
 
     def __init__(self, puller: Puller) -> None:
         self._puller = puller
-        self._running: Counter[str] = Counter()
+        self._running: defaultdict[str, _Ends] = defaultdict(set)
+        """For each pull a future that is done when somebody else has ended it."""
 
     async def pull(self, name: ModelName) -> AsyncGenerator[Progress, None]:
-        """As `Puller.pull`; closing it, or cancelling whoever waits for it, gives the pull up."""
-        self._running[name.folded] += 1
+        """As `Puller.pull`; closing it, or cancelling whoever waits for it, gives the pull up.
+
+        Raises ModelNotFound when `end` was called for its model.
+        """
+        ended = asyncio.get_running_loop().create_future()
+        self._running[name.folded].add(ended)
         try:
             async with contextlib.aclosing(self._puller.pull(name)) as steps:
-                async for progress in steps:
+                while (progress := await _next(steps, ended)) is not None:
                     yield progress
+            if ended.done():
+                raise ModelNotFound(f"{name.short} was removed while it was being downloaded.", model=name.short)
         finally:
-            self._running -= Counter([name.folded])  # unlike -= 1, this forgets names that reach 0
+            self._running[name.folded].discard(ended)
+            if not self._running[name.folded]:
+                del self._running[name.folded]
 
     def is_running(self, name: ModelName) -> bool:
-        return self._running[name.folded] > 0
+        return name.folded in self._running
+
+    def end(self, name: ModelName) -> None:
+        """Stop all pulls of a model; those who follow them are told so."""
+        for ended in self._running.get(name.folded, ()):
+            if not ended.done():
+                ended.set_result(None)
+
+
+async def _next(steps: AsyncGenerator[Progress], ended: asyncio.Future[None]) -> Progress | None:
+    """The next step; None when there is none, or the pull was ended."""
+    if ended.done():
+        return None
+    step = asyncio.ensure_future(anext(steps, None))
+    try:
+        await asyncio.wait((step, ended), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not step.done():
+            step.cancel()
+            await asyncio.wait((step,))
+            if not step.cancelled():
+                step.exception()  # whoever gave the pull up does not ask for it
+    return None if step.cancelled() else step.result()

@@ -163,6 +163,27 @@ class Supervisor:
             await worker.wait_gone()
         return True
 
+    async def evict(self, weights_digest: str, error: RunnerError) -> bool:
+        """End everything that uses the model or waits for it with `error`; False when it is not loaded.
+
+        Its process is gone when this returns.
+        """
+        resident = self._residents.get(weights_digest)
+        if resident is None:
+            return False
+        resident.keep_alive = 0.0
+        resident.is_kept = False
+        resident.expires_at = -math.inf
+        worker = resident.worker
+        self._fail_waiters(resident, error)
+        if worker is not None and resident.phase is Phase.READY:
+            worker.client.end_all(Failed(error.code, error.message, dict(error.facts)))
+            self._stop_worker(resident)
+        self._settle()
+        if worker is not None:
+            await worker.wait_gone()
+        return True
+
     def status(self) -> list[ModelStatus]:
         """All models that are loaded or on the way, the one that stays longest first."""
         now = asyncio.get_running_loop().time()

@@ -100,7 +100,9 @@ def test_copies_and_removals_are_told(puna: Puna, daemon: FakeDaemon) -> None:
     done = puna("rm", "a", "x", "never", code=66)
     assert done.stdout == "deleted 'a'\n"
     assert "model 'x' not found" in done.stderr
-    assert [body["model"] for body in daemon.asked("DELETE /api/delete")] == ["a", "x"]
+    assert daemon.asked("DELETE /api/delete") == [{"model": "a"}, {"model": "x"}]
+    puna("rm", "--force", "a")
+    assert daemon.asked("DELETE /api/delete")[-1] == {"model": "a", "force": True}
 
 
 def test_stop_unloads_a_model_and_nothing_without_a_name(puna: Puna, daemon: FakeDaemon) -> None:

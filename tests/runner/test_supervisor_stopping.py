@@ -11,7 +11,7 @@ import pytest
 
 from runner.chat.types import Failed, Finished
 from runner.engine import LoadOptions
-from runner.errors import ServerShutdown
+from runner.errors import ModelNotFound, ServerShutdown
 from runner.messages import Load
 from runner.supervisor.process import LONGEST_LOG_LINE, WorkerProcess, _LogRelay, worker_environment
 from tests.runner.supervisor_fixtures import ask, house, process_is_gone, read, settings, until
@@ -48,6 +48,40 @@ async def test_answers_that_do_not_end_in_time_end_with_an_error(tmp_path: Path)
         assert failed.code == "server_shutdown"
         assert process_is_gone(pid)
         lease.release()
+
+
+async def test_evicting_ends_answers_and_waiting_with_the_error_given(tmp_path: Path) -> None:
+    async with house(tmp_path, chosen=settings(max_sequences=1)) as here:
+        spec = here.model()
+        lease = await here.lease(spec)
+        stream = lease.generate("a", ask("hold"))
+        await anext(stream)
+        (pid,) = here.worker_pids()
+        others = [await here.lease(spec) for _ in range(2)]
+        waiting = asyncio.create_task(here.lease(spec))
+        await asyncio.sleep(0)
+        assert await here.supervisor.evict(spec.weights_digest, ModelNotFound("gone"))
+        assert process_is_gone(pid)
+        (failed,) = await read(stream)
+        assert isinstance(failed, Failed)
+        assert (failed.code, failed.message) == ("model_not_found", "gone")
+        with pytest.raises(ModelNotFound):
+            await waiting
+        assert here.supervisor.status() == []
+        assert not await here.supervisor.evict(spec.weights_digest, ModelNotFound("gone"))
+        for one in (lease, *others):
+            one.release()
+
+
+async def test_evicting_gives_a_load_up(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        spec = here.model(load="hang")
+        leasing = asyncio.create_task(here.lease(spec))
+        await until(lambda: here.journal(kind="load"))
+        assert await here.supervisor.evict(spec.weights_digest, ModelNotFound("gone"))
+        with pytest.raises(ModelNotFound):
+            await leasing
+        assert here.worker_pids() == []
 
 
 async def test_stopping_ends_loads_and_waiting_at_once(tmp_path: Path) -> None:

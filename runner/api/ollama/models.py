@@ -68,7 +68,7 @@ def create_router(store: ModelStore, supervisor: Supervisor, downloads: Download
     @router.delete("/api/delete", openapi_extra=json_body(DeleteBody))
     async def delete(request: Request) -> Response:
         body = await read_body(request, DeleteBody, max_body_bytes)
-        await _delete(store, supervisor, downloads, body.model_name)
+        await _delete(store, supervisor, downloads, body.model_name, is_forced=bool(body.force))
         return Response()
 
     @router.post("/api/pull", openapi_extra=json_body(PullBody))
@@ -113,17 +113,32 @@ def _copy(store: ModelStore, source: str, destination: str) -> None:
         raise ModelNotFound(f'model "{source}" not found', model=source) from None
 
 
-async def _delete(store: ModelStore, supervisor: Supervisor, downloads: Downloads, name: str) -> None:
+async def _delete(
+    store: ModelStore, supervisor: Supervisor, downloads: Downloads, name: str, *, is_forced: bool
+) -> None:
+    """Unload a model and remove it; one that is in use only when forced, and then its users are told."""
+    wanted = _parse_name(name)
+    if downloads.is_running(wanted):
+        if not is_forced:
+            raise _in_use(wanted, "is being downloaded")
+        downloads.end(wanted)
+        if not await asyncio.to_thread(_is_installed, store, wanted):
+            return
     model, weights = await asyncio.to_thread(_find_to_delete, store, name)
-    if downloads.is_running(model.name):
-        raise ModelInUse(f"{model.name.short} is being downloaded; stop that first.", model=model.name.short)
     if weights is not None:
-        if supervisor.is_answering(str(weights)):
-            raise ModelInUse(
-                f"{model.name.short} is answering; try again when it has finished.", model=model.name.short
-            )
-        await supervisor.unload(str(weights))
+        if not is_forced and supervisor.is_answering(str(weights)):
+            raise _in_use(model.name, "is answering")
+        if is_forced:
+            removed = ModelNotFound(f"{model.name.short} was removed while it was in use.", model=model.name.short)
+            await supervisor.evict(str(weights), removed)
+        else:
+            await supervisor.unload(str(weights))
     await asyncio.to_thread(store.delete, model.name)
+
+
+def _in_use(name: ModelName, how: str) -> ModelInUse:
+    way_out = 'wait for that to end, or end it with `puna rm --force` ("force": true)'
+    return ModelInUse(f"{name.short} {how}; {way_out}.", model=name.short)
 
 
 def _find_to_delete(store: ModelStore, name: str) -> tuple[StoredModel, Digest | None]:

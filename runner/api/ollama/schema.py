@@ -104,7 +104,8 @@ class ShowBody(_Named):
 
 
 class DeleteBody(_Named):
-    pass
+    force: bool | None = None
+    """Also when the model answers or is being downloaded: that is ended."""
 
 
 class PullBody(_Named):

@@ -213,8 +213,8 @@ async def test_a_copy_that_cannot_be_is_refused(body: dict[str, str], status: in
     assert (response.status_code, response.json()["error"]) == (status, text)
 
 
-async def delete(client: httpx.AsyncClient, name: str) -> httpx.Response:
-    return await client.request("DELETE", "/api/delete", json={"model": name})
+async def delete(client: httpx.AsyncClient, name: str, **more: bool) -> httpx.Response:
+    return await client.request("DELETE", "/api/delete", json={"model": name, **more})
 
 
 async def test_deleting_unloads_first() -> None:
@@ -234,6 +234,30 @@ async def test_a_model_that_answers_is_not_deleted() -> None:
         response = await delete(client, "m")
     assert (response.status_code, response.json()["code"]) == (409, "model_in_use")
     assert daemon.store.models() and not daemon.supervisor.unloaded
+
+
+async def test_a_model_that_answers_is_deleted_by_force() -> None:
+    daemon = FakeDaemon()
+    daemon.supervisor.answering.add(SPEC.weights_digest)
+    async with daemon.client() as client:
+        response = await delete(client, "m", force=True)
+    ((weights, error),) = daemon.supervisor.evicted
+    assert (response.status_code, weights, error.code) == (200, SPEC.weights_digest, "model_not_found")
+    assert not daemon.store.models()
+
+
+async def test_a_download_is_ended_by_force_and_told_so() -> None:
+    for name, left in (("m", set()), ("new", {"m:latest"})):
+        daemon = FakeDaemon(puller=FakePuller(gate=asyncio.Event()))
+        async with connection(daemon.app()) as client, client.stream("POST", "/api/pull", json={"model": name}) as pull:
+            async with httpx.AsyncClient(base_url=client.base_url) as other:
+                refused = await delete(other, name)
+                response = await delete(other, name, force=True)
+            records = [json.loads(line) async for line in pull.aiter_lines()]
+        assert (refused.status_code, refused.json()["code"], response.status_code) == (409, "model_in_use", 200)
+        assert records[-1]["code"] == "model_not_found" and "removed" in records[-1]["error"]
+        assert daemon.puller.stopped.is_set()
+        assert {model.name.short for model in daemon.store.models()} == left
 
 
 async def test_a_second_name_may_go_while_the_first_answers() -> None:
