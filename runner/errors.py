@@ -148,5 +148,7 @@ class ReportedError(RunnerError):
     """An error that crossed the pipe from a worker: its code and facts are values."""
 
     def __init__(self, code: str, message: str, facts: Mapping[str, Fact]) -> None:
-        super().__init__(message, **facts)
+        super().__init__(message)
+        # The worker may have read their names in a model's file: as keyword arguments they could clash.
+        self.facts = dict(facts)
         self.code = code
