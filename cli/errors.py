@@ -45,8 +45,7 @@ _WAYS_OUT = {
     "server_shutdown": "Try again: the next command starts the daemon anew.",
     "engine_crashed": "Try again; the daemon's log tells more.",
     "insufficient_memory": "Unload other models with `puna stop NAME`, or ask for a smaller num_ctx.",
-    "model_corrupt": "Remove the model with `puna rm NAME` and pull it again.",
-    "store_read_only": "Keep the models where you may write, with PUNA_MODELS.",
+    "model_corrupt": "Fetch the model again with `puna pull NAME`, or create it again.",
     "host_forbidden": "Check PUNA_HOST.",
 }
 

@@ -35,6 +35,15 @@ class Blob:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What was found when a file was hashed."""
+
+    facts: tuple[int, int]
+    """Its size and time of change then."""
+    is_sound: bool
+
+
 class Blobs:
     """Owns `blobs/`, the partials of files under way, and the records of what was verified."""
 
@@ -44,14 +53,35 @@ class Blobs:
         self._partials = root / "partials"
         self._verified = root / "verified"
         self._locks = root / "locks"
-        self._seen: dict[Digest, tuple[int, int]] = {}
-        """What was verified, where the store cannot be written."""
+        self._known: dict[Digest, _Verdict] = {}
+        """What is recorded in `verified/`, or would be if the store could be written."""
 
     def path(self, digest: Digest) -> Path:
         return self._blobs / digest.file_name
 
     def has(self, digest: Digest) -> bool:
-        return self.path(digest).is_file()
+        """Whether the file is there, and has not been found damaged."""
+        try:
+            facts = _facts(self.path(digest))
+        except OSError:
+            return False
+        return self._verdict(digest, facts) is not False
+
+    def is_sound(self, digest: Digest, size: int) -> bool:
+        """Whether the file is there and is what its digest says; blocks while hashing one that has changed."""
+        try:
+            self.verify_unchanged(digest, size)
+        except ModelCorrupt:
+            return False
+        return True
+
+    def is_damaged(self, digest: Digest, size: int) -> bool:
+        """Whether it is known, without reading the file, that it is not what it should be."""
+        try:
+            facts = _facts(self.path(digest))
+        except OSError:
+            return True
+        return facts[0] != size or self._verdict(digest, facts) is False
 
     def size(self, digest: Digest) -> int:
         """Raises ModelCorrupt when the blob is not there."""
@@ -109,44 +139,47 @@ class Blobs:
                 keep_free=keep_free,
             )
 
+    def check_size(self, digest: Digest, size: int) -> None:
+        """Raises ModelCorrupt when the file is not there in that size."""
+        actual = self.size(digest)
+        if actual != size:
+            raise ModelCorrupt(
+                f"The file of {digest} has {actual} bytes; {size} were verified.",
+                digest=str(digest),
+                expected=size,
+                actual=actual,
+            )
+
     def verify_unchanged(self, digest: Digest, size: int) -> None:
         """Compare a blob with what was verified, and hash it again when its time or size differ.
 
         Blocks while hashing. Raises ModelCorrupt.
         """
+        self.check_size(digest, size)
         path = self.path(digest)
         try:
             facts = _facts(path)
-        except OSError:
-            raise _missing(digest) from None
-        if facts[0] != size:
+            verdict = self._verdict(digest, facts)
+            if verdict is None:
+                logger.info("Verifying %s again: it is new here, or its time has changed.", path.name)
+                verdict = _hash(path) == digest
+                self.record(digest, facts, is_sound=verdict)
+        except OSError as error:
             raise ModelCorrupt(
-                f"The file of {digest} has {facts[0]} bytes; {size} were verified.",
-                digest=str(digest),
-                expected=size,
-                actual=facts[0],
-            )
-        if facts == (self._seen.get(digest) or self._recorded(digest)):
-            return
-        logger.info("Verifying %s again: it is new here, or its time has changed.", path.name)
-        actual = _hash(path)
-        if actual != digest:
-            raise ModelCorrupt(
-                f"The file of {digest} is damaged: its content now has the digest {actual}.",
-                digest=str(digest),
-                actual=str(actual),
-            )
-        self.record(digest, facts)
+                f"The file of {digest} cannot be read ({error.strerror}).", digest=str(digest)
+            ) from error
+        if not verdict:
+            raise ModelCorrupt(f"The file of {digest} is damaged: its content has another digest.", digest=str(digest))
 
-    def record(self, digest: Digest, facts: tuple[int, int] | None = None) -> None:
-        """Remember that a blob is verified as it is now."""
+    def record(self, digest: Digest, facts: tuple[int, int] | None = None, *, is_sound: bool = True) -> None:
+        """Remember what was found of a blob as it is now."""
         size, modified = facts or _facts(self.path(digest))
-        self._seen[digest] = (size, modified)
+        self._known[digest] = _Verdict((size, modified), is_sound)
         with contextlib.suppress(OSError):
             self._verified.mkdir(parents=True, exist_ok=True)
             write_atomically(
                 self._verified / digest.file_name,
-                json.dumps({"size": size, "mtime_ns": modified}).encode(),
+                json.dumps({"size": size, "mtime_ns": modified, "is_sound": is_sound}).encode(),
                 self._partials,
                 is_durable=False,
             )
@@ -158,7 +191,7 @@ class Blobs:
         except OSError as error:
             logger.warning("%s could not be removed: %s", digest.file_name, error.strerror)
             return False
-        self._seen.pop(digest, None)
+        self._known.pop(digest, None)
         with contextlib.suppress(OSError):
             (self._verified / digest.file_name).unlink(missing_ok=True)
         return True
@@ -178,11 +211,21 @@ class Blobs:
                 if now - entry.stat().st_mtime >= min_age_seconds:
                     Path(entry).unlink()
 
-    def _recorded(self, digest: Digest) -> tuple[int, int] | None:
+    def _verdict(self, digest: Digest, facts: tuple[int, int]) -> bool | None:
+        """Whether the file as it is now was verified or found damaged; None when nobody has looked."""
+        known = self._known.get(digest)
+        if known is None or known.facts != facts:
+            known = self._recorded(digest)
+            if known is None or known.facts != facts:
+                return None
+            self._known[digest] = known
+        return known.is_sound
+
+    def _recorded(self, digest: Digest) -> _Verdict | None:
         try:
             record = json.loads((self._verified / digest.file_name).read_bytes())
-            return int(record["size"]), int(record["mtime_ns"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return _Verdict((int(record["size"]), int(record["mtime_ns"])), record.get("is_sound") is not False)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def adopt(self, partial: Path, digest: Digest) -> None:
@@ -335,9 +378,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _missing(digest: Digest) -> ModelCorrupt:
-    return ModelCorrupt(
-        f"The file of {digest} is missing from the model store; pull the model again.", digest=str(digest)
-    )
+    return ModelCorrupt(f"The file of {digest} is missing from the model store.", digest=str(digest))
 
 
 def _shown(size: int) -> str:

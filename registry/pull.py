@@ -57,7 +57,7 @@ class Puller:
         self._downloads: dict[Digest, _Download] = {}
 
     async def pull(self, name: ModelName) -> AsyncGenerator[Progress]:
-        """Fetch a model, telling each step; the last is `success`.
+        """Fetch a model, telling each step; the last is `success`. A file that is here and damaged is replaced.
 
         The download of a file ends when nobody follows it any more. Raises ModelNotFound, SourceError,
         DigestMismatch, DiskFull or StoreReadOnly; then nothing is installed.
@@ -81,7 +81,7 @@ class Puller:
 
     async def _fetch(self, entry: CatalogEntry, file: CatalogFile) -> AsyncGenerator[Progress]:
         status = f"pulling {file.digest.short}"
-        if not await asyncio.to_thread(self._store.has_blob, file.digest):
+        if not await asyncio.to_thread(self._store.blobs.is_sound, file.digest, file.size):
             download = self._join(entry, file)
             try:
                 async with contextlib.aclosing(download.follow()) as steps:
@@ -184,7 +184,7 @@ class _Download:
         lock = await self._acquire()
         try:
             # Whoever had the lock before may have finished the file.
-            if await asyncio.to_thread(self._store.has_blob, self._file.digest):
+            if await asyncio.to_thread(self._store.blobs.is_sound, self._file.digest, self._file.size):
                 return
             await asyncio.to_thread(self._store.blobs.check_room, self._file.size, self._keep_free)
             self._writer = self._store.blobs.download(self._file.digest)

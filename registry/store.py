@@ -130,7 +130,9 @@ class StoredModel:
 
     def metadata(self) -> GgufMetadata:
         """The header of the weights' file; read once for each file. Raises ModelInvalid or ModelCorrupt."""
-        return self.store.metadata(self.model_digest)
+        digest = self.model_digest
+        self.store.blobs.check_size(digest, self._weights_size)
+        return self.store.metadata(digest)
 
     def capabilities(self) -> tuple[str, ...]:
         """What clients may use the model for."""
@@ -159,9 +161,16 @@ class StoredModel:
 
         Blocks, for seconds while it hashes a large file. Raises ModelCorrupt.
         """
-        digest = self.model_digest
-        size = next(layer.size for layer in self.manifest.of_type(MODEL_LAYER))
-        self.store.blobs.verify_unchanged(digest, size)
+        self.store.blobs.verify_unchanged(self.model_digest, self._weights_size)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether a file of it is missing, of the wrong size, or was found to have another content."""
+        return any(self.store.blobs.is_damaged(layer.digest, layer.size) for layer in self.manifest.all_layers)
+
+    @property
+    def _weights_size(self) -> int:
+        return self.manifest.of_type(MODEL_LAYER)[0].size
 
     def _texts(self, media_type: str) -> list[str]:
         layers = self.manifest.of_type(media_type)
@@ -233,6 +242,7 @@ class ModelStore:
             return self._replace(name, manifest.to_bytes())
 
     def has_blob(self, digest: Digest) -> bool:
+        """Whether the blob is there, and has not been found damaged."""
         return self.blobs.has(digest)
 
     def blob_path(self, digest: Digest) -> Path:
@@ -260,9 +270,7 @@ class ModelStore:
         try:
             status = path.stat()
         except OSError:
-            raise ModelCorrupt(
-                f"The file of {digest} is missing from the model store; pull the model again.", digest=str(digest)
-            ) from None
+            raise ModelCorrupt(f"The file of {digest} is missing from the model store.", digest=str(digest)) from None
         facts = (status.st_size, status.st_mtime_ns)
         with self._headers_lock:
             known = self._headers.get(digest)

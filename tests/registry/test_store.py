@@ -280,6 +280,36 @@ def test_damage_is_found_when_time_or_size_differ(store: ModelStore) -> None:
         model.metadata()
 
 
+def test_damage_that_was_found_is_remembered_until_the_file_is_replaced(store: ModelStore) -> None:
+    install(store, A, (MODEL_LAYER, tiny_gguf()))
+    model = store.find(A)
+    digest, path = model.model_digest, model.model_path
+    assert not model.is_damaged and store.has_blob(digest)
+    path.write_bytes(bytes([*tiny_gguf()[:-1], tiny_gguf()[-1] ^ 1]))
+    assert not model.is_damaged, "nobody has looked yet"
+    with pytest.raises(ModelCorrupt):
+        model.verify_unchanged()
+    for where in (store, ModelStore(store.root)):
+        assert where.find(A).is_damaged and not where.has_blob(digest)
+        with pytest.raises(ModelCorrupt, match="damaged"):
+            where.find(A).verify_unchanged()
+    store.add_blob([tiny_gguf()], digest)
+    for where in (store, ModelStore(store.root)):
+        assert not where.find(A).is_damaged and where.has_blob(digest)
+        where.find(A).verify_unchanged()
+
+
+def test_a_cut_off_file_is_damage_and_not_a_wrong_header(store: ModelStore) -> None:
+    install(store, A, (MODEL_LAYER, tiny_gguf()))
+    model = store.find(A)
+    model.model_path.write_bytes(tiny_gguf()[:100])
+    assert model.is_damaged
+    with pytest.raises(ModelCorrupt, match="100 bytes"):
+        model.metadata()
+    model.model_path.unlink()
+    assert model.is_damaged
+
+
 def test_an_unchanged_file_is_not_hashed_again(store: ModelStore) -> None:
     """The record counts: content changed behind an unchanged size and time goes unseen."""
     install(store, A, (MODEL_LAYER, tiny_gguf()))

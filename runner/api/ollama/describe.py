@@ -47,6 +47,8 @@ def model_entry(model: StoredModel) -> Json:
     }
     if capabilities:
         entry["capabilities"] = capabilities
+    if model.is_damaged:
+        entry["damaged"] = True
     return entry
 
 

@@ -82,6 +82,7 @@ async def test_a_model_that_cannot_be_read_is_listed_all_the_same() -> None:
     assert entry["name"] == "m:latest"
     assert entry["details"]["family"] == ""
     assert "capabilities" not in entry
+    assert entry["damaged"] is True
 
 
 @pytest.mark.parametrize("path", ["/", "/api/tags", "/api/version"])
