@@ -4,7 +4,7 @@ A frame is a little-endian unsigned 32-bit length and that many bytes of msgpack
 down the worker's standard input, reports come up its standard output. The first command is
 `Load`; the worker answers with `LoadProgress`, then `Loaded` or `LoadFailed`. Each `Generate`
 is answered by events that end with exactly one `Finished` or `Failed`, except after a `Cancel`
-for it, which is answered by nothing or by the events already under way. The worker ends when
+for it, which is answered by the events already under way or by `Stats`. The worker ends when
 its input ends.
 """
 

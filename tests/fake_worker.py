@@ -173,6 +173,7 @@ class _FakeWorker:
                     self.answers[request_id] = _Answer(1, verb)
             case Cancel(request_id):
                 self.answers.pop(request_id, None)
+                self.send(self.stats())
             case Pause(request_id) if request_id in self.answers:
                 self.answers[request_id].is_paused = True
             case Resume(request_id) if request_id in self.answers:
@@ -204,11 +205,14 @@ class _FakeWorker:
         self.steps += 1
         if events:
             self.send(Events(events))
-        self.send(Stats(len(self.answers), 0, 0, self.steps, self.steps, self.steps, 1, 1, 0))
+        self.send(self.stats())
         for end in ends:
             self.misbehave(end)
         if self.script.word_seconds and not all(answer.is_fast for answer in self.answers.values()):
             time.sleep(self.script.word_seconds)
+
+    def stats(self) -> Stats:
+        return Stats(len(self.answers), 0, 0, self.steps, self.steps, self.steps, 1, 1, 0)
 
     def misbehave(self, how: str) -> None:
         match how:

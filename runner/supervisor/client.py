@@ -62,6 +62,8 @@ class WorkerClient:
         self._streams: dict[str, EventStream] = {}
         self._partial = bytearray()
         self._last_progress = clock()
+        self._awaits_sign = False
+        """A cancel was sent, and nothing came back since: a worker that stands still would not show otherwise."""
         self._ended: Failed | None = None
 
     def send(self, command: Command) -> None:
@@ -75,7 +77,7 @@ class WorkerClient:
             return stream
         if request_id in self._streams:
             raise ValueError(f"request {request_id} is running already")
-        if not self._streams:
+        if not self._streams and not self._awaits_sign:
             self._last_progress = self._clock()
         self._streams[request_id] = stream
         self.send(Generate(request_id, request))
@@ -118,19 +120,22 @@ class WorkerClient:
             stream._push(failed)
 
     def silence(self) -> float:
-        """Seconds without progress, as long as some request could have made any; else 0.
+        """Seconds without progress, as long as the worker should have made any; else 0.
 
         Paused requests hold their places, so one that has not begun may honestly be waiting for
-        one of those.
+        one of those. A cancelled request is answered by some report, whatever it is.
         """
         someone_paused = any(stream.is_paused for stream in self._streams.values())
-        if not any(
+        if not self._awaits_sign and not any(
             not stream.is_paused and (stream.has_begun or not someone_paused) for stream in self._streams.values()
         ):
             self._last_progress = self._clock()
         return self._clock() - self._last_progress
 
     def _dispatch(self, report: Report) -> None:
+        if self._awaits_sign:
+            self._awaits_sign = False
+            self._last_progress = self._clock()
         if type(report) is Events:
             self._last_progress = self._clock()
             streams = self._streams
@@ -149,7 +154,10 @@ class WorkerClient:
             self._on_load_report(report)
 
     def _cancel(self, stream: EventStream) -> None:
-        if self._streams.pop(stream.request_id, None) is not None:
+        if stream.request_id in self._streams:
+            self.silence()  # what counts so far is decided while the stream is still there
+            del self._streams[stream.request_id]
+            self._awaits_sign = True
             self.send(Cancel(stream.request_id))
 
     def _pause(self, stream: EventStream) -> None:

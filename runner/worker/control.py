@@ -70,6 +70,8 @@ class Control:
         with self._lock:
             commands = self._preparing.pop(command.request_id)
         if any(isinstance(later, CancelSequence) for later in commands):
+            # The loop does not know the request; it reports, and so the daemon learns that it was heard.
+            self._post(CancelSequence(command.request_id))
             return
         if isinstance(outcome, Failed):
             self._emit(Events([(command.request_id, outcome)]))

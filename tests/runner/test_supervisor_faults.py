@@ -123,6 +123,24 @@ async def test_a_worker_without_progress_is_ended_by_the_watchdog(tmp_path: Path
         assert isinstance((await here.say(spec))[-1], Finished)
 
 
+async def test_a_worker_without_progress_is_ended_although_its_clients_left(tmp_path: Path) -> None:
+    async with house(tmp_path, chosen=settings(watchdog_seconds=1)) as here:
+        spec = here.model()
+        async with await here.lease(spec) as lease:
+            stream = lease.generate("a", ask("hang"))
+            await anext(stream)
+        await until(lambda: len(here.journal(kind="load")) == 2)
+        assert isinstance((await here.say(spec))[-1], Finished)
+
+
+async def test_the_watchdog_leaves_a_worker_alone_that_forgot_a_cancelled_request(tmp_path: Path) -> None:
+    async with house(tmp_path, chosen=settings(watchdog_seconds=1)) as here:
+        async with await here.lease(here.model()) as lease:
+            await anext(lease.generate("a", ask("hold")))
+        await asyncio.sleep(1.5)
+        assert here.supervisor.status()[0].restarts == 0
+
+
 async def test_the_watchdog_leaves_an_idle_worker_and_a_slow_one_alone(tmp_path: Path) -> None:
     async with house(tmp_path, chosen=settings(watchdog_seconds=1)) as here:
         spec = here.model(word_seconds=0.15)

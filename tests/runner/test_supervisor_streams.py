@@ -146,6 +146,14 @@ async def test_silence_counts_only_while_a_request_could_move() -> None:
     assert pipe.client.silence() == 7
     second.cancel()
     first.cancel()
+    pipe.now += 3
+    assert pipe.client.silence() == 10, "a worker that stands still forgets nothing"
+    pipe.client.generate("third", ask("x"))
+    assert pipe.client.silence() == 10, "and a new request does not hide that"
+    pipe.tell_stats(steps=1)
+    assert pipe.client.silence() == 0
+    pipe.tell("third", FINISHED)
+    pipe.now += 1000
     assert pipe.client.silence() == 0
 
 

@@ -94,6 +94,7 @@ def test_a_request_cancelled_while_its_prompt_is_made_never_starts() -> None:
     assert engine.begun.wait(TIMEOUT)
     harness.control.handle(Cancel("gone"))
     engine.proceed.set()
+    assert harness.next_posted() == CancelSequence("gone"), "the daemon waits for a sign that it was heard"
     harness.generate("next", "quick")
     sequence = harness.next_posted()
     assert isinstance(sequence, Sequence)
