@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -54,21 +55,25 @@ def resolve_options(
     request: Mapping[str, object],
     training_context: int,
     request_path: str = "options.",
+    processors: int | None = None,
 ) -> Resolved:
     """Later sources win: built-in default, model PARAMETER, `[models."NAME"]`, request.
 
     Raises InvalidRequest or Unsupported for an option of the request or the configuration that is
     unknown, of the wrong type, out of range or not honoured. A model's own parameters come from
     elsewhere and cannot be mended by the caller: what cannot apply there is listed as ignored.
-    `request_path` stands in front of an option's name in errors and in `ignored`.
+    `request_path` stands in front of an option's name in errors and in `ignored`. `processors`
+    is how many threads may be asked for; None counts those of this machine.
     """
     ignored: list[str] = []
     merged = _model_options(model, ignored)
     merged |= _checked(config, "", ignored, prefix="The configuration of this model is wrong: ")
     merged |= _checked(request, request_path, ignored)
-    if 0 < training_context < merged.get("num_ctx", 0):
-        ignored.append(f"{request_path}num_ctx" if request.get("num_ctx") is not None else "num_ctx")
-        merged["num_ctx"] = training_context
+    # Threads wait for each other in every step: more of them than processors bring a model to a standstill.
+    for name, most in (("num_ctx", training_context), ("num_thread", processors or os.cpu_count() or 1)):
+        if 0 < most < merged.get(name, 0):
+            ignored.append(f"{request_path}{name}" if request.get(name) is not None else name)
+            merged[name] = most
     for name, automatic in _AUTOMATIC.items():
         if merged.get(name) == automatic:
             del merged[name]

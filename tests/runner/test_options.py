@@ -22,6 +22,7 @@ def resolve(
     config: Mapping[str, object] | None = None,
     training_context: int = 8192,
     path: str = "options.",
+    processors: int = 16,
 ) -> Resolved:
     return resolve_options(
         model=model or {},
@@ -29,6 +30,7 @@ def resolve(
         request=request or {},
         training_context=training_context,
         request_path=path,
+        processors=processors,
     )
 
 
@@ -102,6 +104,13 @@ def test_a_window_beyond_the_training_is_cut_and_said_so() -> None:
     assert (resolved.num_ctx, resolved.wishes.num_ctx, resolved.ignored) == (8192, 8192, ("options.num_ctx",))
     assert resolve(model={"num_ctx": 100_000}).ignored == ("num_ctx",)
     assert resolve({"num_ctx": 100_000}, training_context=0).num_ctx == 100_000
+
+
+def test_more_threads_than_processors_are_cut_and_said_so() -> None:
+    resolved = resolve({"num_thread": 4096}, processors=8)
+    assert (resolved.wishes.num_thread, resolved.ignored) == (8, ("options.num_thread",))
+    assert resolve(model={"num_thread": 64}, processors=8).ignored == ("num_thread",)
+    assert resolve({"num_thread": 8}, processors=8).ignored == ()
 
 
 @pytest.mark.parametrize("name", sorted(REMOVED))
