@@ -36,7 +36,7 @@ def write_tiny_model(
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(width // heads)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    size = _add_vocabulary(writer, begin_token=begin_token)
+    size = add_byte_vocabulary(writer, begin_token=begin_token)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
 
@@ -66,7 +66,7 @@ def write_tiny_model(
     return path
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, *, begin_token: bool) -> int:
+def add_byte_vocabulary(writer: gguf.GGUFWriter, *, begin_token: bool) -> int:
     """One token for each byte, in the GPT-2 alphabet, and a few special ones; returns the size."""
     alphabet = _byte_alphabet()
     special = ["<|begin|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]

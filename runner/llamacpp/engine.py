@@ -151,7 +151,7 @@ class LlamaEngine:
             placement=placement.reason,
             threads=threads,
             has_chat_template=self._chat_template is not None,
-            can_shift=bool(lib.llama_memory_can_shift(model.memory)),
+            can_shift=model.can_shift,
             max_rows=options.num_batch,
         )
 

@@ -65,6 +65,16 @@ class Model:
         source: bytes | None = lib.llama_model_chat_template(self.handle, None)
         return None if source is None else source.decode("utf-8", "replace")
 
+    @property
+    def can_shift(self) -> bool:
+        """Whether a part of a sequence can be forgotten and the rest moved.
+
+        A recurrent state has taken everything in at once. llama.cpp moves its position without
+        forgetting anything and calls that shifting.
+        """
+        keeps_states = lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle)
+        return not keeps_states and bool(lib.llama_memory_can_shift(self.memory))
+
     def close(self) -> None:
         if self.context is not None:
             lib.llama_free(self.context)
