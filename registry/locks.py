@@ -16,6 +16,8 @@ from registry.errors import DiskFull, RegistryError, StoreReadOnly
 logger = logging.getLogger(__name__)
 
 _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_IMPOSSIBLE = frozenset({errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG})
+"""What making a folder fails with where a file is in its way."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _UNLOCKABLE = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 _PATIENCE_SECONDS = 60.0
@@ -35,7 +37,7 @@ def writing(root: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise DiskFull(f"The disk that holds the model store is full ({os.strerror(error.errno)}).") from error
-        if error.errno in _READ_ONLY:
+        if error.errno in _READ_ONLY | _IMPOSSIBLE:
             raise StoreReadOnly(
                 f"The model store cannot be written ({os.strerror(error.errno)}); "
                 "set PUNA_MODELS to a folder of your own to add or remove models."

@@ -44,6 +44,7 @@ class Modelfile:
     licenses: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     """What a reader should be told of: options that no longer do anything, and were left out."""
+    from_line: int = field(default=1, compare=False)
 
     def render(self) -> str:
         """The text of this recipe; parsing it gives the recipe back, with newlines as line ends.
@@ -79,6 +80,8 @@ def parse_modelfile(text: str) -> Modelfile:
     for line, name, rest in _instructions(text):
         try:
             _apply(modelfile, name, rest)
+            if name == "from":
+                modelfile.from_line = line
         except (InvalidRequest, Unsupported) as error:
             raise type(error)(f"(line {line}): {error.message}", **{**error.facts, "line": line}) from None
     if not modelfile.from_:

@@ -66,7 +66,9 @@ class Puller:
         entry = self._catalog.find(name)
         if entry is None:
             raise ModelNotFound(
-                f"pull model manifest: file does not exist ({name.short} is not in the catalog)", model=name.short
+                f"pull model manifest: file does not exist ({name.short} is not in the catalog, which has "
+                f"{', '.join(known.name.short for known in self._catalog.entries())})",
+                model=name.short,
             )
         for file in entry.files:
             async with contextlib.aclosing(self._fetch(entry, file)) as steps:

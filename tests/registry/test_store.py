@@ -401,6 +401,15 @@ def test_a_full_disk_has_a_name() -> None:
         raise FileNotFoundError(2, "gone")
 
 
+def test_a_file_where_the_store_should_be_has_a_name_too(tmp_path: Path) -> None:
+    tmp_path.joinpath("file").write_text("in the way")
+    for root in (tmp_path / "file", tmp_path / "file" / "models"):
+        with pytest.raises(StoreReadOnly, match="cannot be written"):
+            ModelStore(root).add_blob([b"x"])
+        with pytest.raises(StoreReadOnly, match="cannot be written"):
+            ModelStore(root).delete(A)
+
+
 def test_room_is_checked_before_a_download(store: ModelStore) -> None:
     store.blobs.check_room(1, 0)
     with pytest.raises(DiskFull) as refused:
