@@ -264,5 +264,6 @@ def _raise_file_limit() -> None:
 
 
 def _refuse(code: int, message: str) -> int:
-    print(f"puna: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # on a full disk the exit code alone must tell it
+        print(f"puna: {message}", file=sys.stderr, flush=True)
     return code
