@@ -7,15 +7,9 @@ import sys
 
 def main() -> int:
     """Run one command line; returns its exit code."""
-    arguments = sys.argv[1:]
-    if arguments in (["--version"], ["-V"]):
-        from cli.version import VERSION
-
-        print(f"puna {VERSION}")
-        return 0
     from cli.outcome import exit_code_of
 
-    return exit_code_of(arguments)
+    return exit_code_of(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def daemon_address(environ: Mapping[str, str] = os.environ) -> DaemonAddress:
     The usual spellings are read here, since the settings take longer to import than a listing takes.
     """
     text = environ.get("PUNA_HOST", "").strip()
-    plain = re.fullmatch(r"(127\.0\.0\.1|localhost):([0-9]{1,4}|[1-5][0-9]{4})", text)
+    plain = re.fullmatch(r"(127\.0\.0\.1|localhost):([1-9][0-9]{0,3}|[1-5][0-9]{4})", text)
     if plain is not None:
         return DaemonAddress("http", plain[1], int(plain[2]))
     if not text:
@@ -53,5 +53,8 @@ def daemon_address(environ: Mapping[str, str] = os.environ) -> DaemonAddress:
         address = parse_host(text) if text else load_settings(config_file, environ).server.address
     except SettingsError as error:
         raise BrokenConfiguration(f"PUNA_HOST: {error}" if text else str(error)) from None
+    if address.port == 0:
+        where = "PUNA_HOST" if text else "server.host"
+        raise BrokenConfiguration(f"{where}: port 0 is any free port, where no command would find the daemon.")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
     return DaemonAddress(address.scheme, host, address.port)

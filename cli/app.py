@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from cli.errors import WRONG_USAGE, WrongUsage
+from cli.output import fail_output
 
 app = typer.Typer(
     name="puna",
@@ -35,6 +36,9 @@ def run(arguments: list[str]) -> int:
     """Run one command line; returns its exit code. Wrong usage has been told when it is 2."""
     try:
         wanted = typer.main.get_command(app).main(args=arguments, prog_name="puna", standalone_mode=False)
+    except OSError as error:
+        # The parser does nothing but write, as its help.
+        fail_output(error)
     except Exception as error:
         show = getattr(error, "show", None)
         if show is None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar, cast
 
-from cli.errors import ApiError, CliError, DaemonUnreachable
+from cli.errors import ApiError, CliError, DaemonUnreachable, WrongUsage
 from cli.http import Connection, ConnectionBroken, HttpError, Reply
 from cli.version import VERSION
 
@@ -145,7 +145,7 @@ class DaemonClient:
             elif body is None:
                 connection.send(method, path, _HEADERS)
             else:
-                payload = json.dumps(body).encode()
+                payload = _encode(body)
                 length = {"Content-Type": "application/json", "Content-Length": str(len(payload))}
                 connection.send(method, path, _HEADERS | length, payload)
             return _Exchange(address, connection, connection.reply(method))
@@ -219,6 +219,13 @@ class _Exchange:
     def close(self) -> None:
         self.reply.close()
         self._connection.close()
+
+
+def _encode(body: Json) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise WrongUsage("What was typed is no text that can be sent: it is not UTF-8.") from None
 
 
 def _unreachable(address: DaemonAddress, error: OSError | HttpError) -> DaemonUnreachable:

@@ -22,6 +22,8 @@ BROKEN_CONFIGURATION = 78
 INTERRUPTED = 130
 
 _EXIT_CODES = {
+    # What the daemon finds wrong in a request was typed here.
+    "invalid_request": WRONG_USAGE,
     "disk_full": DISK_FULL,
     "model_not_found": MODEL_NOT_FOUND,
     "registry_unreachable": UNREACHABLE,

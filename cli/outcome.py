@@ -6,7 +6,7 @@ import os
 import sys
 
 from cli.errors import FAILED, INTERRUPTED, CliError
-from cli.output import note, prepare_streams, show_error
+from cli.output import OutputFailed, drop_output, flush_output, note, prepare_streams, show_error, write_line
 
 
 def exit_code_of(arguments: list[str]) -> int:
@@ -16,13 +16,17 @@ def exit_code_of(arguments: list[str]) -> int:
         try:
             return _run(arguments)
         finally:
-            sys.stdout.flush()
+            flush_output()
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has had what it wanted. Python flushes again at exit, which must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has had what it wanted.
+        drop_output()
         return 0
+    except OutputFailed as error:
+        drop_output()
+        show_error(error.message)
+        return error.exit_code
     except CliError as error:
         show_error(error.message)
         return error.exit_code
@@ -32,6 +36,11 @@ def exit_code_of(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if arguments in (["--version"], ["-V"]):
+        from cli.version import VERSION
+
+        write_line(f"puna {VERSION}")
+        return 0
     listing = _plain_listing(arguments)
     if listing is not None:
         from cli.commands.models import list_models

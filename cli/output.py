@@ -5,16 +5,31 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from cli.errors import DISK_FULL, FAILED, CliError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TextIO
+    from typing import NoReturn, TextIO
 
 _GAPS = (4, 2)
 _SHOWN_CONTROLS = {number: None for number in (*range(0x20), *range(0x7F, 0xA0)) if number not in (0x09, 0x0A)}
 
 
+class OutputFailed(CliError):
+    """Standard output cannot be written, as on a full disk."""
+
+
 def prepare_streams() -> None:
-    """Make standard output and error take any text: what the locale cannot show becomes `?`."""
+    """Make standard output and error take any text: what the locale cannot show becomes `?`.
+
+    Those that were closed take it too, and forget it.
+    """
+    import os
+
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -32,8 +47,36 @@ def without_controls(text: str) -> str:
 def write(text: str, stream: TextIO | None = None) -> None:
     """Write a piece of text at once; terminals get it without control characters, files as it is."""
     stream = sys.stdout if stream is None else stream
-    stream.write(without_controls(text) if stream.isatty() else text)
-    stream.flush()
+    try:
+        stream.write(without_controls(text) if stream.isatty() else text)
+        stream.flush()
+    except OSError as error:
+        fail_output(error)
+
+
+def flush_output() -> None:
+    """Write what is held back. Raises OutputFailed, or BrokenPipeError when the reader has left."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        fail_output(error)
+
+
+def drop_output() -> None:
+    """Forget what is held back: Python flushes again at exit, which must not fail."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def fail_output(error: OSError) -> NoReturn:
+    """Say what a failed write means: OutputFailed, or BrokenPipeError when the reader has left."""
+    import errno
+
+    if isinstance(error, BrokenPipeError):
+        raise error
+    code = DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else FAILED
+    raise OutputFailed(f"What there is to say cannot be written ({error.strerror}).", code) from error
 
 
 def write_line(text: str = "") -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
-from cli.errors import DaemonUnreachable
+from cli.errors import ApiError, CliError, DaemonUnreachable
 from cli.formats import format_size
 from cli.output import note, terminal_width, without_controls
 from cli.wire import ProgressRecord
@@ -35,10 +35,16 @@ def progress_view() -> ProgressView:
 def follow(records: Iterable[ProgressRecord], view: ProgressView) -> None:
     """Show a pull's or create's records to the end; raises DaemonUnreachable when the last one is missing."""
     status = ""
-    for record in records:
-        status = record.get("status", "")
-        total = record.get("total")
-        view.show(status, record.get("completed", 0) if total else None, total)
+    try:
+        for record in records:
+            status = record.get("status", "")
+            total = record.get("total")
+            view.show(status, record.get("completed", 0) if total else None, total)
+    except ApiError as error:
+        if error.code != "model_not_found":
+            raise
+        # To fetch it is what was tried: the usual advice would not help.
+        raise CliError(f"{error.sentence.rstrip('.')}.", error.exit_code) from None
     if status != "success":
         raise DaemonUnreachable("The daemon broke off in the middle; its log tells why. Try again.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from cli.address import daemon_address
 from cli.client import DaemonClient
-from cli.errors import NOT_ALLOWED, CliError, DaemonFailedToStart
+from cli.errors import DISK_FULL, FAILED, NOT_ALLOWED, CliError, DaemonFailedToStart
 from cli.output import note
 
 START_SECONDS = 60.0
@@ -22,6 +23,8 @@ STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _SHOWN_LOG_LINES = 12
 _MODULE = ["-P", "-m", "runner"]
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _PATHS = ("PUNA_HOME", "PUNA_MODELS", "PUNA_PULL_CA_BUNDLE")
 
 
@@ -31,10 +34,10 @@ def start_daemon(client: DaemonClient) -> None:
     Raises DaemonFailedToStart with the daemon's exit code and the end of its log.
     """
     files = DaemonFiles()
-    files.prepare()
-    with _start_lock(files.start_lock):
+    with _own_files(), _start_lock(files.start_lock):
         if client.is_healthy():
             return
+        files.log.parent.mkdir(parents=True, exist_ok=True)
         note(f"Starting the Puna daemon at {client.address.url} (log: {files.log})")
         process = _spawn(files)
         deadline = time.monotonic() + START_SECONDS
@@ -101,13 +104,6 @@ class DaemonFiles:
         self.output = paths.logs / "daemon-output.log"
         """What the latest daemon wrote before it had a log, or while it died."""
 
-    def prepare(self) -> None:
-        try:
-            for folder in (self.state, self.log.parent):
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CliError(f"{error.filename}: {error.strerror}. PUNA_HOME puts Puna's files elsewhere.") from None
-
     def running_at(self, port: int) -> int | None:
         """The process id of the daemon that listens there, if the file tells of one that is alive."""
         import psutil
@@ -142,9 +138,21 @@ def _listening_at(port: int) -> int | None:
 
 
 @contextmanager
+def _own_files() -> Iterator[None]:
+    """Turn the failures of a file system into sentences."""
+    try:
+        yield
+    except OSError as error:
+        code = DISK_FULL if error.errno in _FULL else NOT_ALLOWED if error.errno in _FORBIDDEN else FAILED
+        place = f"{error.filename}: " if error.filename else ""
+        raise CliError(f"{place}{error.strerror}. PUNA_HOME puts Puna's files elsewhere.", code) from None
+
+
+@contextmanager
 def _start_lock(path: Path) -> Iterator[None]:
     import filelock
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(path, timeout=START_SECONDS + 5):
             yield
@@ -182,6 +190,8 @@ def _failed_start(files: DaemonFiles, exit_code: int) -> DaemonFailedToStart:
     message = f"The daemon ended while it started (exit code {exit_code}); its log is {files.log}."
     if any(line.startswith("Traceback") for line in lines):
         lines = lines[-1:]
+    if not lines and exit_code == DISK_FULL:
+        message += " The disk is full."
     if lines:
         message += " It said:\n" + "\n".join(f"  {line}" for line in lines)
     return DaemonFailedToStart(message, exit_code if exit_code > 0 else None)

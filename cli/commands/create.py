@@ -16,6 +16,7 @@ from cli.progress import ProgressView, follow, progress_view
 from cli.wire import Json
 
 DEFAULT_MODELFILE = "Modelfile"
+GGUF_MAGIC = b"GGUF"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ def create_model(client: DaemonClient, name: str, source: Source) -> None:
     recipe: Json = {"model": name, **source.additions}
     with closing(progress_view()) as view:
         if source.file is not None:
-            recipe["files"] = {source.file.name: upload(client, source.file, view)}
+            # A name need not be text; what the daemon is told of it is only for people.
+            name_told = source.file.name.encode("utf-8", "replace").decode()
+            recipe["files"] = {name_told: upload(client, source.file, view)}
         else:
             recipe["from"] = source.model
         with client.create(recipe) as records:
@@ -53,6 +56,9 @@ def upload(client: DaemonClient, path: Path, view: ProgressView) -> str:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
+            if file.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
+                raise WrongUsage(f"{path} is no GGUF file.")
+            file.seek(0)
             hasher = hashlib.sha256()
             hashed = 0
             while chunk := file.read(CHUNK_BYTES):
@@ -104,7 +110,10 @@ def read_modelfile(place: str) -> Source:
         "messages": [{"role": role, "content": content} for role, content in modelfile.messages],
         "license": list(modelfile.licenses),
     }
-    source = source_of(modelfile.from_, folder)
+    try:
+        source = source_of(modelfile.from_, folder)
+    except WrongUsage as error:
+        raise WrongUsage(f"{shown}: (line {modelfile.from_line}): {error.message}") from None
     # Empty texts count: they take away what the base model has.
     kept = {name: value for name, value in additions.items() if value is not None and value not in ({}, [])}
     return Source(source.file, source.model, kept)
@@ -112,6 +121,8 @@ def read_modelfile(place: str) -> Source:
 
 def source_of(text: str, folder: Path) -> Source:
     """A file when there is one of that name, relative to `folder`; else a model. Raises WrongUsage for neither."""
+    if not text.strip():
+        raise WrongUsage("--from takes the path of a GGUF file or the name of a model.")
     path = folder / Path(text).expanduser()
     if path.is_file():
         return Source(path, None)

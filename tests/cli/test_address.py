@@ -40,6 +40,12 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path) -> None:
         daemon_address({"PUNA_HOME": str(tmp_path)})
 
 
+@pytest.mark.parametrize("text", ["127.0.0.1:0", "localhost:0", "[::1]:0"])
+def test_no_command_looks_for_a_daemon_at_any_free_port(text: str, tmp_path: Path) -> None:
+    with pytest.raises(BrokenConfiguration, match="port 0"):
+        daemon_address({"PUNA_HOME": str(tmp_path), "PUNA_HOST": text})
+
+
 def test_only_plain_http_on_this_machine_is_local() -> None:
     assert DaemonAddress("http", "localhost", 1).is_local
     assert DaemonAddress("http", "::1", 1).is_local

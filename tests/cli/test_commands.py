@@ -273,6 +273,57 @@ def test_a_reader_that_leaves_ends_it_quietly(daemon: FakeDaemon, environment: d
     assert done.stdout.startswith(b"NAME")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("list",), ("run", "m", "hi")])
+def test_output_that_cannot_be_written_is_told(
+    daemon: FakeDaemon, environment: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    daemon.routes["POST /api/generate"] = lambda _: answer("Hello.")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*PUNA, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE,
+            text=True, timeout=TIMEOUT, check=False,
+        )  # fmt: skip
+    assert done.returncode == 28, done.stderr
+    assert done.stderr.startswith("Error: What there is to say cannot be written (No space left on device).")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="made by a shell of Unix")
+@pytest.mark.parametrize("arguments", ["--version", "list", "--help"])
+def test_closed_output_is_nothing_to_stumble_over(
+    daemon: FakeDaemon, environment: dict[str, str], arguments: str
+) -> None:
+    command = f'exec "$@" {arguments} >&- 2>&-'
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", *PUNA], env=environment, stdin=subprocess.DEVNULL, timeout=TIMEOUT, check=False
+    )
+    assert done.returncode == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="arguments are always text there")
+def test_arguments_that_are_no_text_are_told(puna: Puna, daemon: FakeDaemon) -> None:
+    done = puna("run", "m", os.fsdecode(b"\xff"), code=2)
+    assert "not UTF-8" in done.stderr
+    assert not daemon.asked("POST /api/generate")
+
+
+def test_a_model_that_no_source_has_is_not_advised_to_be_pulled(puna: Puna, daemon: FakeDaemon) -> None:
+    refused = {"error": "file does not exist (x is not in the catalog)", "code": "model_not_found"}
+    daemon.routes["POST /api/pull"] = lambda _: [{"status": "pulling manifest"}, refused]
+    done = puna("pull", "x", code=66)
+    assert done.stderr.splitlines()[-1] == "Error: file does not exist (x is not in the catalog)."
+
+
+def test_a_file_that_is_no_gguf_is_not_sent(puna: Puna, daemon: FakeDaemon, tmp_path: Path) -> None:
+    tmp_path.joinpath("notes.txt").write_text("not a model")
+    assert "notes.txt is no GGUF file." in puna("create", "x", "--from", "notes.txt", code=2).stderr
+    assert "--from takes" in puna("create", "x", "--from", "", code=2).stderr
+    tmp_path.joinpath("Modelfile").write_text("# a comment\nFROM ./absent.gguf\n")
+    assert "Error: Modelfile: (line 2): There is no file absent.gguf." in puna("create", "x", code=2).stderr
+    assert not any("blobs" in route for route, _ in daemon.requests)
+
+
 def test_what_a_locale_cannot_show_is_replaced(daemon: FakeDaemon, environment: dict[str, str]) -> None:
     daemon.routes["POST /api/generate"] = lambda _: answer("ünï 🦙 ok")
     done = subprocess.run(
@@ -287,7 +338,7 @@ def test_what_a_locale_cannot_show_is_replaced(daemon: FakeDaemon, environment: 
     [
         (507, "disk_full", 28), (404, "model_not_found", 66), (502, "registry_unreachable", 69),
         (503, "server_shutdown", 69), (500, "engine_crashed", 70), (403, "host_forbidden", 77),
-        (409, "store_read_only", 77), (400, "invalid_request", 1), (500, "internal", 1), (503, "queue_full", 1),
+        (409, "store_read_only", 77), (400, "invalid_request", 2), (500, "internal", 1), (503, "queue_full", 1),
     ],
 )  # fmt: skip
 def test_exit_codes_follow_the_error_codes(
@@ -361,7 +412,7 @@ class TestCreate:
     def test_a_path_is_relative_to_the_modelfile(self, puna: Puna, daemon: FakeDaemon, tmp_path: Path) -> None:
         folder = tmp_path / "sub"
         folder.mkdir()
-        (folder / "a.gguf").write_bytes(b"x")
+        (folder / "a.gguf").write_bytes(b"GGUF")
         (folder / "Modelfile").write_text("FROM ./a.gguf\n")
         daemon.routes["HEAD /api/blobs/*"] = lambda _: Reply()
         daemon.routes["POST /api/create"] = lambda _: SUCCESS
@@ -382,7 +433,7 @@ class TestCreate:
         assert daemon.requests == []
 
     def test_a_refused_upload_tells_why(self, puna: Puna, daemon: FakeDaemon, tmp_path: Path) -> None:
-        (tmp_path / "tiny.gguf").write_bytes(b"x")
+        (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
         daemon.routes["HEAD /api/blobs/*"] = lambda _: Reply(status=404)
         daemon.routes["POST /api/blobs/*"] = lambda _: refusal(507, "disk_full", "no room")
         assert "no room" in puna("create", "mine", "--from", "tiny.gguf", code=28).stderr

@@ -98,6 +98,20 @@ def test_a_daemon_that_cannot_start_says_why(environment: dict[str, str], home: 
     (home / "config.toml").unlink()
 
 
+def test_files_that_cannot_be_written_are_told(environment: dict[str, str], home: Path) -> None:
+    home.mkdir()
+    (home / "state").mkdir()
+    (home / "state" / "daemon-start.lock").mkdir()
+    done = run(environment, "list")
+    assert done.returncode in (1, 77)
+    assert "PUNA_HOME puts Puna's files elsewhere" in done.stderr
+    (home / "state" / "daemon-start.lock").rmdir()
+    (home / "logs").write_text("in the way")
+    done = run(environment, "list")
+    assert done.returncode == 1
+    assert "logs" in done.stderr and "PUNA_HOME" in done.stderr
+
+
 def test_a_daemon_elsewhere_is_not_started_for(environment: dict[str, str]) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
