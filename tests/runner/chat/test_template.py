@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from runner.chat.template import ChatTemplate
@@ -75,11 +77,63 @@ def test_a_template_that_is_no_template_is_told_at_once(source: str) -> None:
         "{% for i in range(999999999) %}x{% endfor %}",
         "{% include '/etc/passwd' %}",
         "{{ nothing.at.all }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% set n = namespace(x='aaaa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+        "{% set n = namespace(x='aaaa') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x }}",
+        "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
+        "{% set x = 'x' * 999999 %}{% for i in range(99999) %}{{ x }}{% endfor %}",
+        "{% set x = 'x' * 999999 %}{% set y %}{% for i in range(99999) %}{{ x }}{% endfor %}{% endset %}",
+        "{{ ('a' * 99999) | replace('a', 'b' * 99999) }}",
+        "{{ ('a' * 99999).replace('a', 'b' * 99999) }}",
+        "{{ range(99999) | join('b' * 99999) }}",
+        "{{ ('b' * 99999).join(['a'] * 99999) }}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ '%*d' % (999999999, 1) }}",
+        "{{ '%999999999d' | format(1) }}",
+        "{{ '{:>999999999}'.format(1) }}",
+        "{{ '{:>{}}'.format(1, 999999999) }}",
+        "{{ ('{0}' * 99999).format('x' * 99999) }}",
+        "{{ 'a'.ljust(999999999) }}",
+        "{{ 'a'.zfill(999999999) }}",
+        "{{ '\t'.expandtabs(999999999) }}",
+        "{{ 'a' | indent(999999999, true) }}",
+        "{{ lipsum(n=99999) }}",
     ],
 )
 def test_a_hostile_template_fails_and_does_nothing_else(source: str) -> None:
     with pytest.raises(ModelInvalid):
         render(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    ],
+)
+def test_a_template_without_end_is_stopped(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.chat.sandbox.Budget.__init__.__defaults__", (0.2,))
+    with pytest.raises(ModelInvalid, match="takes too long"):
+        render(source)
+
+
+def test_joining_and_formatting_work_as_templates_expect() -> None:
+    assert render("{{ ['a', 1] | join(', ') }} {{ messages | join('-', attribute='role') }}") == "a, 1 user"
+    assert render("{{ 'a-b' | replace('-', '+') }} {{ '%s!' | format('c') }} {{ '%s%%' % 5 }}") == "a+b c! 5%"
+    assert render("{{ 'a\nb' | indent(2) }} {{ 'x' ~ 1 ~ none }} {{ '{}'.format(2) }}") == "a\n  b x1None 2"
+
+
+def test_a_long_conversation_is_rendered_whole() -> None:
+    text = "word " * 2_000_000
+    assert len(render(CHATML, (Message("user", text),))) > len(text)
+
+
+def test_two_threads_may_render_one_template() -> None:
+    template = ChatTemplate(CHATML, {})
+    with ThreadPoolExecutor(2) as pool:
+        texts = list(pool.map(lambda number: template.render((Message("user", f"{number}"),)), range(50)))
+    assert [f"user\n{number}<" in text for number, text in enumerate(texts)] == [True] * 50
 
 
 @pytest.mark.parametrize("source", ["{{ messages.__class__ }}", "{{ raise_exception.__globals__ }}"])
