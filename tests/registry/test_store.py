@@ -303,7 +303,7 @@ def test_a_cut_off_file_is_damage_and_not_a_wrong_header(store: ModelStore) -> N
     install(store, A, (MODEL_LAYER, tiny_gguf()))
     model = store.find(A)
     model.model_path.write_bytes(tiny_gguf()[:100])
-    assert model.is_damaged
+    assert model.is_damaged and not store.has_blob(model.model_digest)
     with pytest.raises(ModelCorrupt, match="100 bytes"):
         model.metadata()
     model.model_path.unlink()
