@@ -107,7 +107,7 @@ def pull(model: Model) -> Action:
 
 @app.command(name="list")
 def list_(
-    prefix: Annotated[str | None, typer.Argument(help="Only names that begin with this.")] = None,
+    prefix: Annotated[str | None, typer.Argument(metavar="PREFIX", help="Only names that begin with this.")] = None,
     as_json: AsJson = False,
 ) -> Action:
     """List the models that are here (also: ls)."""
@@ -121,7 +121,7 @@ app.command(name="ls", hidden=True)(list_)
 
 @app.command()
 def ps(
-    prefix: Annotated[str | None, typer.Argument(help="Only names that begin with this.")] = None,
+    prefix: Annotated[str | None, typer.Argument(metavar="PREFIX", help="Only names that begin with this.")] = None,
     as_json: AsJson = False,
 ) -> Action:
     """List the models that are loaded."""

@@ -77,6 +77,21 @@ def test_a_model_is_stopped_copied_and_removed(daemon: Daemon) -> None:
     puna(daemon, "rm", "copy", code=66)
 
 
+def test_a_model_that_answers_is_removed_by_force_alone(daemon: Daemon) -> None:
+    answering = subprocess.Popen(
+        [*PUNA, "run", MODEL, "Write a very long story.", "-o", "temperature=0", "-o", "num_predict=2000"],
+        env=daemon.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert answering.stdout is not None
+    assert answering.stdout.read(1)
+    assert "--force" in puna(daemon, "rm", MODEL, code=1).stderr
+    puna(daemon, "rm", "--force", MODEL)
+    _, error = answering.communicate(timeout=TIMEOUT)
+    assert (answering.returncode, "was removed while it was in use" in error) == (66, True), error
+    assert daemon.loaded() == []
+    assert MODEL not in puna(daemon, "list").stdout
+
+
 def test_an_unknown_model_is_one_sentence_and_an_exit_code(shared_daemon: Daemon) -> None:
     done = puna(shared_daemon, "show", "no-such-model", code=66)
     assert "no-such-model" in done.stderr
