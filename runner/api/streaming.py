@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 NDJSON = "application/x-ndjson"
 SERVER_SENT_EVENTS = "text/event-stream; charset=utf-8"
 JSON = "application/json; charset=utf-8"
+
+STALLED_SECONDS = 60.0
+"""A reader that takes nothing for so long is given up: its place may be what others wait for."""
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 EventT_co = TypeVar("EventT_co", covariant=True)
@@ -105,7 +111,8 @@ class StreamResponse(Response, Generic[EventT]):
     """Sends each event as its own record as soon as it is there.
 
     `encode` makes the record of an event; `encode_error` the last record when the source raises.
-    The source is closed in every case; a client that leaves closes it within one event.
+    The source is closed in every case; a client that leaves closes it within one event, one that
+    stays and reads nothing after `STALLED_SECONDS`.
     """
 
     def __init__(
@@ -131,11 +138,23 @@ class StreamResponse(Response, Generic[EventT]):
             await self._source.aclose()
 
     async def _pump(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await _send(send, {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         encode = self._encode
         try:
             async for event in self._source:
-                await send({"type": "http.response.body", "body": encode(event), "more_body": True})
+                await _send(send, {"type": "http.response.body", "body": encode(event), "more_body": True})
+        except ClientGone:
+            raise
         except Exception as error:
-            await send({"type": "http.response.body", "body": self._encode_error(error), "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await _send(send, {"type": "http.response.body", "body": self._encode_error(error), "more_body": True})
+        await _send(send, {"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _send(send: Send, message: Message) -> None:
+    """Send, for as long as the client takes anything; raises ClientGone."""
+    try:
+        async with asyncio.timeout(STALLED_SECONDS):
+            await send(message)
+    except TimeoutError:
+        logger.warning("a client took nothing for %g seconds and is given up", STALLED_SECONDS)
+        raise ClientGone from None

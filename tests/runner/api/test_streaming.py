@@ -215,6 +215,19 @@ async def test_a_server_that_gives_a_request_up_closes_its_source() -> None:
     assert [message.get("body") for message in sent] == [None, b"one"]
 
 
+async def test_a_reader_that_takes_nothing_any_more_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.api.streaming.STALLED_SECONDS", 0.05)
+    source = EndlessSource()
+    never = asyncio.Event()
+
+    async def wait(*_: Any) -> Any:
+        await never.wait()
+
+    async with asyncio.timeout(PATIENCE):
+        await StreamResponse(source, bytes, lambda error: b"error", NDJSON)({"type": "http"}, wait, wait)
+    assert source.is_closed
+
+
 async def test_two_requests_may_carry_the_same_id() -> None:
     daemon = FakeDaemon(FakeSupervisor([TextDelta("first")]))
     headers = {"x-request-id": "mine"}
