@@ -90,7 +90,7 @@ class Truncation(msgspec.Struct, frozen=True):
     original: int
     kept: int
     strategy: str
-    """`drop_oldest_turns` or `shift`."""
+    """`drop_oldest_turns`, `drop_middle` (of a text without turns) or `shift`."""
 
 
 class TextDelta(msgspec.Struct, frozen=True, tag="text"):

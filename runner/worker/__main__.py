@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from runner.engine import Engine
 from runner.llamacpp.devices import list_devices
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.logs import set_up_worker_logging
 from runner.messages import Load
 from runner.worker.pipe import Pipe
 from runner.worker.serve import serve
@@ -25,7 +25,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # ggml would start a debugger to print a backtrace of its abort.
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-    logging.basicConfig(level=os.environ.get("PUNA_LOG_LEVEL", "INFO"), format="%(levelname)s %(name)s: %(message)s")
+    set_up_worker_logging()
     if sys.argv[1:] == ["--devices"]:
         Library()
         json.dump([asdict(device) for device in list_devices()], sys.stdout)

@@ -69,7 +69,7 @@ def _fit_chat(
     kept = drop_oldest_turns(prompt.messages, lambda messages: len(tokenize(messages)) <= _goal(request, window))
     shortened = tokenize(kept)
     if len(shortened) >= window:
-        raise ContextLengthExceeded(len(shortened), window)
+        raise ContextLengthExceeded(len(shortened), window, is_shortened=True)
     return shortened, Truncation(original=len(tokens), kept=len(shortened), strategy="drop_oldest_turns")
 
 

@@ -61,8 +61,10 @@ def test_shortening_keeps_the_system_message_and_the_last_turn() -> None:
 
 def test_a_last_turn_that_does_not_fit_alone_is_refused_even_when_shortening_is_allowed() -> None:
     request = chat(("user", "a"), ("assistant", "b"), ("user", "x" * 100), limits=Limits(truncate=True))
-    with pytest.raises(ContextLengthExceeded):
+    with pytest.raises(ContextLengthExceeded) as caught:
         prepare_prompt(request, FakeEngine(cells=64))
+    assert "truncate" not in caught.value.message, "it was passed already"
+    assert "even without its oldest turns" in caught.value.message
 
 
 def test_a_raw_prompt_is_shortened_in_the_middle() -> None:
