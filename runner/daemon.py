@@ -37,6 +37,7 @@ from runner.runtime_file import RuntimeFile, remove_runtime_file, write_runtime_
 from runner.settings import Settings, SettingsError, is_loopback
 from runner.supervisor.process import WORKER_COMMAND
 from runner.supervisor.supervisor import Supervisor
+from runner.tidying import is_own_store, tidy_in_background
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class _Daemon:
         self._listener = listener
         self._version = importlib.metadata.version("puna")
         self._signals: asyncio.Queue[int] = asyncio.Queue()
-        store = ModelStore(paths.models)
+        self._store = store = ModelStore(paths.models)
         pull = settings.pull
         puller = Puller(
             store,
@@ -139,6 +140,7 @@ class _Daemon:
                 await _first(serving, self._server.ready.wait())
                 if not serving.done():
                     logger.info("Puna %s listens on http://%s", self._version, address_text(host, port))
+                    tidy_in_background(self._store, is_own=is_own_store(self._paths, os.environ))
                     preloading = asyncio.create_task(self._preload())
                     await _first(serving, self._signals.get())
                     preloading.cancel()

@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "runner.runtime_file": set(),
     "runner.http_protocol": set(),
     "runner.logs": {"runner.settings"},
+    "runner.tidying": {"registry"},
     "runner.listening": {"registry.paths", "runner.runtime_file"},
     "runner.engine": {"runner.chat.types", "runner.sampling", "runner.errors"},
     "runner.messages": {"runner.chat.types", "runner.engine", "runner.sampling", "runner.errors"},
@@ -48,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "runner.daemon": {
         "runner.api.app", "runner.generate", "runner.supervisor", "runner.settings", "runner.errors", "runner.logs",
-        "runner.listening", "runner.runtime_file", "runner.http_protocol", "registry",
+        "runner.listening", "runner.runtime_file", "runner.http_protocol", "runner.tidying", "registry",
     },
     "runner.__main__": {"runner.daemon", "runner.settings", "registry.paths"},
     "cli": {

@@ -179,6 +179,16 @@ def test_answers_stream_through_a_worker_and_prompts_stay_out_of_the_log(tmp_pat
         assert "word1" not in log
 
 
+def test_a_daemon_clears_away_what_broken_off_pulls_left(tmp_path: Path) -> None:
+    partial = paths_of(tmp_path).models / "partials" / "left-behind"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"half a model")
+    os.utime(partial, (1, 1))
+    with daemon(tmp_path) as running:
+        assert running.runtime
+        wait_until(lambda: not partial.exists())
+
+
 def test_a_model_can_be_loaded_in_advance(tmp_path: Path) -> None:
     add_tiny_model(tmp_path)
     (tmp_path / "config.toml").write_text(
