@@ -27,7 +27,7 @@ class DaemonAddress(NamedTuple):
         """Whether a daemon started here would be found there."""
         if self.scheme != "http":
             return False
-        from runner.settings import is_loopback
+        from runner.notation import is_loopback
 
         return is_loopback(self.host)
 
@@ -47,11 +47,13 @@ def daemon_address(environ: Mapping[str, str] = os.environ) -> DaemonAddress:
         config_file = Paths.from_environment(environ).config_file
         if not config_file.exists():
             return DaemonAddress("http", "127.0.0.1", 11434)
-    from runner.settings import SettingsError, load_settings, parse_host
+    from runner.config_file import SettingsError
+    from runner.notation import parse_host
+    from runner.settings import load_settings
 
     try:
         address = parse_host(text) if text else load_settings(config_file, environ).server.address
-    except SettingsError as error:
+    except (SettingsError, ValueError) as error:
         raise BrokenConfiguration(f"PUNA_HOST: {error}" if text else str(error)) from None
     if address.port == 0:
         where = "PUNA_HOST" if text else "server.host"

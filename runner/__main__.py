@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from registry.paths import Paths
+from runner.config_file import SettingsError
 from runner.daemon import EXIT_BAD_SETTINGS, serve
-from runner.settings import SettingsError, load_settings
+from runner.settings import load_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

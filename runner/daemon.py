@@ -29,12 +29,14 @@ from registry.paths import Paths
 from registry.pull import Puller, PullOptions
 from registry.store import ModelStore
 from runner.api.app import AppParts, create_app
+from runner.config_file import SettingsError
 from runner.errors import RunnerError
 from runner.generate import Call, Conversation, Generator
 from runner.listening import CannotListen, address_text, listen
 from runner.logs import set_up_daemon_logging
+from runner.notation import is_loopback
 from runner.runtime_file import RuntimeFile, remove_runtime_file, write_runtime_file
-from runner.settings import Settings, SettingsError, is_loopback
+from runner.settings import Settings
 from runner.supervisor.process import WORKER_COMMAND
 from runner.supervisor.supervisor import Supervisor
 from runner.tidying import is_own_store, tidy_in_background

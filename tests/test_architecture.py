@@ -19,7 +19,10 @@ ALLOWED: dict[str, set[str]] = {
     "registry": set(),
     "runner.errors": set(),
     "runner.sampling": set(),
-    "runner.settings": set(),
+    "runner.notation": set(),
+    "runner.setting_kinds": {"runner.notation"},
+    "runner.config_file": {"runner.setting_kinds"},
+    "runner.settings": {"runner.config_file", "runner.setting_kinds", "runner.notation"},
     "runner.runtime_file": set(),
     "runner.http_protocol": set(),
     "runner.logs": {"runner.settings"},
@@ -45,18 +48,19 @@ ALLOWED: dict[str, set[str]] = {
     },
     "runner.api": {
         "runner.generate", "runner.options", "runner.chat.types", "runner.supervisor", "runner.messages",
-        "runner.sampling", "runner.errors", "runner.settings", "registry",
+        "runner.sampling", "runner.errors", "runner.settings", "runner.config_file", "runner.notation", "registry",
     },
     "runner.daemon": {
-        "runner.api.app", "runner.generate", "runner.supervisor", "runner.settings", "runner.errors", "runner.logs",
-        "runner.listening", "runner.runtime_file", "runner.http_protocol", "runner.tidying", "registry",
+        "runner.api.app", "runner.generate", "runner.supervisor", "runner.settings", "runner.config_file",
+        "runner.notation", "runner.errors", "runner.logs", "runner.listening", "runner.runtime_file",
+        "runner.http_protocol", "runner.tidying", "registry",
     },
-    "runner.__main__": {"runner.daemon", "runner.settings", "registry.paths"},
+    "runner.__main__": {"runner.daemon", "runner.settings", "runner.config_file", "registry.paths"},
     "cli": {
         "registry.name", "registry.modelfile", "registry.parameters", "registry.paths", "registry.errors",
-        "runner.settings",
+        "runner.settings", "runner.config_file", "runner.notation",
     },
-    "cli.commands.serve": {"cli", "registry.paths", "runner.settings", "runner.daemon"},
+    "cli.commands.serve": {"cli", "registry.paths", "runner.settings", "runner.config_file", "runner.daemon"},
 }  # fmt: skip
 
 OWNERS: dict[str, tuple[str, ...]] = {

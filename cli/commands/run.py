@@ -116,7 +116,7 @@ def _read_piped() -> str:
 
 
 def _checked_duration(text: str) -> str:
-    from runner.settings import parse_duration
+    from runner.notation import parse_duration
 
     try:
         parse_duration(text)

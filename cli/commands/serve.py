@@ -10,8 +10,9 @@ def serve(host: str | None, *, insecure: bool) -> int:
     """Run the daemon in this process until Ctrl-C or a signal; returns the exit code."""
     from cli.errors import BrokenConfiguration
     from registry.paths import Paths
+    from runner.config_file import SettingsError
     from runner.daemon import serve as serve_until_told
-    from runner.settings import SettingsError, load_settings
+    from runner.settings import load_settings
 
     paths = Paths.from_environment(os.environ)
     overrides = {"server.host": host, "access.insecure": insecure or None}

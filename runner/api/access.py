@@ -11,7 +11,7 @@ import psutil
 from starlette.datastructures import Headers
 
 from runner.errors import HostForbidden, OriginForbidden
-from runner.settings import is_loopback
+from runner.notation import is_loopback
 
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 _PROGRAM_SCHEMES = (

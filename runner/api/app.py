@@ -23,9 +23,10 @@ from runner.api.errors import ErrorReport, report_of
 from runner.api.ollama.translate import error_body as ollama_error_body
 from runner.api.openai.translate import error_body as openai_error_body
 from runner.api.streaming import ClientGone, JsonResponse
+from runner.config_file import SettingsError
 from runner.errors import RunnerError
 from runner.generate import Generator
-from runner.settings import Settings, SettingsError
+from runner.settings import Settings
 from runner.supervisor.supervisor import Supervisor
 
 

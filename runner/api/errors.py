@@ -10,8 +10,8 @@ from http import HTTPStatus
 from starlette.exceptions import HTTPException
 
 from registry.errors import RegistryError
+from runner.config_file import SettingsError
 from runner.errors import Fact, RunnerError
-from runner.settings import SettingsError
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
 
 from runner.errors import InvalidRequest, RequestError, Unsupported
+from runner.notation import parse_duration
 from runner.options import suggestion
-from runner.settings import parse_duration
 
 
 class Body(BaseModel):

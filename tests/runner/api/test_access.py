@@ -13,7 +13,8 @@ from starlette.datastructures import Headers
 
 from runner.api.access import AccessPolicy
 from runner.errors import HostForbidden, OriginForbidden
-from runner.settings import AccessSettings, ServerSettings, Settings, parse_host
+from runner.notation import parse_host
+from runner.settings import AccessSettings, ServerSettings, Settings
 from tests.fakes import FakeSupervisor, answer
 from tests.runner.api.serving import FakeDaemon
 
