@@ -153,11 +153,14 @@ async def house(
 
 def process_is_gone(pid: int, within: float = PATIENCE) -> bool:
     deadline = time.monotonic() + within
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        if time.monotonic() >= deadline:
-            return False
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
         time.sleep(0.01)
-    return True
+    return False
 
 
 def _command_line(process: psutil.Process) -> list[str]:

@@ -123,12 +123,16 @@ async def test_a_worker_without_progress_is_ended_by_the_watchdog(tmp_path: Path
         assert isinstance((await here.say(spec))[-1], Finished)
 
 
+@posix_only
 async def test_a_worker_without_progress_is_ended_although_its_clients_left(tmp_path: Path) -> None:
     async with house(tmp_path, chosen=settings(watchdog_seconds=1)) as here:
         spec = here.model()
         async with await here.lease(spec) as lease:
-            stream = lease.generate("a", ask("hang"))
+            stream = lease.generate("a", ask("hold"))
             await anext(stream)
+            # Stopped before its client leaves, so that it cannot hear of that.
+            for pid in here.worker_pids():
+                os.kill(pid, signal.SIGSTOP)
         await until(lambda: len(here.journal(kind="load")) == 2)
         assert isinstance((await here.say(spec))[-1], Finished)
 

@@ -109,7 +109,9 @@ async def test_killing_ends_every_process_without_waiting(tmp_path: Path) -> Non
         lease = await here.lease(here.model("b"))
         pids = here.worker_pids()
         here.supervisor.kill()
-        await asyncio.to_thread(lambda: [process_is_gone(pid) for pid in pids])
+        assert len(pids) == 2
+        for pid in pids:
+            assert await asyncio.to_thread(process_is_gone, pid)
         await until(lambda: here.supervisor.status() == [])
         lease.release()
 
