@@ -14,72 +14,33 @@ import logging
 import math
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 from runner.chat.types import Failed
-from runner.errors import (
-    DeadlineExceeded,
-    InsufficientMemory,
-    QueueFull,
-    ReportedError,
-    RunnerError,
-    ServerShutdown,
-)
+from runner.errors import DeadlineExceeded, InsufficientMemory, RunnerError, ServerShutdown
 from runner.messages import Load
 from runner.settings import Settings
+from runner.supervisor.crashes import CrashLog
 from runner.supervisor.devices import probe_gpus
 from runner.supervisor.lease import Lease
 from runner.supervisor.memory import (
     Gpus,
     Holding,
     Machine,
-    MemoryPlan,
-    Room,
     ThisMachine,
-    free_room,
     holding_of_model,
     holding_of_plan,
     learn_gpus,
-    plan_memory,
-    shortage,
 )
-from runner.supervisor.policy import (
-    Evict,
-    Fits,
-    Refuse,
-    RoomDecision,
-    Wait,
-    crashes_in_a_row,
-    includes,
-    load_options,
-    make_room,
-    merge_wishes,
-    reload_reason,
-    restart_delay,
-)
+from runner.supervisor.planning import LoadPlan, plan_load, shortage_of
+from runner.supervisor.policy import Evict, Fits, Refuse, Wait, includes, load_options, reload_reason
 from runner.supervisor.process import WORKER_COMMAND, WorkerProcess, WorkerState
+from runner.supervisor.queue import RETRY_AFTER_SECONDS, Queue
 from runner.supervisor.residents import Phase, Resident, Waiter
-from runner.supervisor.types import LoadWishes, ModelSpec, ModelState, ModelStatus
+from runner.supervisor.status import status_of
+from runner.supervisor.types import LoadWishes, ModelSpec, ModelStatus
 
 logger = logging.getLogger(__name__)
-
-RETRY_AFTER_SECONDS = 5
-FORGET_CRASHES_SECONDS = 600.0
-
-_STATES = {
-    Phase.WANTED: ModelState.LOADING,
-    Phase.LOADING: ModelState.LOADING,
-    Phase.READY: ModelState.READY,
-    Phase.STOPPING: ModelState.STOPPING,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Crashes:
-    in_a_row: int
-    at: float
 
 
 class Supervisor:
@@ -93,12 +54,11 @@ class Supervisor:
         self._machine = machine or ThisMachine()
         self._gpus = Gpus()
         self._residents: dict[str, Resident] = {}
-        self._crashes: dict[str, _Crashes] = {}
+        self._crashes = CrashLog()
         self._barriers: dict[str, int] = {}
         """Models that a load waits for: waiters with later tickets than this get no lease there."""
-        self._tickets = 0
         self._uses = 0
-        self._waiting = 0
+        self._queue = Queue(settings.queue)
         self._is_stopping = False
         self._probe: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -124,10 +84,10 @@ class Supervisor:
             raise _shutting_down()
         resident = self._residents.get(spec.weights_digest)
         if resident is None or not self._can_serve_now(resident, spec.wishes):
-            self._refuse_when_full(spec, resident)
+            self._queue.refuse_when_full(spec, resident)
         if resident is None:
             resident = self._add_resident(spec)
-        waiter = self._add_waiter(resident, spec, keep_alive)
+        waiter = self._queue.add(resident, spec, keep_alive)
         self._settle()
         deadline = self._settings.queue.deadline_seconds or None
         try:
@@ -175,7 +135,7 @@ class Supervisor:
         resident.is_kept = False
         resident.expires_at = -math.inf
         worker = resident.worker
-        self._fail_waiters(resident, error)
+        self._queue.fail_all(resident, error)
         if worker is not None and resident.phase is Phase.READY:
             worker.client.end_all(Failed(error.code, error.message, dict(error.facts)))
             self._stop_worker(resident)
@@ -186,13 +146,7 @@ class Supervisor:
 
     def status(self) -> list[ModelStatus]:
         """All models that are loaded or on the way, the one that stays longest first."""
-        now = asyncio.get_running_loop().time()
-        rows = []
-        for resident in self._residents.values():
-            expires = now + resident.keep_alive if resident.is_used else resident.expires_at
-            rows.append((expires, self._status_of(resident, max(0.0, expires - now))))
-        rows.sort(key=lambda row: row[0], reverse=True)
-        return [status for _, status in rows]
+        return status_of(self._residents.values(), asyncio.get_running_loop().time())
 
     def is_answering(self, weights_digest: str) -> bool:
         """Whether somebody uses the model or waits for it."""
@@ -204,7 +158,7 @@ class Supervisor:
         self._is_stopping = True
         for resident in self._residents.values():
             resident.is_kept = False
-            self._fail_waiters(resident, _shutting_down())
+            self._queue.fail_all(resident, _shutting_down())
         self._settle()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.worker.drain_seconds):
@@ -234,19 +188,9 @@ class Supervisor:
     def _add_resident(self, spec: ModelSpec) -> Resident:
         configured = self._settings.model(spec.name).keep_alive
         resident = Resident(spec, self._settings.worker.keep_alive if configured is None else configured)
-        crashes = self._crashes.get(resident.key)
-        if crashes is not None:
-            resident.not_before = crashes.at + restart_delay(crashes.in_a_row)
+        resident.not_before = self._crashes.not_before(resident.key)
         self._residents[resident.key] = resident
         return resident
-
-    def _add_waiter(self, resident: Resident, spec: ModelSpec, keep_alive: float | None) -> Waiter:
-        self._tickets += 1
-        answer: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(self._tickets, spec, keep_alive, answer, time.monotonic_ns())
-        resident.waiters.append(waiter)
-        self._waiting += 1
-        return waiter
 
     def _can_serve_now(self, resident: Resident, wishes: LoadWishes) -> bool:
         return (
@@ -256,44 +200,12 @@ class Supervisor:
             and self._reload_reason(resident, wishes) is None
         )
 
-    def _refuse_when_full(self, spec: ModelSpec, resident: Resident | None) -> None:
-        queue = self._settings.queue
-        here = 0 if resident is None else len(resident.waiters)
-        if here >= queue.max_waiting_per_model:
-            waiting, limit, whom = here, queue.max_waiting_per_model, spec.name
-        elif self._waiting >= queue.max_waiting:
-            waiting, limit, whom = self._waiting, queue.max_waiting, "a model"
-        else:
-            return
-        raise QueueFull(
-            f"{waiting} requests wait for {whom} already, and no more than {limit} may; try again in a moment.",
-            model=spec.name,
-            waiting=waiting,
-            limit=limit,
-            retry_after_seconds=RETRY_AFTER_SECONDS,
-        )
-
     def _give_up(self, resident: Resident, waiter: Waiter) -> None:
         if waiter in resident.waiters:
-            self._take_waiter(resident, waiter)
+            self._queue.take(resident, waiter)
             self._settle()
         elif not waiter.answer.cancelled() and waiter.answer.exception() is None:
             waiter.answer.result().release()  # granted in the same moment
-
-    def _take_waiter(self, resident: Resident, waiter: Waiter) -> None:
-        resident.waiters.remove(waiter)
-        self._waiting -= 1
-
-    def _fail(self, resident: Resident, waiter: Waiter, error: RunnerError) -> None:
-        self._take_waiter(resident, waiter)
-        if not waiter.answer.done():
-            # One exception object each: it gathers a traceback where it is raised.
-            waiter.answer.set_exception(_copy_of(error))
-            waiter.answer.exception()
-
-    def _fail_waiters(self, resident: Resident, error: RunnerError) -> None:
-        while resident.waiters:
-            self._fail(resident, resident.waiters[0], error)
 
     def _touch(self, resident: Resident) -> None:
         # Counted, not timed: some event loops' clocks tick in milliseconds.
@@ -339,8 +251,9 @@ class Supervisor:
             reason = None if waiter.is_served else self._reload_reason(resident, waiter.spec.wishes)
             if reason is None:
                 self._grant(resident, waiter)
-            elif not waiter.is_feasible and (error := self._reload_shortage(resident)) is not None:
-                self._fail(resident, waiter, error)
+            elif not waiter.is_feasible and (error := shortage_of(self._plan(resident), resident)) is not None:
+                # What is loaded stays.
+                self._queue.fail(resident, waiter, error)
             else:
                 # Those behind wait too: otherwise the model might never become idle.
                 waiter.is_feasible = True
@@ -377,17 +290,18 @@ class Supervisor:
             if resident.room_from is not None and resident.room_from.state is not WorkerState.GONE:
                 continue
             while True:
-                wishes, plan, room, decision = self._plan(resident)
-                if not isinstance(decision, Refuse):
+                plan = self._plan(resident)
+                decision = plan.decision
+                error = shortage_of(plan, resident)
+                if error is None:
                     break
                 if resident.waiters:
-                    waiter = resident.waiters[0]
-                    self._fail(resident, waiter, shortage(waiter.spec.name, waiter.spec.memory, plan, decision.room))
+                    self._queue.fail(resident, resident.waiters[0], error)
                 if not resident.waiters:
                     self._forget(resident)
                     break
             if isinstance(decision, Fits):
-                self._start_loading(resident, wishes, plan, room)
+                self._start_loading(resident, plan)
             elif not resident.waiters:
                 if not isinstance(decision, Refuse):
                     self._forget(resident)  # nobody else has to go for a model that nobody waits for
@@ -418,7 +332,7 @@ class Supervisor:
     # --- actions ----------------------------------------------------------------------------------
 
     def _grant(self, resident: Resident, waiter: Waiter) -> None:
-        self._take_waiter(resident, waiter)
+        self._queue.take(resident, waiter)
         if waiter.answer.done():
             return
         assert resident.worker is not None
@@ -436,52 +350,24 @@ class Supervisor:
         resident.leases.add(lease)
         waiter.answer.set_result(lease)
 
-    def _plan(self, resident: Resident) -> tuple[LoadWishes, MemoryPlan, Room, RoomDecision]:
-        """How to load a model: the first waiter's wishes, and of the others' those that fit as well.
-
-        Wishes that are already loaded count last, so that two clients who want different things
-        end with one worker that serves both.
-        """
-        others = [other for other in self._residents.values() if other.worker is not None]
-        room = free_room(self._machine, self._gpus, [other.holding for other in others])
-        ticket = resident.waiters[0].ticket if resident.waiters else math.inf
-        occupants = [other.occupant(ticket, is_leaving=other is resident) for other in others]
-
-        def planned(wishes: LoadWishes) -> tuple[LoadWishes, MemoryPlan, Room, RoomDecision]:
-            plan = plan_memory(resident.spec.memory, wishes, room)
-            return wishes, plan, room, make_room(plan.needed, room, occupants, uses_gpu=wishes.num_gpu != 0)
-
-        first, *more = dict.fromkeys([*(waiter.spec.wishes for waiter in resident.waiters), resident.wishes])
-        best = planned(first)
-        if not isinstance(best[3], Refuse):
-            for wishes in more:
-                union = merge_wishes(best[0], wishes)
-                if union != best[0] and not isinstance((wider := planned(union))[3], Refuse):
-                    best = wider
-        return best
+    def _plan(self, resident: Resident) -> LoadPlan:
+        return plan_load(resident, self._residents.values(), self._machine, self._gpus)
 
     def _reload_reason(self, resident: Resident, wishes: LoadWishes) -> str | None:
         assert resident.options is not None
         assert resident.loaded is not None
         return reload_reason(resident.options, resident.loaded, wishes)
 
-    def _reload_shortage(self, resident: Resident) -> RunnerError | None:
-        """Why loading again for the first waiter cannot succeed; what is loaded stays then."""
-        _, plan, _, decision = self._plan(resident)
-        if isinstance(decision, Refuse):
-            return shortage(resident.spec.name, resident.spec.memory, plan, decision.room)
-        return None
-
-    def _start_loading(self, resident: Resident, wishes: LoadWishes, plan: MemoryPlan, room: Room) -> None:
-        options = load_options(wishes, plan, self._settings.worker.max_sequences)
+    def _start_loading(self, resident: Resident, plan: LoadPlan) -> None:
+        options = load_options(plan.wishes, plan.memory, self._settings.worker.max_sequences)
         resident.phase = Phase.LOADING
-        resident.wishes = wishes
-        resident.plan = plan
+        resident.wishes = plan.wishes
+        resident.plan = plan.memory
         resident.options = options
-        resident.holding = holding_of_plan(plan, room)
+        resident.holding = holding_of_plan(plan.memory, plan.room)
         for number, waiter in enumerate(resident.waiters):
-            waiter.is_served = number == 0 or includes(wishes, waiter.spec.wishes)
-        logger.info("%s: loading with a window of %d tokens", resident.spec.name, plan.context_length)
+            waiter.is_served = number == 0 or includes(plan.wishes, waiter.spec.wishes)
+        logger.info("%s: loading with a window of %d tokens", resident.spec.name, plan.memory.context_length)
         worker = WorkerProcess(
             self._worker_command,
             resident.spec.name,
@@ -529,11 +415,13 @@ class Supervisor:
             resident.expires_at = now + resident.keep_alive
             resident.leases.clear()
         if not worker.was_stopped:
-            resident.not_before = self._note_crash(resident.key, worker, now)
+            lived = 0.0 if worker.ready_at is None else now - worker.ready_at
+            self._crashes.note(resident.key, lived_seconds=lived, now=now)
+            resident.not_before = self._crashes.not_before(resident.key)
         if phase is Phase.LOADING:
             assert worker.failure is not None
             if worker.failure.code != InsufficientMemory.code or not self._evict_one_for(resident):
-                self._fail_waiters(resident, worker.failure)
+                self._queue.fail_all(resident, worker.failure)
             resident.is_kept = False
         elif phase is Phase.READY and not self._is_stopping:
             resident.restarts += 1
@@ -556,15 +444,6 @@ class Supervisor:
         self._stop_worker(victim)
         return True
 
-    def _note_crash(self, key: str, worker: WorkerProcess, now: float) -> float:
-        """Count a crash; returns when the next start may be tried."""
-        lived = 0.0 if worker.ready_at is None else now - worker.ready_at
-        before = self._crashes.get(key)
-        count = crashes_in_a_row(0 if before is None else before.in_a_row, lived)
-        recent = {k: c for k, c in self._crashes.items() if now - c.at < FORGET_CRASHES_SECONDS}
-        self._crashes = {**recent, key: _Crashes(count, now)}
-        return now + restart_delay(count)
-
     def _forget(self, resident: Resident) -> None:
         del self._residents[resident.key]
         self._changed.set()
@@ -579,35 +458,8 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _status_of(self, resident: Resident, expires_in: float) -> ModelStatus:
-        worker = resident.worker
-        return ModelStatus(
-            spec=resident.spec,
-            state=_STATES[resident.phase],
-            loaded=resident.loaded,
-            expires_at=None if expires_in == math.inf else _local_time(expires_in),
-            leases=len(resident.leases),
-            restarts=resident.restarts,
-            last_reload_reason=resident.last_reload_reason,
-            stats=None if worker is None else worker.client.stats,
-            load_fraction=1.0 if resident.loaded is not None else 0.0 if worker is None else worker.load_fraction,
-        )
-
-
-def _local_time(seconds_from_now: float) -> datetime | None:
-    try:
-        return datetime.now().astimezone() + timedelta(seconds=seconds_from_now)
-    except OverflowError:
-        return None  # beyond the calendar is as good as never
-
 
 def _shutting_down() -> ServerShutdown:
     return ServerShutdown(
         "The server is shutting down; try again in a moment.", retry_after_seconds=RETRY_AFTER_SECONDS
     )
-
-
-def _copy_of(error: RunnerError) -> RunnerError:
-    if isinstance(error, ReportedError):
-        return ReportedError(error.code, error.message, error.facts)
-    return type(error)(error.message, **error.facts)

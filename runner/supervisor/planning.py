@@ -1,0 +1,56 @@
+"""How a model would be loaded now: with which wishes, how much memory, and who has to go for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from runner.errors import InsufficientMemory
+from runner.supervisor.memory import Gpus, Machine, MemoryPlan, Room, free_room, plan_memory, shortage
+from runner.supervisor.policy import Refuse, RoomDecision, make_room, merge_wishes
+from runner.supervisor.residents import Resident
+from runner.supervisor.types import LoadWishes
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """A load that could be tried, and what the memory there is says to it."""
+
+    wishes: LoadWishes
+    memory: MemoryPlan
+    room: Room
+    decision: RoomDecision
+
+
+def plan_load(resident: Resident, residents: Iterable[Resident], machine: Machine, gpus: Gpus) -> LoadPlan:
+    """How to load a model: the first waiter's wishes, and of the others' those that fit as well.
+
+    Wishes that are already loaded count last, so that two clients who want different things
+    end with one worker that serves both.
+    """
+    others = [other for other in residents if other.worker is not None]
+    room = free_room(machine, gpus, [other.holding for other in others])
+    ticket = resident.waiters[0].ticket if resident.waiters else math.inf
+    occupants = [other.occupant(ticket, is_leaving=other is resident) for other in others]
+
+    def planned(wishes: LoadWishes) -> LoadPlan:
+        memory = plan_memory(resident.spec.memory, wishes, room)
+        return LoadPlan(wishes, memory, room, make_room(memory.needed, room, occupants, uses_gpu=wishes.num_gpu != 0))
+
+    first, *more = dict.fromkeys([*(waiter.spec.wishes for waiter in resident.waiters), resident.wishes])
+    best = planned(first)
+    if not isinstance(best.decision, Refuse):
+        for wishes in more:
+            union = merge_wishes(best.wishes, wishes)
+            if union != best.wishes and not isinstance((wider := planned(union)).decision, Refuse):
+                best = wider
+    return best
+
+
+def shortage_of(plan: LoadPlan, resident: Resident) -> InsufficientMemory | None:
+    """The error for the first waiter, when the plan fits not even alone; else None."""
+    if not isinstance(plan.decision, Refuse):
+        return None
+    spec = resident.waiters[0].spec if resident.waiters else resident.spec
+    return shortage(spec.name, spec.memory, plan.memory, plan.decision.room)

@@ -1,0 +1,49 @@
+"""What `ps` is told of the supervisor's table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from runner.supervisor.residents import Phase, Resident
+from runner.supervisor.types import ModelState, ModelStatus
+
+_STATES = {
+    Phase.WANTED: ModelState.LOADING,
+    Phase.LOADING: ModelState.LOADING,
+    Phase.READY: ModelState.READY,
+    Phase.STOPPING: ModelState.STOPPING,
+}
+
+
+def status_of(residents: Iterable[Resident], now: float) -> list[ModelStatus]:
+    """All models that are loaded or on the way, the one that stays longest first; `now` on the loop's clock."""
+    rows = []
+    for resident in residents:
+        expires = now + resident.keep_alive if resident.is_used else resident.expires_at
+        rows.append((expires, _row(resident, max(0.0, expires - now))))
+    rows.sort(key=lambda row: row[0], reverse=True)
+    return [status for _, status in rows]
+
+
+def _row(resident: Resident, expires_in: float) -> ModelStatus:
+    worker = resident.worker
+    return ModelStatus(
+        spec=resident.spec,
+        state=_STATES[resident.phase],
+        loaded=resident.loaded,
+        expires_at=None if expires_in == math.inf else _local_time(expires_in),
+        leases=len(resident.leases),
+        restarts=resident.restarts,
+        last_reload_reason=resident.last_reload_reason,
+        stats=None if worker is None else worker.client.stats,
+        load_fraction=1.0 if resident.loaded is not None else 0.0 if worker is None else worker.load_fraction,
+    )
+
+
+def _local_time(seconds_from_now: float) -> datetime | None:
+    try:
+        return datetime.now().astimezone() + timedelta(seconds=seconds_from_now)
+    except OverflowError:
+        return None  # beyond the calendar is as good as never
