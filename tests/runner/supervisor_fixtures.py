@@ -153,14 +153,15 @@ async def house(
 
 def process_is_gone(pid: int, within: float = PATIENCE) -> bool:
     deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
+    while True:  # looks once even when nothing may pass
         try:
             if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
                 return True
         except psutil.NoSuchProcess:
             return True
+        if time.monotonic() >= deadline:
+            return False
         time.sleep(0.01)
-    return False
 
 
 def _command_line(process: psutil.Process) -> list[str]:
