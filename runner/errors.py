@@ -85,10 +85,10 @@ class ContextLengthExceeded(RequestError):
     ) -> None:
         count = f"at least {prompt_tokens}" if at_least else f"{prompt_tokens}"
         still = " even without its oldest turns" if is_shortened else ""
-        remedies = "or raise num_ctx" if is_shortened else 'raise num_ctx, or pass "truncate": true'
+        remedies = " or raise num_ctx" if is_shortened else ', raise num_ctx, or pass "truncate": true'
         super().__init__(
             f"The prompt has {count} tokens{still} and the window holds {context_length}, one of which the answer "
-            f"needs; shorten the prompt, {remedies}.",
+            f"needs; shorten the prompt{remedies}.",
             prompt_tokens=prompt_tokens,
             context_length=context_length,
         )

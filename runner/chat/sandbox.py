@@ -20,7 +20,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-MAX_SECONDS = 5.0
+MAX_SECONDS = 2.0
 """Of processor time for one rendering; published templates take milliseconds."""
 MAX_CHARACTERS = 8_000_000
 """That one rendering may put together, pieces of pieces counted again; more for a longer conversation."""
