@@ -11,6 +11,7 @@ from pathlib import Path
 from registry.paths import Paths
 from runner.config_file import SettingsError
 from runner.daemon import EXIT_BAD_SETTINGS, serve
+from runner.options import check_option
 from runner.settings import load_settings
 
 
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     paths = Paths.from_environment(os.environ)
     overrides = {"server.host": flags.host, "access.insecure": flags.insecure}
     try:
-        settings = load_settings(paths.config_file, os.environ, overrides)
+        settings = load_settings(paths.config_file, os.environ, overrides, check_option=check_option)
     except SettingsError as error:
         print(f"puna: {error}", file=sys.stderr)
         return EXIT_BAD_SETTINGS

@@ -59,7 +59,7 @@ class ConfigFile:
         for name in path:
             value = value.get(name, {})
         if not isinstance(value, dict):
-            raise self._error(f"{_written_path(path)} is a table: its options stand below a line {_header(path)}", path)
+            raise self.error(f"{_written_path(path)} is a table: its options stand below a line {_header(path)}", path)
         return value
 
     def refuse_unknown(self, path: tuple[str, ...], known: set[str]) -> None:
@@ -68,14 +68,15 @@ class ConfigFile:
             if key not in known:
                 allowed = ", ".join(sorted(known) if path else map(_bracketed, sorted(known)))
                 what = f"key {key!r} in {_header(path)}" if path else f"table or key {key!r}"
-                raise self._error(f"unknown {what}. Allowed: {allowed}", (*path, key))
+                raise self.error(f"unknown {what}. Allowed: {allowed}", (*path, key))
 
     def read(self, kind: Kind, path: tuple[str, ...]) -> Any:
         """The value at `path`, which must be there, in its own type; raises SettingsError."""
         value = self.table(path[:-1])[path[-1]]
         return read_value(kind, value, _written_path(path), file=self._path, line=self._line(path))
 
-    def _error(self, message: str, path: tuple[str, ...]) -> SettingsError:
+    def error(self, message: str, path: tuple[str, ...]) -> SettingsError:
+        """What is wrong with the value at `path`, and on which line it stands."""
         return SettingsError(message, file=self._path, line=self._line(path), key=_written_path(path))
 
     def _line(self, path: tuple[str, ...]) -> int | None:

@@ -13,7 +13,7 @@ import msgspec
 
 from registry.errors import RegistryError
 from registry.parameters import REMOVED, ParameterValue, check_parameter
-from runner.errors import InvalidRequest, Unsupported
+from runner.errors import InvalidRequest, RequestError, Unsupported
 from runner.sampling import SamplingParams
 from runner.supervisor.types import LoadWishes
 
@@ -88,6 +88,14 @@ def resolve_options(
         wishes=_picked(merged, LoadWishes),
         ignored=tuple(dict.fromkeys(ignored)),
     )
+
+
+def check_option(name: str, value: object) -> None:
+    """Raises ValueError, which says what is allowed, for an option that a model cannot be given."""
+    try:
+        _checked({name: value}, "", [])
+    except RequestError as error:
+        raise ValueError(error.message) from None
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

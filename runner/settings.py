@@ -12,7 +12,7 @@ options: they say where this file and the models are (`registry.paths`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,12 +181,17 @@ def declared_options() -> Iterator[Option]:
 
 
 def load_settings(
-    config_file: Path, environ: Mapping[str, str], overrides: Mapping[str, object] | None = None
+    config_file: Path,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, object] | None = None,
+    *,
+    check_option: Callable[[str, object], None] | None = None,
 ) -> Settings:
     """Read everything; raises SettingsError at the first thing that is wrong.
 
     `overrides` are flags by `table.key` (`server.host`), their values written as in the file;
-    None stands for a flag that was not given. A missing file is an empty one.
+    None stands for a flag that was not given. A missing file is an empty one. `check_option` raises
+    ValueError for an option of a model that cannot be; without it such options are taken as they stand.
     """
     flags = {name: value for name, value in (overrides or {}).items() if value is not None}
     for name in flags.keys() - {f"{option.table}.{option.key}" for option in declared_options()}:
@@ -209,7 +214,7 @@ def load_settings(
             elif option.key in written:
                 values[field_name] = file.read(option.kind, (table, option.key))
         sections[table] = section(**values)
-    return Settings(**sections, models=_read_models(file))
+    return Settings(**sections, models=_read_models(file, check_option))
 
 
 def _options_of(table: str) -> dict[str, Option]:
@@ -221,13 +226,19 @@ def _options_of(table: str) -> dict[str, Option]:
     return options
 
 
-def _read_models(file: ConfigFile) -> dict[str, ModelSettings]:
+def _read_models(file: ConfigFile, check_option: Callable[[str, object], None] | None) -> dict[str, ModelSettings]:
     models = {}
     for name in file.table(("models",)):
         path = ("models", name)
         written = file.table(path)
         known = {key: file.read(kind, (*path, key)) for key, kind in _MODEL_KINDS.items() if key in written}
         options = {key: value for key, value in written.items() if key not in _MODEL_KINDS}
+        for key, value in options.items():
+            try:
+                if check_option is not None:
+                    check_option(key, value)
+            except ValueError as error:
+                raise file.error(str(error), (*path, key)) from None
         models[name] = ModelSettings(**known, options=options)
     return models
 

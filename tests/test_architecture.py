@@ -55,12 +55,14 @@ ALLOWED: dict[str, set[str]] = {
         "runner.notation", "runner.errors", "runner.logs", "runner.listening", "runner.runtime_file",
         "runner.http_protocol", "runner.tidying", "registry",
     },
-    "runner.__main__": {"runner.daemon", "runner.settings", "runner.config_file", "registry.paths"},
+    "runner.__main__": {"runner.daemon", "runner.options", "runner.settings", "runner.config_file", "registry.paths"},
     "cli": {
         "registry.name", "registry.modelfile", "registry.parameters", "registry.paths", "registry.errors",
         "runner.settings", "runner.config_file", "runner.notation",
     },
-    "cli.commands.serve": {"cli", "registry.paths", "runner.settings", "runner.config_file", "runner.daemon"},
+    "cli.commands.serve": {
+        "cli", "registry.paths", "runner.settings", "runner.config_file", "runner.daemon", "runner.options",
+    },
 }  # fmt: skip
 
 OWNERS: dict[str, tuple[str, ...]] = {

@@ -12,12 +12,13 @@ def serve(host: str | None, *, insecure: bool) -> int:
     from registry.paths import Paths
     from runner.config_file import SettingsError
     from runner.daemon import serve as serve_until_told
+    from runner.options import check_option
     from runner.settings import load_settings
 
     paths = Paths.from_environment(os.environ)
     overrides = {"server.host": host, "access.insecure": insecure or None}
     try:
-        settings = load_settings(paths.config_file, os.environ, overrides)
+        settings = load_settings(paths.config_file, os.environ, overrides, check_option=check_option)
     except SettingsError as error:
         raise BrokenConfiguration(str(error)) from None
     sys.stdout.flush()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from runner.config_file import SettingsError
+from runner.options import check_option
 from runner.settings import ModelSettings, Settings, declared_options, load_settings
 
 
@@ -149,3 +150,20 @@ def test_settings_load_nothing_but_the_standard_library() -> None:
 )
 def test_sizes(tmp_path: Path, written: str, value: int) -> None:
     assert load(tmp_path, "", {"PUNA_MAX_BODY_BYTES": written}).server.max_body_bytes == value
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("num_ctxx = 5", "num_ctx"),
+        ('temperature = "hot"', "temperature"),
+        ("top_p = 7", "top_p"),
+    ],
+)
+def test_a_models_option_that_cannot_be_is_told_with_its_line(tmp_path: Path, written: str, told: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f'[models."smollm2:135m"]\nnum_ctx = 512\n{written}\n', encoding="utf-8")
+    with pytest.raises(SettingsError, match=told) as caught:
+        load_settings(file, {}, check_option=check_option)
+    assert caught.value.line == 3
+    assert load_settings(file, {}).model("smollm2:135m").options["num_ctx"] == 512, "only who can check them does"
