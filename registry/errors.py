@@ -9,6 +9,9 @@ RegistryError
 ├─ ModelCorrupt               a file differs from what was verified
 ├─ DigestMismatch             bytes that came from outside are not the ones asked for
 ├─ DiskFull, StoreReadOnly
+├─ ModelInUse                 it is loaded, answering or being downloaded
+├─ RegistryForbidden          a host that has to be listed first
+├─ Unauthorized               a source wants a login, or refuses the one it got
 └─ SourceError                a source answered, but not with what was asked for
    └─ SourceUnreachable       a source did not answer
 """
@@ -76,6 +79,22 @@ class DiskFull(RegistryError):
 
 class StoreReadOnly(RegistryError):
     code = "store_read_only"
+
+
+class ModelInUse(RegistryError):
+    code = "model_in_use"
+
+
+class RegistryForbidden(RegistryError):
+    """A host that may only be asked when it is listed; the message names the command that lists it."""
+
+    code = "registry_forbidden"
+
+
+class Unauthorized(RegistryError):
+    """A source wants a login, or does not accept the one it got; the message says where to put it."""
+
+    code = "unauthorized"
 
 
 class SourceError(RegistryError):

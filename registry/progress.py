@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -13,3 +14,7 @@ class Progress:
     digest: str | None = None
     total: int | None = None
     completed: int | None = None
+
+
+Notice = Callable[[str], None]
+"""Tells whoever waits one line, such as that another source is tried. Does not block."""

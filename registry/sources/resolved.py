@@ -1,0 +1,91 @@
+"""What a source has found under a model's name: files, and where each can be had. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from registry.digest import Digest
+from registry.name import ModelName
+from registry.progress import Notice
+
+
+class Authorizer(Protocol):
+    """Answers for the logins of one source; asked anew for each connection, so that short tokens stay fresh."""
+
+    async def headers(self, url: str) -> Mapping[str, str]:
+        """What to send to this address; empty for every host that is not the login's own."""
+        ...
+
+    async def refused(self, url: str, status: int, headers: Mapping[str, str]) -> bool:
+        """An answer 401 or 403 came: get a better login if the answer tells how; whether to try again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HttpFile:
+    """A file behind an address, to be fetched in ranges where the server knows them."""
+
+    url: str
+    authorizer: Authorizer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file of this machine, to be copied."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class WheelFile:
+    """A member of a wheel on a Python package index."""
+
+    distribution: str
+    version: str
+    member: str
+
+
+Place = HttpFile | LocalFile | WheelFile
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedFile:
+    """One blob of a model."""
+
+    media_type: str
+    """As in `registry.manifest`."""
+    places: tuple[Place, ...]
+    """In order of preference; all have the same bytes."""
+    digest: Digest | None = None
+    """None when only the bytes will tell."""
+    size: int | None = None
+    title: str | None = None
+    """The file's name at its source, as people are told of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """Everything a name stands for at a source."""
+
+    files: tuple[ResolvedFile, ...]
+    """The weights first, shards in order; the config last when the source has one."""
+    manifest: bytes | None = None
+    """The manifest exactly as the source has it, to be stored unchanged; None when it is made here."""
+
+
+class ModelSource(Protocol):
+    """One kind of place that models are pulled from."""
+
+    def handles(self, name: ModelName) -> bool:
+        """Whether names like this are this source's; decided without asking anybody."""
+        ...
+
+    async def resolve(self, name: ModelName, notice: Notice) -> ResolvedModel:
+        """Find out what the name stands for; fetches no weights.
+
+        Raises ModelNotFound, SourceError, SourceUnreachable or RegistryForbidden.
+        """
+        ...
