@@ -24,12 +24,26 @@ class Authorizer(Protocol):
         ...
 
 
+class HostPolicy(Protocol):
+    """Says which addresses may be asked; consulted for every request, also those that redirects lead to."""
+
+    async def check(self, url: str) -> None:
+        """Raises RegistryForbidden for an address that must not be asked."""
+        ...
+
+    def verifies_tls(self, url: str) -> bool:
+        """Whether the certificate of this host has to be right."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class HttpFile:
     """A file behind an address, to be fetched in ranges where the server knows them."""
 
     url: str
     authorizer: Authorizer | None = None
+    hosts: HostPolicy | None = None
+    """None allows every host, with its certificate verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +97,10 @@ class ModelSource(Protocol):
         """Whether names like this are this source's; decided without asking anybody."""
         ...
 
-    async def resolve(self, name: ModelName, notice: Notice) -> ResolvedModel:
+    async def resolve(self, name: ModelName, notice: Notice, *, insecure: bool = False) -> ResolvedModel:
         """Find out what the name stands for; fetches no weights.
 
+        `insecure` allows plain HTTP and unverified TLS, as far as the source's own rules let a caller say so.
         Raises ModelNotFound, SourceError, SourceUnreachable or RegistryForbidden.
         """
         ...
