@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runner.chat.types import ChatEvent, Failed, FinishReason, TextDelta
+from runner.chat.types import ChatEvent, Failed, FinishReason
 from runner.engine import Chunk, Engine, EngineFault, OutOfCells
 from runner.messages import Events, Report, Stats
 from runner.worker.scheduler import PlannedChunk, Preemption, Scheduler
@@ -102,8 +102,8 @@ class Loop:
     def _start(self, sequence: Sequence) -> None:
         self._sequences[sequence.request_id] = sequence
         self._scheduler.add(sequence)
-        if sequence.max_generated == 0:
-            self._finish(sequence, FinishReason.LENGTH)
+        if sequence.answer.ended is not None:
+            self._finish(sequence, sequence.answer.ended)
             self._flush()
 
     def _step(self) -> bool:
@@ -157,20 +157,15 @@ class Loop:
 
     def _accept(self, sequence: Sequence, token: int, now: int) -> None:
         """One more token of an answer: its text goes out, and it may be the last."""
+        answer = sequence.answer
         sequence.tokens.append(token)
-        sequence.generated += 1
         sequence.last_token_ns = now
-        if sequence.generated == 1:
+        if answer.generated == 0:
             sequence.first_token_ns = now
-        if self._engine.ends_generation(token):
-            self._finish(sequence, FinishReason.STOP)
-            return
-        if text := sequence.text.push(self._engine.token_bytes(token)):
-            self._events.append((sequence.request_id, TextDelta(text)))
-        if sequence.text.stopped_by is not None:
-            self._finish(sequence, FinishReason.STOP)
-        elif sequence.max_generated is not None and sequence.generated >= sequence.max_generated:
-            self._finish(sequence, FinishReason.LENGTH)
+        if delta := answer.accept(token, self._engine):
+            self._events.append((sequence.request_id, delta))
+        if answer.ended is not None:
+            self._finish(sequence, answer.ended)
         elif sequence.is_window_full:
             if sequence.request.limits.shift:
                 self._shift(sequence)
@@ -185,8 +180,8 @@ class Loop:
         sequence.forget(keep, discard)
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
-        if text := sequence.text.finish():
-            self._events.append((sequence.request_id, TextDelta(text)))
+        if delta := sequence.answer.finish():
+            self._events.append((sequence.request_id, delta))
         self._events.append((sequence.request_id, sequence.finished(reason)))
         self._drop(sequence)
 

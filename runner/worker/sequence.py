@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from runner.chat.types import ChatRequest, Finished, FinishReason, Truncation, Usage
 from runner.engine import Sampler
-from runner.worker.detokenizer import TextStream
-
-SHIFTING_BUDGET_IN_WINDOWS = 10
-"""An answer that may shift its window and was given no limit ends after so many windows."""
+from runner.worker.answer import Answer
 
 
 class Sequence:
@@ -19,13 +16,12 @@ class Sequence:
     """
 
     __slots__ = (
+        "answer",
         "computed",
         "faults",
         "first_step_ns",
         "first_token_ns",
-        "generated",
         "last_token_ns",
-        "max_generated",
         "paused",
         "prompt_tokens",
         "received_ns",
@@ -34,7 +30,6 @@ class Sequence:
         "sampler",
         "seed",
         "sequence_id",
-        "text",
         "tokens",
         "truncated",
         "window",
@@ -58,10 +53,8 @@ class Sequence:
         self.window = window
         self.seed = seed
         self.truncated = truncated
-        self.max_generated = _most_tokens(request, window)
-        self.text = TextStream(request.stop)
+        self.answer = Answer(request, window)
         self.computed = 0
-        self.generated = 0
         self.faults = 0
         """Steps with this sequence that failed in the engine."""
         self.paused = False
@@ -80,7 +73,7 @@ class Sequence:
     @property
     def is_decoding(self) -> bool:
         """Whether only the token sampled last is pending."""
-        return self.generated > 0 and len(self.tokens) - self.computed == 1
+        return self.answer.generated > 0 and len(self.tokens) - self.computed == 1
 
     @property
     def is_window_full(self) -> bool:
@@ -103,20 +96,13 @@ class Sequence:
             usage=Usage(
                 prompt_tokens=self.prompt_tokens,
                 cached_tokens=0,
-                completion_tokens=self.generated,
+                completion_tokens=self.answer.generated,
                 queued_ns=started - self.received_ns,
                 prompt_ns=first_token - started,
                 decode_ns=max(self.last_token_ns - first_token, 0),
             ),
             seed=self.seed,
-            stop_string=self.text.stopped_by,
+            stop_string=self.answer.stop_string,
             truncated=self.truncated,
             context=tuple(self.tokens) if self.request.wants_context else None,
         )
-
-
-def _most_tokens(request: ChatRequest, window: int) -> int | None:
-    limits = request.limits
-    if limits.num_predict >= 0:
-        return limits.num_predict
-    return SHIFTING_BUDGET_IN_WINDOWS * window if limits.shift else None

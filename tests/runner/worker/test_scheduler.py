@@ -12,7 +12,7 @@ from runner.worker.sequence import Sequence
 
 def make_sequence(name: str, tokens: int, *, generated: int = 0, computed: int | None = None) -> Sequence:
     sequence = Sequence(name, ChatRequest(TextPrompt("")), [1] * tokens, window=1000, seed=1, received_ns=0)
-    sequence.generated = generated
+    sequence.answer.generated = generated
     sequence.computed = (tokens - 1 if generated else 0) if computed is None else computed
     return sequence
 
