@@ -79,13 +79,14 @@ def _parse(source: _Bytes) -> GgufHeader:
     version = _read_version(source)
     tensor_count = source.u64("the number of tensors")
     pair_count = source.u64("the number of metadata pairs")
-    if tensor_count == 0:
-        raise ModelInvalid("The file holds no tensors, so that it is not a model.")
     _check_count("tensors", tensor_count, MAX_TENSORS, _MIN_TENSOR_BYTES, source)
     _check_count("metadata pairs", pair_count, MAX_PAIRS, _MIN_PAIR_BYTES, source)
     pairs = _Pairs(source)
     for index in range(pair_count):
         pairs.read(index)
+    # The first shard of a model may hold its metadata alone.
+    if tensor_count == 0 and "split.count" not in pairs.values:
+        raise ModelInvalid("The file holds no tensors, so that it is not a model.")
     alignment = _alignment(pairs.values)
     tensors = _read_tensors(source, tensor_count, alignment)
     _check_data(tensors, _aligned(source.position, alignment), source.size)

@@ -27,6 +27,7 @@ class GgufMetadata:
 
     version: int
     architecture: str
+    """Empty for a shard that is not its model's first: only that one says what the model is."""
     values: Mapping[str, MetadataValue]
     """By key; None stands for an array too long to keep, whose length is in `array_lengths`."""
     array_lengths: Mapping[str, int]
@@ -48,6 +49,14 @@ class GgufMetadata:
     value_length: int
 
     @property
+    def shard(self) -> tuple[int, int] | None:
+        """Number, from 0, and count of a file that is a part of a model; None for one that stands alone."""
+        number, count = (self.values.get(key, 0) for key in ("split.no", "split.count"))
+        if not isinstance(number, int) or not isinstance(count, int) or count < 2:
+            return None
+        return number, count
+
+    @property
     def parameter_size(self) -> str:
         """The parameter count, as people read it: 1.2B, 135M."""
         return human_count(self.parameter_count)
@@ -64,8 +73,9 @@ def read_gguf(path: Path) -> GgufMetadata:
     sound GGUF model. Memory stays in proportion to what is kept, whatever the file claims.
     """
     header = read_header(path)
-    architecture = header.values.get("general.architecture")
-    if not isinstance(architecture, str) or not _ARCHITECTURE.fullmatch(architecture):
+    architecture = header.values.get("general.architecture", "")
+    is_named = isinstance(architecture, str) and _ARCHITECTURE.fullmatch(architecture)
+    if not isinstance(architecture, str) or not (is_named or (not architecture and _is_later_shard(header.values))):
         raise ModelInvalid("general.architecture is missing or is not the name of an architecture.")
     figures = _Figures(architecture, header.values)
     blocks = figures.count("block_count", MAX_BLOCKS)
@@ -93,6 +103,11 @@ def read_gguf(path: Path) -> GgufMetadata:
         key_length=figures.count("attention.key_length", _MAX_WIDTH, head_width),
         value_length=figures.count("attention.value_length", _MAX_WIDTH, head_width),
     )
+
+
+def _is_later_shard(values: Mapping[str, MetadataValue]) -> bool:
+    number, count = values.get("split.no"), values.get("split.count")
+    return isinstance(number, int) and isinstance(count, int) and 0 < number < count
 
 
 def human_count(count: int) -> str:
@@ -149,4 +164,4 @@ def _file_type_name(values: Mapping[str, MetadataValue], tensors: tuple[TensorIn
     elements: Counter[str] = Counter()
     for tensor in tensors:
         elements[tensor.type_name] += tensor.elements
-    return elements.most_common(1)[0][0]
+    return max(elements, key=lambda name: elements[name], default="")

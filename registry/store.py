@@ -31,6 +31,7 @@ from registry.manifest import (
     SYSTEM_LAYER,
     TEMPLATE_LAYER,
     TENSOR_LAYER,
+    Layer,
     Manifest,
     ModelConfig,
     read_json,
@@ -38,6 +39,7 @@ from registry.manifest import (
 )
 from registry.name import ModelName
 from registry.parameters import ParameterValue
+from registry.parts import join_shards
 
 logger = logging.getLogger(__name__)
 
@@ -65,15 +67,11 @@ class StoredModel:
         return ModelConfig.from_bytes(self.store.read_blob(self.manifest.config.digest))
 
     @property
-    def model_digest(self) -> Digest:
-        """Of the weights. Raises Unsupported for models that are not one GGUF file."""
+    def weights(self) -> tuple[Layer, ...]:
+        """The files of the weights, shards in order. Raises Unsupported for models that are no GGUF files."""
         layers = self.manifest.of_type(MODEL_LAYER)
-        if len(layers) == 1 and not self.manifest.of_type(ADAPTER_LAYER):
-            return layers[0].digest
-        if len(layers) > 1:
-            raise Unsupported(f"{self.name.short} is split over {len(layers)} files, which is not supported yet.")
         if layers:
-            raise Unsupported(f"{self.name.short} has an adapter, which is not supported yet.")
+            return layers
         if self.manifest.of_type(TENSOR_LAYER):
             raise Unsupported(f"{self.name.short} is made of safetensors, which is not supported yet.")
         if self.config.remote_host:
@@ -81,9 +79,27 @@ class StoredModel:
         raise ModelInvalid(f"{self.name.short} has no model file.")
 
     @property
+    def adapters(self) -> tuple[Layer, ...]:
+        """LoRA files that change the weights."""
+        return self.manifest.of_type(ADAPTER_LAYER)
+
+    @property
+    def model_digest(self) -> Digest:
+        """Which weights these are: the digest of their file, or one over those of all shards. Raises as `weights`."""
+        first, *others = self.weights
+        if not others:
+            return first.digest
+        return Digest.of("\n".join(str(layer.digest) for layer in (first, *others)).encode())
+
+    @property
+    def model_paths(self) -> tuple[Path, ...]:
+        """The files of the weights, shards in order; raises as `weights` does."""
+        return tuple(self.store.blob_path(layer.digest) for layer in self.weights)
+
+    @property
     def model_path(self) -> Path:
-        """Of the weights; raises as `model_digest` does."""
-        return self.store.blob_path(self.model_digest)
+        """The first file of the weights; raises as `weights` does."""
+        return self.model_paths[0]
 
     @cached_property
     def template(self) -> str | None:
@@ -129,10 +145,10 @@ class StoredModel:
         return found
 
     def metadata(self) -> GgufMetadata:
-        """The header of the weights' file; read once for each file. Raises ModelInvalid or ModelCorrupt."""
-        digest = self.model_digest
-        self.store.blobs.check_size(digest, self._weights_size)
-        return self.store.metadata(digest)
+        """What the headers of the weights' files say; each is read once. Raises ModelInvalid or ModelCorrupt."""
+        for layer in self.weights:
+            self.store.blobs.check_size(layer.digest, layer.size)
+        return join_shards([self.store.metadata(layer.digest) for layer in self.weights])
 
     def capabilities(self) -> tuple[str, ...]:
         """What clients may use the model for."""
@@ -157,20 +173,17 @@ class StoredModel:
         return details
 
     def verify_unchanged(self) -> None:
-        """Compare the weights' file with what was verified; hashes it again when its time differs.
+        """Compare the weights' files with what was verified; hashes them again when their time differs.
 
         Blocks, for seconds while it hashes a large file. Raises ModelCorrupt.
         """
-        self.store.blobs.verify_unchanged(self.model_digest, self._weights_size)
+        for layer in self.weights:
+            self.store.blobs.verify_unchanged(layer.digest, layer.size)
 
     @property
     def is_damaged(self) -> bool:
         """Whether a file of it is missing, of the wrong size, or was found to have another content."""
         return any(self.store.blobs.is_damaged(layer.digest, layer.size) for layer in self.manifest.all_layers)
-
-    @property
-    def _weights_size(self) -> int:
-        return self.manifest.of_type(MODEL_LAYER)[0].size
 
     def _texts(self, media_type: str) -> list[str]:
         layers = self.manifest.of_type(media_type)

@@ -196,6 +196,12 @@ class Generator:
         if "completion" not in model.capabilities():
             task = "chat" if isinstance(call.prompt, Conversation) else "generate"
             raise Unsupported(f'"{call.model}" does not support {task}', field="model")
+        if model.adapters:
+            raise Unsupported(
+                f"{model.name.short} has a LoRA adapter, which this version stores but cannot apply; "
+                "run the model that it was made from.",
+                field="model",
+            )
         metadata = model.metadata()
         options = resolve_options(
             model=model.parameters,
@@ -223,7 +229,8 @@ class Generator:
             name=model.name.short,
             digest=model.digest,
             weights_digest=str(model.model_digest),
-            path=model.model_path,
+            path=model.model_paths[0],
+            shards=model.model_paths[1:],
             memory=MemoryFacts(metadata.weights_size, metadata.kv_bytes_per_token(), metadata.context_length),
             wishes=options.wishes,
             details=model.details(),

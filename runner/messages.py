@@ -25,6 +25,8 @@ MAX_FRAME_BYTES = 512 * 1024 * 1024
 class Load(msgspec.Struct, frozen=True, tag="load"):
     model_path: str
     options: LoadOptions
+    shards: tuple[str, ...] = ()
+    """The other files of a model that is split, in order."""
 
 
 class Generate(msgspec.Struct, frozen=True, tag="generate"):

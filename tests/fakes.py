@@ -244,6 +244,11 @@ class FakeModel:
     can: tuple[str, ...] = ("completion",)
     header: FakeMetadata = field(default_factory=FakeMetadata)
     damage: RegistryError | None = None
+    adapters: tuple[object, ...] = ()
+
+    @property
+    def model_paths(self) -> tuple[Path, ...]:
+        return (self.model_path,)
 
     @property
     def is_damaged(self) -> bool:

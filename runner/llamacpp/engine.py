@@ -35,18 +35,20 @@ class LlamaEngine:
         path: Path,
         options: LoadOptions,
         on_progress: Callable[[float], None] | None = None,
+        shards: Sequence[Path] = (),
     ) -> None:
-        """Load `path`; `on_progress` hears fractions of it. Blocks. Raises as `Model` does."""
+        """Load `path`, and the `shards` that follow it; `on_progress` hears fractions. Blocks. Raises as `Model`."""
+        files = (path, *shards)
         devices = list_devices()
         gpus = [device for device in devices if device.kind in ("gpu", "igpu")]
-        placement = place(gpus, options.num_gpu, lambda: measure(path, options, library.log))
+        placement = place(gpus, options.num_gpu, lambda: measure(files, options, library.log))
         logger.info("placement: %s", placement.reason)
         threads = options.num_thread or default_threads()
         # Every sequence may decode in the same step, whatever batch was asked for.
         rows = max(options.num_batch, options.max_sequences)
         options = msgspec.structs.replace(options, num_batch=rows)
         self.native_ns = 0
-        self._model = Model(path, options, placement.gpu_layers, threads, library.log, on_progress)
+        self._model = Model(files, options, placement.gpu_layers, threads, library.log, on_progress)
         self._vocabulary = Vocabulary(self._model.handle)
         self._batch = Batch(rows)
         self._window = int(lib.llama_n_ctx_seq(self._model.context))

@@ -38,6 +38,7 @@ FUNCTIONS = (
     "llama_model_is_hybrid",
     "llama_model_is_recurrent",
     "llama_model_load_from_file",
+    "llama_model_load_from_splits",
     "llama_model_meta_val_str",
     "llama_model_n_ctx_train",
     "llama_model_n_layer",

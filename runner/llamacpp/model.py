@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,20 @@ class Model:
 
     def __init__(
         self,
-        path: Path,
+        files: Sequence[Path],
         options: LoadOptions,
         gpu_layers: int,
         threads: int,
         log: LibraryLog,
         on_progress: Callable[[float], None] | None,
     ) -> None:
-        """Blocks while the weights are read.
+        """Load one file, or the shards of a model in order. Blocks while the weights are read.
 
         Raises ModelInvalid for a file llama.cpp refuses, Unsupported for a model that does not
         generate text, and InsufficientMemory when the context cannot be allocated.
         """
         log.start_recording()
-        self.handle = _load(path, options, gpu_layers, log, on_progress=on_progress)
+        self.handle = _load(files, options, gpu_layers, log, on_progress=on_progress)
         try:
             _refuse_what_does_not_generate(self.handle)
             self.context = _make_context(self.handle, options, threads, log)
@@ -82,24 +83,24 @@ class Model:
             self.context = self.handle = self.memory = None
 
 
-def measure(path: Path, options: LoadOptions, log: LibraryLog) -> int:
+def measure(files: Sequence[Path], options: LoadOptions, log: LibraryLog) -> int:
     """Bytes that all layers, caches and compute buffers will take, found in milliseconds by allocating none of it.
 
     llama.cpp lays out the buffers of a model loaded with `no_alloc` and tells their sizes in its
     log; the weights count as their file. Raises as `Model` does.
     """
     log.start_recording()
-    model = _load(path, options, ALL_LAYERS, log, on_progress=None, measure_only=True)
+    model = _load(files, options, ALL_LAYERS, log, on_progress=None, measure_only=True)
     try:
         context = _make_context(model, options, threads=1, log=log)
         lib.llama_free(context)
     finally:
         lib.llama_model_free(model)
-    return path.stat().st_size + int(sum(log.buffers.values()) + log.cache)
+    return sum(file.stat().st_size for file in files) + int(sum(log.buffers.values()) + log.cache)
 
 
 def _load(
-    path: Path,
+    files: Sequence[Path],
     options: LoadOptions,
     gpu_layers: int,
     log: LibraryLog,
@@ -124,7 +125,11 @@ def _load(
         params.load_mode = lib.LLAMA_LOAD_MODE_NONE
     elif options.use_mmap is not None:
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if options.use_mmap else lib.LLAMA_LOAD_MODE_NONE
-    handle = lib.llama_model_load_from_file(str(path).encode(), params)
+    names = [os.fsencode(file) for file in files]
+    if len(names) == 1:
+        handle = lib.llama_model_load_from_file(names[0], params)
+    else:
+        handle = lib.llama_model_load_from_splits((ctypes.c_char_p * len(names))(*names), len(names), params)
     if not handle:
         raise ModelInvalid(f"llama.cpp cannot load the model: {_last_words(log)}")
     return handle

@@ -18,6 +18,7 @@ from typing import Any
 
 from runner.chat.types import Failed
 from runner.errors import DeadlineExceeded, InsufficientMemory, RunnerError, ServerShutdown
+from runner.engine import LoadOptions
 from runner.messages import Load
 from runner.settings import Settings
 from runner.supervisor.crashes import CrashLog
@@ -375,7 +376,7 @@ class Supervisor:
             on_gone=lambda worker: self._worker_gone(resident, worker),
         )
         resident.worker = worker
-        self._run(self._load(resident, worker, Load(str(resident.spec.path), options)))
+        self._run(self._load(resident, worker, _load_command(resident.spec, options)))
 
     async def _load(self, resident: Resident, worker: WorkerProcess, load: Load) -> None:
         await worker.start(load)
@@ -457,6 +458,10 @@ class Supervisor:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _load_command(spec: ModelSpec, options: LoadOptions) -> Load:
+    return Load(str(spec.path), options, tuple(str(shard) for shard in spec.shards))
 
 
 def _shutting_down() -> ServerShutdown:

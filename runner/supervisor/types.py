@@ -45,6 +45,8 @@ class ModelSpec:
     path: Path
     memory: MemoryFacts
     wishes: LoadWishes = LoadWishes()
+    shards: tuple[Path, ...] = ()
+    """The other files of a model that is split, in order."""
     details: dict[str, object] = field(default_factory=dict)
     """The `details` object of /api/tags, shown again by /api/ps."""
 

@@ -35,7 +35,8 @@ def main() -> None:
 
 
 def _load(command: Load, on_progress: Callable[[float], None]) -> Engine:
-    return LlamaEngine(Library(), Path(command.model_path), command.options, on_progress=on_progress)
+    shards = tuple(Path(shard) for shard in command.shards)
+    return LlamaEngine(Library(), Path(command.model_path), command.options, on_progress, shards)
 
 
 main()

@@ -30,7 +30,6 @@ from registry.errors import (
 )
 from registry.locks import held, try_acquire, writing
 from registry.manifest import (
-    ADAPTER_LAYER,
     CONFIG_TYPE,
     LICENSE_LAYER,
     MESSAGES_LAYER,
@@ -38,13 +37,14 @@ from registry.manifest import (
     PARAMS_LAYER,
     SYSTEM_LAYER,
     TEMPLATE_LAYER,
+    TENSOR_LAYER,
     Layer,
     Manifest,
     ModelConfig,
 )
 from registry.name import ModelName
 from registry.store import ModelStore
-from tests.registry.gguf_bytes import tiny_gguf
+from tests.registry.gguf_bytes import GgufFile, Tensor, default_pairs, number_pair, tiny_gguf
 
 A, B = ModelName.parse("a"), ModelName.parse("b:1")
 
@@ -325,17 +325,46 @@ def test_an_unchanged_file_is_not_hashed_again(store: ModelStore) -> None:
         ModelStore(store.root).find(A).verify_unchanged()
 
 
-def test_what_is_not_one_gguf_file_is_listed_and_refused_for_use(store: ModelStore) -> None:
-    install(store, A, (MODEL_LAYER, tiny_gguf()), (MODEL_LAYER, b"second"))
-    install(store, B, (MODEL_LAYER, tiny_gguf()), (ADAPTER_LAYER, b"lora"))
+def test_what_has_no_gguf_weights_is_listed_and_refused_for_use(store: ModelStore) -> None:
+    install(store, A, (TENSOR_LAYER, b"safetensors"))
     install(store, ModelName.parse("c"), (SYSTEM_LAYER, b"no model"))
-    assert len(store.models()) == 3
-    with pytest.raises(Unsupported, match="split over 2"):
+    assert len(store.models()) == 2
+    with pytest.raises(Unsupported, match="safetensors"):
         store.find(A).verify_unchanged()
-    with pytest.raises(Unsupported, match="adapter"):
-        _ = store.find(B).model_path
     with pytest.raises(ModelInvalid, match="no model file"):
         _ = store.find(ModelName.parse("c")).model_digest
+
+
+def test_shards_are_one_model_told_apart_by_all_of_their_files(store: ModelStore) -> None:
+    shards = [
+        GgufFile(
+            pairs=[
+                *(default_pairs() if number == 0 else ()),
+                number_pair("split.no", number),
+                number_pair("split.count", 2),
+            ],
+            tensors=[Tensor(f"t{number}", (32,))],
+        ).to_bytes()
+        for number in range(2)
+    ]
+    install(store, A, *((MODEL_LAYER, shard) for shard in shards))
+    model = store.find(A)
+    metadata = model.metadata()
+    assert [tensor.name for tensor in metadata.tensors] == ["t0", "t1"]
+    assert metadata.parameter_count == 64
+    assert metadata.shard is None
+    assert [path.read_bytes() for path in model.model_paths] == shards
+    assert model.model_digest not in {layer.digest for layer in model.weights}
+    model.model_paths[1].write_bytes(b"x")
+    with pytest.raises(ModelCorrupt):
+        model.verify_unchanged()
+
+
+def test_shards_in_the_wrong_order_are_no_model(store: ModelStore) -> None:
+    second = GgufFile(pairs=[number_pair("split.no", 1), number_pair("split.count", 2)]).to_bytes()
+    install(store, A, (MODEL_LAYER, second), (MODEL_LAYER, tiny_gguf()))
+    with pytest.raises(ModelInvalid, match="not the shards of one model"):
+        store.find(A).metadata()
 
 
 def test_pruning_takes_old_orphans_and_leaves_young_ones(store: ModelStore) -> None:
