@@ -55,7 +55,7 @@ def order_weights(parts: Sequence[Part]) -> tuple[Part, ...]:
     for part in parts:
         if part.metadata.shard is None:
             raise InvalidRequest(
-                f"{part.title} is a whole model; {len(parts)} files of weights were given, which are not shards of one.",
+                f"{part.title} is a whole model; of {len(parts)} files of weights each must be a shard of one model.",
                 field="files",
             )
         number, count = part.metadata.shard

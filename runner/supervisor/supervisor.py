@@ -17,8 +17,8 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from runner.chat.types import Failed
-from runner.errors import DeadlineExceeded, InsufficientMemory, RunnerError, ServerShutdown
 from runner.engine import LoadOptions
+from runner.errors import DeadlineExceeded, InsufficientMemory, RunnerError, ServerShutdown
 from runner.messages import Load
 from runner.settings import Settings
 from runner.supervisor.crashes import CrashLog

@@ -331,7 +331,7 @@ def test_progress_of_loading_is_told(library: Library, tiny_model: Path) -> None
 
 def test_measuring_allocates_nothing_and_agrees_with_loading(library: Library, tiny_model: Path) -> None:
     options = LoadOptions(context_length=512, max_sequences=8, num_batch=64)
-    needed = measure(tiny_model, options, library.log)
+    needed = measure([tiny_model], options, library.log)
     engine = LlamaEngine(library, tiny_model, options)
     assert abs(needed - engine.info.size) < 0.1 * needed + 200_000
     engine.close()
