@@ -26,11 +26,11 @@ from registry.manifest import (
     Manifest,
     ModelConfig,
 )
-from registry.modelfile import is_go_template
 from registry.name import ModelName
 from registry.parameters import REMOVED, ParameterValue, check_parameter
 from registry.progress import Progress
 from registry.store import ModelStore, StoredModel
+from registry.template_language import is_go_template
 
 _PROJECTOR_ARCHITECTURES = frozenset({"clip"})
 

@@ -99,6 +99,18 @@ class ModelConfig:
     """Capabilities added to those that the file shows."""
     remote_host: str = ""
     """Set for stubs of models that run elsewhere."""
+    renderer: str = ""
+    """The built-in way of making prompts that the model asks for, in place of its template."""
+    parser: str = ""
+    requires: str = ""
+    """The least version of the program named by `requires_program` that can use the model."""
+    requires_program: str = ""
+    """`puna` when `requires` is a version of Puna; models of other programs say nothing here."""
+
+    @property
+    def required_puna(self) -> str:
+        """The least version of Puna, or nothing."""
+        return self.requires if self.requires_program == "puna" else ""
 
     def to_bytes(self) -> bytes:
         document: dict[str, object] = {
@@ -110,6 +122,10 @@ class ModelConfig:
             "context_length": self.context_length,
             "embedding_length": self.embedding_length,
             "capabilities": list(self.capabilities),
+            "renderer": self.renderer or None,
+            "parser": self.parser or None,
+            "requires": self.requires or None,
+            "requires_program": self.requires_program or None,
             "architecture": "amd64",
             "os": "linux",
         }
@@ -130,6 +146,10 @@ class ModelConfig:
             embedding_length=_count(document, "embedding_length"),
             capabilities=_texts(document, "capabilities"),
             remote_host=_text(document, "remote_host"),
+            renderer=_text(document, "renderer"),
+            parser=_text(document, "parser"),
+            requires=_text(document, "requires"),
+            requires_program=_text(document, "requires_program"),
         )
 
 

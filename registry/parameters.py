@@ -9,10 +9,11 @@ from typing import Literal
 
 from registry.errors import InvalidRequest
 
-ParameterValue = int | float | bool | list[str]
+ParameterValue = int | float | bool | str | list[str]
 
 MAX_STOPS = 256
 MAX_STOP_CHARACTERS = 4096
+MAX_TEXT_CHARACTERS = 1000
 _INT32 = 2**31 - 1
 
 
@@ -20,7 +21,7 @@ _INT32 = 2**31 - 1
 class Parameter:
     """What one option may be; the bounds are included."""
 
-    kind: Literal["int", "float", "bool", "strings"]
+    kind: Literal["int", "float", "bool", "string", "strings"]
     minimum: float | None = None
     maximum: float | None = None
 
@@ -29,6 +30,8 @@ class Parameter:
         """In words: what a value has to be."""
         if self.kind == "bool":
             return "true or false"
+        if self.kind == "string":
+            return f"a text of at most {MAX_TEXT_CHARACTERS} characters that is not empty"
         if self.kind == "strings":
             return f"a list of at most {MAX_STOPS} strings that are not empty"
         noun = "an integer" if self.kind == "int" else "a number"
@@ -45,6 +48,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "main_gpu": Parameter("int", 0, 1023),
     "use_mmap": Parameter("bool"),
     "num_thread": Parameter("int", 0, 4096),
+    "draft_model": Parameter("string"),
     "draft_num_predict": Parameter("int", 0, 1024),
     "num_keep": Parameter("int", -1, _INT32),
     "num_predict": Parameter("int", -2, _INT32),
@@ -94,6 +98,8 @@ def parse_parameter(name: str, text: str) -> ParameterValue:
     parameter = _find(name)
     if parameter.kind == "strings":
         return check_parameter(name, [text])
+    if parameter.kind == "string":
+        return check_parameter(name, text)
     if parameter.kind == "bool":
         if text not in _TRUE | _FALSE:
             raise _wrong(name, parameter, text)
@@ -113,6 +119,10 @@ def check_parameter(name: str, value: object) -> ParameterValue:
     parameter = _find(name)
     if parameter.kind == "strings":
         return _check_strings(name, parameter, value)
+    if parameter.kind == "string":
+        if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT_CHARACTERS:
+            raise _wrong(name, parameter, value)
+        return value
     if parameter.kind == "bool":
         if not isinstance(value, bool):
             raise _wrong(name, parameter, value)

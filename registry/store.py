@@ -128,7 +128,7 @@ class StoredModel:
                 elif isinstance(value, int | float):
                     found[name] = value
                 elif isinstance(value, str):
-                    found[name] = [value]
+                    found[name] = [value] if name == "stop" else value
         return found
 
     @cached_property

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from registry.errors import InvalidName, ModelNotFound
-from registry.modelfile import is_go_template
 from registry.name import ModelName
 from registry.store import ModelStore, StoredModel
+from registry.template_language import is_go_template
 from runner.chat.types import (
     ChatEvent,
     ChatPrompt,

@@ -103,8 +103,16 @@ def read_modelfile(place: str) -> Source:
         modelfile = parse_modelfile(text)
     except RegistryError as error:
         raise WrongUsage(f"{shown}: {error.message}") from None
+    for instruction, is_there in (("from", modelfile.also_from), ("adapter", modelfile.adapters)):
+        if is_there:
+            line = modelfile.lines[instruction][-1]
+            raise WrongUsage(f"{shown}: (line {line}): a second file of a model is not supported yet.")
+    if modelfile.drafts:
+        raise WrongUsage(f"{shown}: (line {modelfile.lines['draft'][0]}): DRAFT is not supported yet.")
     additions = {
         "template": modelfile.template,
+        "parser": modelfile.parser,
+        "requires": modelfile.requires,
         "system": modelfile.system,
         "parameters": dict(modelfile.parameters),
         "messages": [{"role": role, "content": content} for role, content in modelfile.messages],
@@ -113,7 +121,7 @@ def read_modelfile(place: str) -> Source:
     try:
         source = source_of(modelfile.from_, folder)
     except WrongUsage as error:
-        raise WrongUsage(f"{shown}: (line {modelfile.from_line}): {error.message}") from None
+        raise WrongUsage(f"{shown}: (line {modelfile.lines['from'][0]}): {error.message}") from None
     # Empty texts count: they take away what the base model has.
     kept = {name: value for name, value in additions.items() if value is not None and value not in ({}, [])}
     return Source(source.file, source.model, kept)

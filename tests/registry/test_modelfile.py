@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import InvalidRequest, RegistryError, Unsupported
-from registry.modelfile import ROLES, Modelfile, decode_modelfile, is_go_template, parse_modelfile
+from registry.modelfile import ROLES, Modelfile, parse_modelfile
+from registry.modelfile_text import decode_modelfile
+from registry.template_language import is_go_template
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "Modelfile-examples").glob("*.Modelfile"))
 
@@ -87,16 +89,42 @@ def test_an_error_names_its_line(text: str, complaint: str) -> None:
         parse_modelfile(text)
 
 
-@pytest.mark.parametrize("name", ["ADAPTER", "DRAFT", "RENDERER", "PARSER", "REQUIRES"])
-def test_instructions_that_are_not_built_are_refused_with_their_line(name: str) -> None:
-    with pytest.raises(Unsupported, match=rf"^\(line 2\): {name} is not supported yet") as refused:
-        parse_modelfile(f"FROM a\n{name} x")
-    assert refused.value.facts["line"] == 2
+def test_files_that_belong_to_a_model_are_kept_in_their_order() -> None:
+    modelfile = parse_modelfile(
+        "FROM a-00001-of-00002.gguf\nFROM a-00002-of-00002.gguf\nFROM mmproj.gguf\n"
+        "ADAPTER one.gguf\n\nADAPTER two.gguf\n"
+        "DRAFT ./small.gguf\nREQUIRES v0.1.0\nPARSER passthrough\nPARAMETER draft_model small:1b\n"
+    )
+    assert modelfile.from_ == "a-00001-of-00002.gguf"
+    assert modelfile.also_from == ["a-00002-of-00002.gguf", "mmproj.gguf"]
+    assert modelfile.adapters == ["one.gguf", "two.gguf"]
+    assert modelfile.drafts == ["./small.gguf"]
+    assert (modelfile.requires, modelfile.parser) == ("0.1.0", "passthrough")
+    assert modelfile.parameters == {"draft_model": "small:1b"}
+    assert modelfile.lines["from"] == [1, 2, 3]
+    assert modelfile.lines["adapter"] == [4, 6]
 
 
-def test_a_second_base_is_refused() -> None:
-    with pytest.raises(Unsupported, match="second FROM"):
-        parse_modelfile("FROM a\nFROM b")
+@pytest.mark.parametrize(
+    ("instruction", "error", "complaint"),
+    [
+        ("RENDERER qwen3-coder", Unsupported, "RENDERER qwen3-coder is not built in"),
+        ("RENDERER qwen", InvalidRequest, "RENDERER 'qwen' is unknown; known are .*qwen3-coder"),
+        ("PARSER harmony", Unsupported, "PARSER harmony is not built in"),
+        ("PARSER none", InvalidRequest, "PARSER 'none' is unknown"),
+        ("REQUIRES soon", InvalidRequest, "requires must be a valid semver"),
+        ("REQUIRES 1.2", InvalidRequest, "requires must be a valid semver"),
+        ("DRAFT a", InvalidRequest, "DRAFT must not reference the same local path as FROM: a"),
+        ('ADAPTER ""', InvalidRequest, "ADAPTER needs a value"),
+        ('PARAMETER draft_model " "', InvalidRequest, "draft_model must be a text"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_with_its_line(
+    instruction: str, error: type[RegistryError], complaint: str
+) -> None:
+    with pytest.raises(error, match=rf"^\(line 3\): {complaint}") as refused:
+        parse_modelfile(f"FROM a\n# a comment\n{instruction}")
+    assert refused.value.facts["line"] == 3
 
 
 @pytest.mark.parametrize(
@@ -109,12 +137,17 @@ def test_a_second_base_is_refused() -> None:
         "{{ if or .System .Tools }}",
         "{{ json .Tools }}",
         "{{ $x }}",
+        "{{- len (slice .Messages 1) }}",
+        "{{ (index .Messages 0).Content }}",
+        "{{`raw`}}",
+        "x{{ end }}",
+        "{{ currentDate }}",
+        '{{ printf "%s" .System }}',
     ],
 )
-def test_a_go_template_is_refused_in_words(template: str) -> None:
+def test_a_go_template_is_known_by_its_actions(template: str) -> None:
     assert is_go_template(template)
-    with pytest.raises(Unsupported, match="Go's template language"):
-        parse_modelfile(f"FROM a\nTEMPLATE {template}")
+    assert parse_modelfile(f"FROM a\nTEMPLATE {template}").template == template
 
 
 @pytest.mark.parametrize(
@@ -124,6 +157,7 @@ def test_a_go_template_is_refused_in_words(template: str) -> None:
         "{{- messages[0].content -}}",
         "{{ bos_token }}{{ range(3) }}{{ json_args }}{{ endings }}",
         "{{ 'x' if y else 'z' }}",
+        "{{ index + 1 }}{{ (not done) }}{{ len(messages) }}{{ (messages[0]).content }}{{ not ready }}",
         "plain text",
     ],
 )
@@ -154,17 +188,54 @@ def test_a_printed_recipe_reads_back_as_itself(
     system: str | None, parameters: dict[str, object], messages: list[tuple[str, str]], licenses: list[str]
 ) -> None:
     modelfile = Modelfile("base", parameters, None, system, messages, licenses)  # type: ignore[arg-type]
-    rendered = modelfile.render()
-    if "is left out: a Modelfile cannot hold its text." in rendered or "\r" in rendered:
-        return
-    assert parse_modelfile(rendered) == modelfile
+    assert parse_modelfile(modelfile.render()) == modelfile
 
 
-def test_a_text_that_the_grammar_cannot_hold_is_left_out_in_words() -> None:
-    rendered = Modelfile("base", system='a docstring: """\nends').render()
-    assert "# SYSTEM is left out" in rendered
-    assert parse_modelfile(rendered).system is None
-    assert parse_modelfile(Modelfile("base", system='ends """').render()).system == 'ends """'
+@given(
+    TEXTS.filter(str.strip),
+    st.lists(TEXTS.filter(str.strip), max_size=2),
+    st.lists(TEXTS.filter(str.strip), max_size=2),
+    st.none() | TEXTS,
+    st.sampled_from([None, "0.1.0", "1.2.3-rc.1+x"]),
+)
+def test_every_instruction_reads_back_as_it_was_printed(
+    base: str, more: list[str], adapters: list[str], template: str | None, requires: str | None
+) -> None:
+    modelfile = Modelfile(
+        base, template=template, also_from=more, adapters=adapters, parser="passthrough", requires=requires
+    )
+    assert parse_modelfile(modelfile.render()) == modelfile
+
+
+@pytest.mark.parametrize(
+    "text", ['a docstring: """\nends', '"""\nEND\nx', "a\r\nb", "\r", '"""\n END \t\nEND_\n', 'ends """', '"', '""\n"']
+)
+def test_a_text_that_fits_between_no_quotes_is_printed_as_a_block(text: str) -> None:
+    modelfile = Modelfile(text, {"stop": [text]}, text, text, [("user", text)], [text])
+    if not text.strip():
+        modelfile.from_ = "base"
+    assert parse_modelfile(modelfile.render()) == modelfile
+
+
+def test_a_block_is_read_to_the_line_that_ends_it() -> None:
+    modelfile = parse_modelfile("FROM a\nsystem<<END\n  one\n\nEND of it\n  END\nMESSAGE<<x_ user\nhi\nx_\n")
+    assert modelfile.system == "  one\n\nEND of it"
+    assert modelfile.messages == [("user", "hi")]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("SYSTEM<<END\nx", "the block has no END on a line of its own"),
+        ("SYSTEM<<END x\nEND", "begins on the line after its END"),
+        ("MESSAGE<<END\nx\nEND", "MESSAGE needs a role and a text"),
+        ("SISTEM<<END\nx\nEND", "command must be one of"),
+        ("SYSTEM<<\nx\n", "command must be one of"),
+    ],
+)
+def test_a_wrong_block_is_refused_with_its_line(text: str, complaint: str) -> None:
+    with pytest.raises(InvalidRequest, match=rf"\(line 2\): .*{complaint}"):
+        parse_modelfile(f"FROM a\n{text}")
 
 
 @given(st.text(max_size=60) | st.text(st.sampled_from('FROM SYTEPAR"\n\t#'), max_size=40))
