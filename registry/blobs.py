@@ -11,15 +11,16 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from filelock import BaseFileLock
 
+from registry.blob_places import BlobPlaces
 from registry.digest import Digest
-from registry.errors import DigestMismatch, DiskFull, InvalidRequest, ModelCorrupt
+from registry.errors import DigestMismatch, DiskFull, Fact, InvalidRequest, ModelCorrupt
 from registry.locks import try_acquire, writing
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,10 @@ class _Verdict:
 class Blobs:
     """Owns `blobs/`, the partials of files under way, and the records of what was verified."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, layers: Sequence[Path] = ()) -> None:
+        """`layers` are stores whose blobs are used where they are, and never written."""
         self._root = root
+        self.places = BlobPlaces(root, layers)
         self._blobs = root / "blobs"
         self._partials = root / "partials"
         self._verified = root / "verified"
@@ -57,7 +60,12 @@ class Blobs:
         """What is recorded in `verified/`, or would be if the store could be written."""
 
     def path(self, digest: Digest) -> Path:
-        return self._blobs / digest.file_name
+        """Where the file is to be read; perhaps in another program's folder or in a layer, so never written."""
+        return self.places.find(digest)
+
+    def has_own(self, digest: Digest) -> bool:
+        """Whether the store itself has the file, or a reference to one elsewhere."""
+        return self.places.own(digest).exists() or self.places.references.find(digest) is not None
 
     def has(self, digest: Digest) -> bool:
         """Whether the file is there, and has not been found damaged."""
@@ -88,7 +96,7 @@ class Blobs:
         try:
             return self.path(digest).stat().st_size
         except OSError:
-            raise _missing(digest) from None
+            raise self._missing(digest) from None
 
     def read(self, digest: Digest, limit: int) -> bytes:
         """A small blob's content, at most `limit` bytes. Raises ModelCorrupt."""
@@ -97,7 +105,7 @@ class Blobs:
         try:
             return self.path(digest).read_bytes()
         except OSError:
-            raise _missing(digest) from None
+            raise self._missing(digest) from None
 
     def add(self, chunks: Iterable[bytes], expected: Digest | None = None) -> Blob:
         """Store bytes under their digest; blocks. Raises DigestMismatch, DiskFull or StoreReadOnly."""
@@ -143,12 +151,7 @@ class Blobs:
         """Raises ModelCorrupt when the file is not there in that size."""
         actual = self.size(digest)
         if actual != size:
-            raise ModelCorrupt(
-                f"The file of {digest} has {actual} bytes; {size} were verified.",
-                digest=str(digest),
-                expected=size,
-                actual=actual,
-            )
+            raise self._corrupt(digest, f"has {actual} bytes; {size} were verified", expected=size, actual=actual)
 
     def verify_unchanged(self, digest: Digest, size: int) -> None:
         """Compare a blob with what was verified, and hash it again when its time or size differ.
@@ -165,11 +168,9 @@ class Blobs:
                 verdict = _hash(path) == digest
                 self.record(digest, facts, is_sound=verdict)
         except OSError as error:
-            raise ModelCorrupt(
-                f"The file of {digest} cannot be read ({error.strerror}).", digest=str(digest)
-            ) from error
+            raise self._corrupt(digest, f"cannot be read ({error.strerror})") from error
         if not verdict:
-            raise ModelCorrupt(f"The file of {digest} is damaged: its content has another digest.", digest=str(digest))
+            raise self._corrupt(digest, "is damaged: its content has another digest")
 
     def record(self, digest: Digest, facts: tuple[int, int] | None = None, *, is_sound: bool = True) -> None:
         """Remember what was found of a blob as it is now."""
@@ -185,9 +186,13 @@ class Blobs:
             )
 
     def remove(self, digest: Digest) -> bool:
-        """Delete a blob that nothing needs; a file that the system holds open stays, and is logged."""
+        """Delete a blob that nothing needs; a file that the system holds open stays, and is logged.
+
+        Of one that is used where another program keeps it, only the reference goes.
+        """
         try:
-            self.path(digest).unlink(missing_ok=True)
+            self.places.own(digest).unlink(missing_ok=True)
+            self.places.references.path(digest).unlink(missing_ok=True)
         except OSError as error:
             logger.warning("%s could not be removed: %s", digest.file_name, error.strerror)
             return False
@@ -197,9 +202,9 @@ class Blobs:
         return True
 
     def all(self) -> Iterator[tuple[Digest, float]]:
-        """Every blob, with the seconds since it was written."""
+        """Every blob and every reference to one, with the seconds since it was written."""
         now = time.time()
-        for entry in _entries(self._blobs):
+        for entry in (*_entries(self._blobs), *_entries(self.places.references.folder)):
             with contextlib.suppress(InvalidRequest, OSError):
                 yield Digest.parse(entry.name), now - entry.stat().st_mtime
 
@@ -225,19 +230,49 @@ class Blobs:
         return known.is_sound
 
     def _recorded(self, digest: Digest) -> _Verdict | None:
-        try:
-            record = json.loads((self._verified / digest.file_name).read_bytes())
-            return _Verdict((int(record["size"]), int(record["mtime_ns"])), record.get("is_sound") is not False)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None
+        for file in self.places.verdict_files(digest):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                record = json.loads(file.read_bytes())
+                return _Verdict((int(record["size"]), int(record["mtime_ns"])), record.get("is_sound") is not False)
+        return None
+
+    def _missing(self, digest: Digest) -> ModelCorrupt:
+        return self._corrupt(digest, "is missing from the model store")
+
+    def _corrupt(self, digest: Digest, what: str, **facts: Fact) -> ModelCorrupt:
+        """The error for a file of the store, or for one that is used where another program keeps it.
+
+        The place of that one is for the log: people on other machines may read the error.
+        """
+        reference = self.places.reference(digest)
+        if reference is None:
+            return ModelCorrupt(f"The file of {digest} {what}.", digest=str(digest), **facts)
+        state = reference.state if reference.state != "there" else "changed"
+        logger.warning("%s is used where another program keeps it, and %s there: %s", digest, state, reference.path)
+        return ModelCorrupt(
+            f"The file of {digest} is used where another program keeps it, and there it is {state}. "
+            "`puna adopt --status` on the daemon's machine names it: put it back, or remove the model and get it anew.",
+            digest=str(digest),
+            in_place=True,
+            **facts,
+        )
 
     def adopt(self, partial: Path, digest: Digest) -> None:
         """Give a verified file its final name."""
         with writing(self._root):
             self._blobs.mkdir(parents=True, exist_ok=True)
-            partial.replace(self.path(digest))
+            partial.replace(self.places.own(digest))
             _sync_folder(self._blobs)
+            self.places.references.path(digest).unlink(missing_ok=True)
         self.record(digest)
+
+    def take(self, file: Path) -> Blob:
+        """Make a blob of a file that was written elsewhere on the store's disk: hash, flush and move it. Blocks."""
+        digest, size = _hash(file), file.stat().st_size
+        with writing(self._root), file.open("rb+") as written:
+            os.fsync(written.fileno())
+        self.adopt(file, digest)
+        return Blob(digest, size)
 
     def open_partial(self, path: Path) -> int:
         with writing(self._root):
@@ -378,10 +413,6 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return [entry for entry in entries if entry.is_file(follow_symlinks=False)]
     except OSError:
         return []
-
-
-def _missing(digest: Digest) -> ModelCorrupt:
-    return ModelCorrupt(f"The file of {digest} is missing from the model store.", digest=str(digest))
 
 
 def _shown(size: int) -> str:
