@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,6 +25,15 @@ class LoadOptions(msgspec.Struct, frozen=True):
     main_gpu: int | None = None
     num_thread: int | None = None
     use_mmap: bool | None = None
+
+
+class MemoryKind(enum.StrEnum):
+    """What can be done with a part of what the engine remembers of a sequence."""
+
+    CELLS = "cells"
+    """A cell for each token: any range can be shared, saved, restored and forgotten."""
+    STATES = "states"
+    """Only the whole, as it is now: recurrent and hybrid models, and those with a sliding window."""
 
 
 class DeviceUse(msgspec.Struct, frozen=True):
@@ -63,6 +73,9 @@ class LoadedModel(msgspec.Struct, frozen=True):
     can_shift: bool
     max_rows: int = 512
     """Most tokens in one step."""
+    memory: MemoryKind = MemoryKind.CELLS
+    resting_ids: tuple[int, ...] = ()
+    """Ids besides those below `max_sequences` that can share and hold cells, not be computed, saved or restored."""
 
 
 class Sampler(Protocol):
@@ -141,7 +154,35 @@ class Engine(Protocol):
         ...
 
     def remove(self, sequence_id: int) -> None:
-        """Forget all cells of a sequence."""
+        """Forget all of a sequence. Cells it shares with others stay theirs."""
+        ...
+
+    def cut(self, sequence_id: int, length: int) -> None:
+        """Forget the positions from `length` on; needs MemoryKind.CELLS."""
+        ...
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let `target`, which holds nothing, share the first `length` cells of `source`; needs MemoryKind.CELLS.
+
+        Only what was computed can be shared. A shared cell must not be shifted.
+        """
+        ...
+
+    @property
+    def state_format(self) -> str:
+        """What has to be equal, besides the weights, for a saved state to fit into another engine."""
+        ...
+
+    def save(self, sequence_id: int, start: int, end: int) -> memoryview:
+        """The state of positions `start` to `end`: any range of cells, or all of a sequence that is a state."""
+        ...
+
+    def restore(self, sequence_id: int, state: memoryview, start: int, end: int) -> bool:
+        """Put positions `start` to `end` of a saved state behind what the sequence holds, which is `start` positions.
+
+        The state may hold more on both sides, and its cells become new ones. False when it does
+        not fit or there are no cells; then the sequence is as it was (a whole state: empty).
+        """
         ...
 
     def shift(self, sequence_id: int, keep: int, discard: int) -> None:

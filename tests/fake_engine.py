@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
-from runner.engine import Chunk, EngineFault, LoadedModel, OutOfCells
+from runner.engine import Chunk, EngineFault, LoadedModel, MemoryKind, OutOfCells
 from runner.sampling import SamplingParams
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz ."
@@ -26,8 +26,22 @@ class FakeSampler:
         self.is_closed = True
 
 
+class Cell:
+    """One token at one place; sequences may share it."""
+
+    __slots__ = ("position", "token")
+
+    def __init__(self, position: int, token: int) -> None:
+        self.position = position
+        self.token = token
+
+
 class FakeEngine:
-    """Checks what it is asked, and records it in `steps`."""
+    """Checks what it is asked, and records it in `steps`.
+
+    `cells` has the cells of each sequence id in order; with MemoryKind.STATES they stand for one
+    state, which cannot be cut, shared or saved in part.
+    """
 
     def __init__(
         self,
@@ -38,10 +52,14 @@ class FakeEngine:
         ends_every: int = 0,
         fault: Callable[[Sequence[Chunk]], bool] = lambda _chunks: False,
         hidden_cells: int = 0,
+        memory: MemoryKind = MemoryKind.CELLS,
+        resting: int = 2,
     ) -> None:
         self.native_ns = 0
-        self.cells: dict[int, list[int]] = {}
+        self.cells: dict[int, list[Cell]] = {}
         self.steps: list[list[Chunk]] = []
+        self.saves: list[tuple[int, int]] = []
+        self.restores: list[tuple[int, int]] = []
         self.samplers: list[FakeSampler] = []
         self._capacity = cells
         self._hidden_cells = hidden_cells
@@ -64,6 +82,10 @@ class FakeEngine:
             has_chat_template=True,
             can_shift=True,
             max_rows=max_rows,
+            memory=memory,
+            resting_ids=()
+            if memory is MemoryKind.STATES
+            else tuple(range(max_sequences + 1, max_sequences + 1 + resting)),
         )
 
     @property
@@ -100,8 +122,7 @@ class FakeEngine:
         assert chunks and all(chunk.tokens for chunk in chunks), "an empty step"
         assert sum(len(chunk.tokens) for chunk in chunks) <= self._info.max_rows, "more rows than a step holds"
         assert len({chunk.sequence_id for chunk in chunks}) == len(chunks), "a sequence twice in one step"
-        used = sum(map(len, self.cells.values())) + sum(len(chunk.tokens) for chunk in chunks)
-        if used > self._capacity - self._hidden_cells:
+        if self.used + sum(len(chunk.tokens) for chunk in chunks) > self._capacity - self._hidden_cells:
             raise OutOfCells
         if self._fault(chunks):
             raise EngineFault("told to fail")
@@ -111,10 +132,15 @@ class FakeEngine:
             assert 0 <= chunk.sequence_id < self._info.max_sequences
             cells = self.cells.setdefault(chunk.sequence_id, [])
             assert chunk.start == len(cells), "a chunk that does not continue its sequence"
-            cells.extend(chunk.tokens)
+            cells.extend(Cell(chunk.start + offset, token) for offset, token in enumerate(chunk.tokens))
             if chunk.sampler is not None:
-                tokens.append(self.next_token(cells))
+                tokens.append(self.next_token([cell.token for cell in cells]))
         return tokens
+
+    @property
+    def used(self) -> int:
+        """Cells that hold anything; one that is shared counts once."""
+        return len({id(cell) for cells in self.cells.values() for cell in cells})
 
     def next_token(self, held: Sequence[int]) -> int:
         value = int.from_bytes(hashlib.blake2b(bytes(held), digest_size=4).digest(), "big")
@@ -136,8 +162,53 @@ class FakeEngine:
     def remove(self, sequence_id: int) -> None:
         self.cells.pop(sequence_id, None)
 
+    def cut(self, sequence_id: int, length: int) -> None:
+        assert self._info.memory is MemoryKind.CELLS, "a state cannot be cut"
+        del self.cells[sequence_id][length:]
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        assert self._info.memory is MemoryKind.CELLS, "a part of a state cannot be shared"
+        assert not self.cells.get(target), "the target holds something already"
+        assert target < self._info.max_sequences or target in self._info.resting_ids
+        assert length <= len(self.cells[source]), "what was not computed cannot be shared"
+        self.cells[target] = self.cells[source][:length]
+
+    @property
+    def state_format(self) -> str:
+        return "fake"
+
+    def save(self, sequence_id: int, start: int, end: int) -> memoryview:
+        held = self.cells[sequence_id]
+        assert 0 <= start < end <= len(held), "what is not there cannot be saved"
+        if self._info.memory is MemoryKind.STATES:
+            assert (start, end) == (0, len(held)), "a state is saved whole"
+        self.saves.append((start, end))
+        numbers = [start, *(cell.token for cell in held[start:end])]
+        return memoryview(b"".join(number.to_bytes(4, "little") for number in numbers))
+
+    def restore(self, sequence_id: int, state: memoryview, start: int, end: int) -> bool:
+        assert sequence_id < self._info.max_sequences
+        numbers = [int.from_bytes(state[place : place + 4], "little") for place in range(0, len(state), 4)]
+        first, tokens = numbers[0], numbers[1:]
+        if self._info.memory is MemoryKind.STATES:
+            self.remove(sequence_id)
+            assert (start, end) == (first, first + len(tokens)), "a state is restored whole"
+        held = self.cells.get(sequence_id, [])
+        assert len(held) == start, "restored out of order"
+        assert first <= start < end <= first + len(tokens), "a range that the state does not hold"
+        if self.used + len(tokens) > self._capacity - self._hidden_cells:
+            return False
+        self.restores.append((start, end))
+        self.cells[sequence_id] = held + [Cell(place, tokens[place - first]) for place in range(start, end)]
+        return True
+
     def shift(self, sequence_id: int, keep: int, discard: int) -> None:
-        del self.cells[sequence_id][keep : keep + discard]
+        held = self.cells[sequence_id]
+        others = {id(cell) for other, cells in self.cells.items() if other != sequence_id for cell in cells}
+        assert not any(id(cell) in others for cell in held[keep:]), "a shared cell cannot be shifted"
+        for cell in held[keep + discard :]:
+            cell.position -= discard
+        del held[keep : keep + discard]
 
     def close(self) -> None:
         pass

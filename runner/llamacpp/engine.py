@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
+import llama_cpp
 import psutil
 from llama_cpp import llama_cpp as lib
 
@@ -16,6 +17,7 @@ from runner.engine import Chunk, DeviceUse, EngineFault, LoadedModel, LoadOption
 from runner.llamacpp.batch import Batch
 from runner.llamacpp.devices import Device, Placement, list_devices, place
 from runner.llamacpp.library import Library
+from runner.llamacpp.memory import Memory, kind_of, resting_ids
 from runner.llamacpp.model import Model, measure
 from runner.llamacpp.sampler import SamplerChain
 from runner.llamacpp.vocabulary import Vocabulary
@@ -49,6 +51,7 @@ class LlamaEngine:
         options = msgspec.structs.replace(options, num_batch=rows)
         self.native_ns = 0
         self._model = Model(files, options, placement.gpu_layers, threads, library.log, on_progress)
+        self._memory = Memory(self._model.context, kind_of(self._model.handle), options.max_sequences)
         self._vocabulary = Vocabulary(self._model.handle)
         self._batch = Batch(rows)
         self._window = int(lib.llama_n_ctx_seq(self._model.context))
@@ -57,6 +60,12 @@ class LlamaEngine:
         self.tokenize = self._vocabulary.tokenize
         self.token_bytes = self._vocabulary.token_bytes
         self.ends_generation = self._vocabulary.ends_generation
+        self.remove = self._memory.remove
+        self.cut = self._memory.cut
+        self.copy = self._memory.copy
+        self.save = self._memory.save
+        self.restore = self._memory.restore
+        self.shift = self._memory.shift
         self._info = self._describe(library, options, placement, devices, threads)
 
     @property
@@ -103,13 +112,9 @@ class LlamaEngine:
                 tokens.append(sample(sampler.handle, context, row))
         return tokens
 
-    def remove(self, sequence_id: int) -> None:
-        lib.llama_memory_seq_rm(self._model.memory, sequence_id, -1, -1)
-
-    def shift(self, sequence_id: int, keep: int, discard: int) -> None:
-        memory = self._model.memory
-        lib.llama_memory_seq_rm(memory, sequence_id, keep, keep + discard)
-        lib.llama_memory_seq_add(memory, sequence_id, keep + discard, -1, -discard)
+    @property
+    def state_format(self) -> str:
+        return f"llama-cpp-python {llama_cpp.__version__}, f16 unified, {self._memory.kind}"
 
     def close(self) -> None:
         self._model.close()
@@ -155,6 +160,8 @@ class LlamaEngine:
             has_chat_template=self._chat_template is not None,
             can_shift=model.can_shift,
             max_rows=options.num_batch,
+            memory=self._memory.kind,
+            resting_ids=resting_ids(self._memory.kind, options.max_sequences),
         )
 
 

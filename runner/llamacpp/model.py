@@ -14,6 +14,7 @@ from runner.engine import LoadOptions
 from runner.errors import InsufficientMemory, ModelInvalid, Unsupported
 from runner.llamacpp.devices import ALL_LAYERS
 from runner.llamacpp.library import LibraryLog
+from runner.llamacpp.memory import kind_of, native_ids
 
 _UBATCH = 512
 """Most tokens llama.cpp computes at once; a step larger than this is cut by the library."""
@@ -147,9 +148,9 @@ def _make_context(model: Any, options: LoadOptions, threads: int, log: LibraryLo
     params.n_ctx = options.context_length
     params.n_batch = options.num_batch
     params.n_ubatch = min(options.num_batch, _UBATCH)
-    params.n_seq_max = options.max_sequences
+    params.n_seq_max = native_ids(kind_of(model), options.max_sequences)
     # One row of logits for each sequence is all that is ever read; the default reserves n_batch of them.
-    params.n_outputs_max = options.max_sequences
+    params.n_outputs_max = params.n_seq_max
     params.n_threads = params.n_threads_batch = threads
     params.kv_unified = True
     params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO

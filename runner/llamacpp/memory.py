@@ -1,0 +1,95 @@
+"""What a context remembers of its sequences: cells or states, shared, cut, saved and restored."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from llama_cpp import llama_cpp as lib
+
+from runner.engine import MemoryKind
+
+_MOST_IDS = 256
+"""llama.cpp's own limit, fixed when it is compiled. A unified cache holds any of them; only those below the
+context's `n_seq_max` can be computed, saved and restored."""
+_RESTING_IDS = 8
+"""Sequences that may keep their cells after their end, until those are saved."""
+
+
+def kind_of(model: Any) -> MemoryKind:
+    """What llama.cpp says of a model decides once how its memory is kept."""
+    is_whole = (
+        lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model) or lib.llama_model_n_swa(model) > 0
+    )
+    return MemoryKind.STATES if is_whole else MemoryKind.CELLS
+
+
+def resting_ids(kind: MemoryKind, max_sequences: int) -> tuple[int, ...]:
+    """Ids for what only rests. With states each id costs memory, so there are none to spare."""
+    first = native_ids(kind, max_sequences)
+    return () if kind is MemoryKind.STATES else tuple(range(first, min(first + _RESTING_IDS, _MOST_IDS)))
+
+
+def native_ids(kind: MemoryKind, max_sequences: int) -> int:
+    """How many ids the context is made for: with cells one more, the scratch that ranges pass through."""
+    return max_sequences + (kind is MemoryKind.CELLS)
+
+
+class Memory:
+    """The memory of one context. Used on the engine thread only.
+
+    llama.cpp saves and restores whole sequences. A range takes the way over a scratch sequence,
+    which shares the range's cells for as long as that takes.
+    """
+
+    def __init__(self, context: Any, kind: MemoryKind, max_sequences: int) -> None:
+        self.kind = kind
+        self._context = context
+        self._handle: Any = lib.llama_get_memory(context)
+        self._scratch = max_sequences
+
+    def remove(self, sequence_id: int) -> None:
+        lib.llama_memory_seq_rm(self._handle, sequence_id, -1, -1)
+
+    def cut(self, sequence_id: int, length: int) -> None:
+        assert self.kind is MemoryKind.CELLS
+        lib.llama_memory_seq_rm(self._handle, sequence_id, length, -1)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        assert self.kind is MemoryKind.CELLS
+        lib.llama_memory_seq_cp(self._handle, source, target, 0, length)
+
+    def shift(self, sequence_id: int, keep: int, discard: int) -> None:
+        lib.llama_memory_seq_rm(self._handle, sequence_id, keep, keep + discard)
+        lib.llama_memory_seq_add(self._handle, sequence_id, keep + discard, -1, -discard)
+
+    def save(self, sequence_id: int, start: int, end: int) -> memoryview:
+        if self.kind is MemoryKind.STATES:
+            return self._state_of(sequence_id)
+        lib.llama_memory_seq_cp(self._handle, sequence_id, self._scratch, start, end)
+        try:
+            return self._state_of(self._scratch)
+        finally:
+            self.remove(self._scratch)
+
+    def restore(self, sequence_id: int, state: memoryview, start: int, end: int) -> bool:
+        target = sequence_id if self.kind is MemoryKind.STATES else self._scratch
+        data = np.frombuffer(state, dtype=np.uint8)
+        if lib.llama_state_seq_set_data(self._context, _pointer(data), data.size, target) == 0:
+            self.remove(target)
+            return False
+        if target == self._scratch:
+            lib.llama_memory_seq_cp(self._handle, self._scratch, sequence_id, start, end)
+            self.remove(self._scratch)
+        return True
+
+    def _state_of(self, sequence_id: int) -> memoryview:
+        size: int = lib.llama_state_seq_get_size(self._context, sequence_id)
+        data = np.empty(size, dtype=np.uint8)
+        written: int = lib.llama_state_seq_get_data(self._context, _pointer(data), size, sequence_id)
+        return memoryview(data[:written])
+
+
+def _pointer(data: np.ndarray[Any, Any]) -> Any:
+    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
