@@ -24,6 +24,18 @@ PARAMS_LAYER = f"{_LAYER_PREFIX}params"
 MESSAGES_LAYER = f"{_LAYER_PREFIX}messages"
 LICENSE_LAYER = f"{_LAYER_PREFIX}license"
 
+_SAME_AS: Mapping[str, str] = {
+    "application/vnd.docker.ai.gguf.v3": MODEL_LAYER,
+    "application/vnd.docker.ai.model.file.v1+gguf": MODEL_LAYER,
+    "application/vnd.cncf.model.weight.v1.gguf": MODEL_LAYER,
+    "application/vnd.docker.ai.gguf.v3.lora": ADAPTER_LAYER,
+    "application/vnd.docker.ai.gguf.v3.mmproj": PROJECTOR_LAYER,
+    "application/vnd.docker.ai.mmproj": PROJECTOR_LAYER,
+    "application/vnd.docker.ai.chat.template.jinja": TEMPLATE_LAYER,
+    "application/vnd.docker.ai.license": LICENSE_LAYER,
+}
+"""What model artifacts of other programs call the same things. Their manifests are kept as they are."""
+
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 MAX_LAYERS = 16384
 _MAX_SIZE = 1 << 50
@@ -34,6 +46,7 @@ class Layer:
     """One blob of a model, and what it holds."""
 
     media_type: str
+    """In our words, whatever the manifest calls it."""
     digest: Digest
     size: int
 
@@ -136,6 +149,9 @@ class ModelConfig:
     def from_bytes(cls, content: bytes) -> ModelConfig:
         """Raises ModelInvalid when it is not a JSON object; fields of another type count as absent."""
         document = read_json_object(content, "config", MAX_MANIFEST_BYTES)
+        artifact = document.get("config")
+        if isinstance(artifact, dict) and "model_format" not in document:
+            return cls._from_artifact(artifact)
         return cls(
             model_format=_text(document, "model_format"),
             model_family=_text(document, "model_family"),
@@ -150,6 +166,18 @@ class ModelConfig:
             parser=_text(document, "parser"),
             requires=_text(document, "requires"),
             requires_program=_text(document, "requires_program"),
+        )
+
+    @classmethod
+    def _from_artifact(cls, config: Mapping[str, object]) -> ModelConfig:
+        """The config of a Docker model artifact, which has other words."""
+        family = _text(config, "architecture")
+        return cls(
+            model_format=_text(config, "format"),
+            model_family=family,
+            model_families=(family,) if family else (),
+            model_type=_text(config, "parameters"),
+            file_type=_text(config, "quantization"),
         )
 
 
@@ -184,7 +212,7 @@ def _read_layer(document: object, where: str) -> Layer:
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_SIZE:
         raise ModelInvalid(f"The manifest's {where} has no possible size.")
     try:
-        return Layer(media_type, Digest.parse(digest), size)
+        return Layer(_SAME_AS.get(media_type, media_type), Digest.parse(digest), size)
     except InvalidRequest:
         raise ModelInvalid(f"The manifest's {where} has a digest in the wrong form.") from None
 

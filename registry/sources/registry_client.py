@@ -1,0 +1,191 @@
+"""Requests to one repository of one registry: logins, redirects and tries again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from registry.errors import InvalidName, InvalidRequest, RegistryError, SourceError, SourceUnreachable, Unauthorized
+from registry.name import ModelName
+from registry.registries import Registries, api_host, host_of, normal_host, split_url
+from registry.sources.credentials import shown
+from registry.sources.host_rules import HostRules
+from registry.sources.logins import Logins
+from registry.sources.registry_http import Dropped, HttpOptions, RegistryHttp
+from registry.sources.repository_login import RepositoryLogin, TokenCache, way_in
+
+MAX_REDIRECTS = 10
+_ATTEMPTS = 3
+_PAUSE_SECONDS = 0.3
+
+Body = bytes | Callable[[], AsyncIterator[bytes]] | None
+"""What is sent; a function where it may have to be sent again."""
+
+
+class RegistryConnector:
+    """Opens clients for repositories by the rules and logins of this machine, which it reads anew each time."""
+
+    def __init__(
+        self,
+        load_registries: Callable[[], Registries],
+        options: HttpOptions,
+        environ: Mapping[str, str],
+        home: Path,
+    ) -> None:
+        self._load_registries = load_registries
+        self._options = options
+        self._environ = environ
+        self._home = home
+        self._tokens = TokenCache()
+
+    async def registries(self, host: str, *, insecure: bool) -> Registries:
+        """The table as it is now; `insecure` counts for a listed host only. Raises RegistryForbidden."""
+        registries = await asyncio.to_thread(self._load_registries)
+        return registries.with_insecure(host) if insecure else registries
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, host: str, repository: str, actions: str, registries: Registries, *, also: tuple[str, ...] = ()
+    ) -> AsyncGenerator[RegistryClient]:
+        """A client for `repository` at a `HOST[:PORT]`; `also` names repositories that are read besides.
+
+        Raises RegistryForbidden or SourceUnreachable.
+        """
+        host = registry_host(host)
+        rules = HostRules(registries)
+
+        def open_http() -> RegistryHttp:
+            return RegistryHttp(rules, self._options)
+
+        async with open_http() as http:
+            base = await _find_base(http, host, registries)
+            scopes = (f"repository:{repository}:{actions}", *(f"repository:{other}:pull" for other in also))
+            logins = Logins(registries, self._environ, self._home)
+            login = RepositoryLogin(base, scopes, registries, logins, self._tokens, open_http)
+            yield RegistryClient(http, rules, login, base, repository)
+
+
+class RegistryClient:
+    """One repository, for one pull or push."""
+
+    def __init__(
+        self, http: RegistryHttp, rules: HostRules, login: RepositoryLogin, base: str, repository: str
+    ) -> None:
+        self.http = http
+        self.rules = rules
+        self.login = login
+        self.host = host_of(split_url(base))
+        self.repository = repository
+        self._base = base
+
+    def url(self, path: str) -> str:
+        """The address of something in the repository, such as `manifests/latest`."""
+        return f"{self._base}/v2/{self.repository}/{path}"
+
+    @contextlib.asynccontextmanager
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, body: Body = None
+    ) -> AsyncIterator[httpx.Response]:
+        """A response that is neither a redirect nor the first request for a login.
+
+        Raises Unauthorized when there is no login that would do, RegistryForbidden, SourceError, or Dropped where
+        another try may help.
+        """
+        may_log_in = True
+        for _ in range(MAX_REDIRECTS + 2):
+            content = body() if callable(body) else body
+            sent = {**(headers or {}), **await self.login.headers(url)}
+            async with self.http.send(method, url, sent, content) as response:
+                if response.status_code == 401 and may_log_in:
+                    may_log_in = False
+                    if await self.login.refused(url, 401, response.headers):
+                        continue
+                if response.status_code in (401, 403):
+                    raise self._unauthorized(url, await self.http.problem(response))
+                if not response.has_redirect_location:
+                    yield response
+                    return
+                if method not in ("GET", "HEAD"):
+                    raise SourceError(f"{shown(url)} redirects what is sent to it, which is not followed.")
+                url = redirected(url, response.headers["Location"])
+        raise SourceError(f"{shown(url)} redirects more than {MAX_REDIRECTS} times.")
+
+    async def document(
+        self, method: str, path: str, headers: Mapping[str, str], limit: int, body: bytes | None = None
+    ) -> tuple[httpx.Response, bytes]:
+        """A small answer with its body, after some tries. Raises as `send`, and SourceUnreachable."""
+        url = self.url(path)
+        for attempt in range(_ATTEMPTS):
+            try:
+                async with asyncio.timeout(self.http.document_seconds), self.send(method, url, headers, body) as answer:
+                    if answer.status_code >= 500 or answer.status_code in (408, 425, 429):
+                        raise await self.http.problem(answer)
+                    return answer, b"" if method == "HEAD" else await self.http.read(answer, limit)
+            except Dropped as error:
+                last = error
+                await asyncio.sleep(_PAUSE_SECONDS * (attempt + 1))
+            except TimeoutError:
+                raise self.http.too_slow(url) from None
+        raise SourceUnreachable(last.message, **last.facts) from last
+
+    def _unauthorized(self, url: str, problem: RegistryError) -> Unauthorized:
+        asked = host_of(split_url(url))
+        if asked != self.host:
+            return Unauthorized(f"unauthorized: {problem.message}", host=asked)
+        if self.login.has_login:
+            sentence = f"unauthorized: {self.host} does not allow this with the login for it. {problem.message}"
+        else:
+            sentence = (
+                f"unauthorized: {self.host} wants a login for {self.repository}, or has no such repository. "
+                f"{way_in(self.host)}"
+            )
+        return Unauthorized(sentence, host=self.host)
+
+
+def registry_host(host: str) -> str:
+    """The normal host that answers for the registry in a model's name. Raises InvalidName."""
+    try:
+        return normal_host(api_host(host))
+    except InvalidRequest as error:
+        raise InvalidName(error.message) from None
+
+
+def repository_of(name: ModelName) -> str:
+    """As it is spelled: some registries tell cases apart, others refuse capitals themselves."""
+    return f"{name.namespace}/{name.model}"
+
+
+def redirected(url: str, location: str) -> str:
+    """Where a redirect leads. Raises SourceError for one from https to http, or to no web address."""
+    try:
+        target = urljoin(url, location)
+        was, now = urlsplit(url), urlsplit(target)
+    except ValueError:
+        raise SourceError(f"{shown(url)} redirects to an address that cannot be read.") from None
+    if now.scheme not in ("http", "https") or (was.scheme == "https" and now.scheme == "http"):
+        raise SourceError(f"{shown(url)} redirects to {shown(target)}, which is not followed.")
+    # A login that a server hands out is not one that was configured here.
+    return now._replace(netloc=now.netloc.rpartition("@")[2]).geturl()
+
+
+async def _find_base(http: RegistryHttp, host: str, registries: Registries) -> str:
+    """The scheme and host of a registry; an insecure one is asked which scheme it speaks."""
+    entry = registries.find(host)
+    if entry is None or not entry.insecure:
+        return f"https://{host}"
+    has_port = host.rpartition(":")[2].isdecimal()
+    problems = []
+    for scheme in ("http", "https") if has_port else ("https", "http"):
+        base = f"{scheme}://{host}"
+        try:
+            async with http.document("GET", f"{base}/v2/", {}) as response:
+                if response.status_code != 400 and not response.has_redirect_location:
+                    return base
+        except SourceError as error:
+            problems.append(error)
+    raise SourceUnreachable(problems[0].message if problems else f"{host} does not answer as a registry.", host=host)

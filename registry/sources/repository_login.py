@@ -1,0 +1,260 @@
+"""The login for one repository: answers a registry's challenge with a password or a short-lived token."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import httpx
+
+from registry.errors import RegistryForbidden, SourceError, SourceUnreachable, Unauthorized
+from registry.registries import DOCKER_HUB, Registries, host_of, is_same_registry, split_url
+from registry.sources.challenge import Challenge, read_challenges
+from registry.sources.credentials import Login, shown
+from registry.sources.logins import IdentityToken, Logins, RegistryLogin
+from registry.sources.registry_http import Dropped, RegistryHttp
+
+CLIENT_ID = "puna"
+_MAX_TOKEN_DOCUMENT = 256 * 1024
+_TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
+_DEFAULT_SECONDS = 60.0
+_LONGEST_SECONDS = 3600.0
+_RENEW_EARLY_SECONDS = 10.0
+_ATTEMPTS = 3
+
+_FRESH_SECONDS = 1.0
+_MAX_WAVED_THROUGH = 32
+"""Many connections are refused at once when a token ends; the first fetches the new one for all of them."""
+_MAX_GRANTS = 3
+_GRANTS_SECONDS = 30.0
+"""A server that refuses this many new logins in that time will not take the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a token server gave, until when on the monotonic clock."""
+
+    value: str = field(repr=False)
+    expires_at: float
+
+    def is_good(self, now: float) -> bool:
+        return now < self.expires_at
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKey:
+    """For what, and for whom, a token was given."""
+
+    realm: str
+    service: str
+    scopes: tuple[str, ...]
+    login: RegistryLogin | None = field(repr=False)
+
+
+class TokenCache:
+    """Keeps tokens for as long as they are good; one for all pulls and pushes of a daemon."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[TokenKey, Token] = {}
+
+    def get(self, key: TokenKey) -> Token | None:
+        now = time.monotonic()
+        self._tokens = {one: token for one, token in self._tokens.items() if token.is_good(now)}
+        return self._tokens.get(key)
+
+    def put(self, key: TokenKey, token: Token) -> None:
+        self._tokens[key] = token
+
+    def drop(self, key: TokenKey) -> None:
+        self._tokens.pop(key, None)
+
+
+class RepositoryLogin:
+    """An `Authorizer` for one repository of one registry. What it knows goes to that registry's own address only."""
+
+    def __init__(
+        self,
+        base: str,
+        scopes: tuple[str, ...],
+        registries: Registries,
+        logins: Logins,
+        tokens: TokenCache,
+        open_http: Callable[[], RegistryHttp],
+    ) -> None:
+        self._base = base
+        self._host = host_of(split_url(base))
+        self._scopes = scopes
+        self._registries = registries
+        self._logins = logins
+        self._tokens = tokens
+        self._open_http = open_http
+        self._lock = asyncio.Lock()
+        self._challenge: Challenge | None = None
+        self._sent: str | None = None
+        self._granted_at: list[float] = []
+        self._waved_through = 0
+        self.has_login = False
+        """Whether a login was found when one was asked for."""
+
+    async def headers(self, url: str) -> Mapping[str, str]:
+        """What to send to this address; nothing to any other than the registry's own."""
+        if self._challenge is None or not self._is_own(url):
+            return {}
+        async with self._lock:
+            self._sent = await self._answer(self._challenge)
+        return {"Authorization": self._sent} if self._sent else {}
+
+    async def refused(self, url: str, status: int, headers: Mapping[str, str]) -> bool:
+        """Read what an answer 401 asks for; whether it can be given.
+
+        Raises Unauthorized when the token server refuses, RegistryForbidden when it is at a host that is not the
+        registry's and not listed, or SourceError.
+        """
+        if status != 401 or not self._is_own(url):
+            return False
+        async with self._lock:
+            now = time.monotonic()
+            self._granted_at = [at for at in self._granted_at if now - at < _GRANTS_SECONDS]
+            is_fresh = bool(self._granted_at) and now - self._granted_at[-1] < _FRESH_SECONDS
+            if is_fresh and self._waved_through < _MAX_WAVED_THROUGH:
+                self._waved_through += 1
+                return True
+            if len(self._granted_at) >= _MAX_GRANTS:
+                return False
+            challenge = _choose(headers)
+            if challenge is None:
+                return False
+            refused, self._sent = self._sent, None
+            self._challenge = challenge
+            await self._forget(challenge)
+            answer = await self._answer(challenge)
+            if answer is None or answer == refused:
+                return False
+            self._granted_at.append(time.monotonic())
+            self._waved_through = 0
+            return True
+
+    def _is_own(self, url: str) -> bool:
+        own, asked = urlsplit(self._base), split_url(url)
+        return asked.scheme == own.scheme and host_of(asked) == self._host
+
+    async def _answer(self, challenge: Challenge) -> str | None:
+        """The header that answers a challenge, or None when nothing here could."""
+        if challenge.scheme == "basic":
+            login = await self._logins.find(self._host, urlsplit(self._base).scheme)
+            self.has_login = login is not None
+            return login.header if isinstance(login, Login) else None
+        key = await self._token_key(challenge)
+        self.has_login = key.login is not None
+        token = self._tokens.get(key)
+        if token is None:
+            token = await self._fetch(key)
+            self._tokens.put(key, token)
+        return f"Bearer {token.value}"
+
+    async def _forget(self, challenge: Challenge) -> None:
+        if challenge.scheme == "bearer":
+            self._tokens.drop(await self._token_key(challenge))
+
+    async def _token_key(self, challenge: Challenge) -> TokenKey:
+        realm = challenge.parameters.get("realm", "")
+        host = host_of(split_url(realm))
+        is_own = is_same_registry(host, self._host)
+        if not is_own and self._registries.find(host) is None:
+            raise RegistryForbidden(
+                f'realm host "{host}" does not match original host "{self._host}": logins are not sent there unless '
+                f"it is listed with `puna registry add {host}`.",
+                host=host,
+            )
+        login = await self._logins.find(self._host if is_own else host, split_url(realm).scheme)
+        scopes = self._scopes
+        told = challenge.parameters.get("scope", "")
+        if told and told.rpartition(":")[0] not in [scope.rpartition(":")[0] for scope in scopes]:
+            scopes = (*scopes, told)
+        return TokenKey(realm, challenge.parameters.get("service", ""), scopes, login)
+
+    async def _fetch(self, key: TokenKey) -> Token:
+        async with self._open_http() as http:
+            for attempt in range(_ATTEMPTS):
+                try:
+                    return await _request_token(http, key, self._host)
+                except Dropped as error:
+                    last = error
+                    await asyncio.sleep(0.2 * (attempt + 1))
+        raise SourceUnreachable(last.message, **last.facts) from last
+
+
+async def _request_token(http: RegistryHttp, key: TokenKey, host: str) -> Token:
+    request = _identity_request(key) if isinstance(key.login, IdentityToken) else _password_request(key)
+    async with http.document(*request) as response:
+        if response.status_code in (400, 401, 403):
+            has_login = "does not accept the login" if key.login else "gives no token without a login"
+            raise Unauthorized(
+                f"unauthorized: the token server {shown(key.realm)} {has_login} for {host}. {way_in(host)}", host=host
+            )
+        if response.status_code != 200:
+            raise await http.problem(response)
+        return read_token(await http.read(response, _MAX_TOKEN_DOCUMENT), shown(key.realm))
+
+
+def way_in(host: str) -> str:
+    """Where a login for a host can be put, as a sentence."""
+    name = "docker.io" if host in DOCKER_HUB else host
+    return (
+        f'Put the login into [registries."{name}"] credentials = "user:password" of config.toml, or use '
+        f"`docker login {name}` or the netrc file."
+    )
+
+
+def read_token(content: bytes, place: str) -> Token:
+    """The token of a token server's document. Raises SourceError."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise SourceError(f"{place} does not answer as a token server.")
+    value = document.get("token") or document.get("access_token")
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        raise SourceError(f"{place} gives no usable token.")
+    told = document.get("expires_in")
+    seconds = _DEFAULT_SECONDS
+    if isinstance(told, int | float) and not isinstance(told, bool) and 0 < told < math.inf:
+        seconds = min(float(told), _LONGEST_SECONDS)
+    return Token(value, time.monotonic() + max(seconds - _RENEW_EARLY_SECONDS, seconds / 2))
+
+
+def _choose(headers: Mapping[str, str]) -> Challenge | None:
+    """Of what a registry offers, the token before the password."""
+    text = httpx.Headers(headers).get("WWW-Authenticate", "")
+    offered = {challenge.scheme: challenge for challenge in reversed(read_challenges(text))}
+    bearer = offered.get("bearer")
+    return bearer if bearer is not None and bearer.parameters.get("realm") else offered.get("basic")
+
+
+def _password_request(key: TokenKey) -> tuple[str, str, dict[str, str], bytes | None]:
+    asked = [("service", key.service)] if key.service else []
+    asked += [("scope", scope) for scope in key.scopes]
+    headers = {"Authorization": key.login.header} if isinstance(key.login, Login) else {}
+    parts = urlsplit(key.realm)
+    query = urlencode([*parse_qsl(parts.query), *asked])
+    return "GET", urlunsplit(parts._replace(query=query, fragment="")), headers, None
+
+
+def _identity_request(key: TokenKey) -> tuple[str, str, dict[str, str], bytes | None]:
+    assert isinstance(key.login, IdentityToken)
+    form = {
+        "grant_type": "refresh_token",
+        "service": key.service,
+        "client_id": CLIENT_ID,
+        "scope": " ".join(key.scopes),
+        "refresh_token": key.login.token,
+    }
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    return "POST", key.realm, headers, urlencode(form).encode()
