@@ -1,20 +1,23 @@
-"""Builds a model from another model or from an uploaded GGUF file."""
+"""Builds a model from another model, from uploaded GGUF files, or from a checkpoint."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from registry.blobs import Blob
 from registry.digest import Digest
 from registry.errors import InvalidRequest, ModelInvalid, Unsupported
+from registry.file_types import check_quantizable, check_quantizable_to
 from registry.gguf_metadata import GgufMetadata
 from registry.manifest import (
     ADAPTER_LAYER,
     CONFIG_TYPE,
+    DRAFT_LAYER,
     LICENSE_LAYER,
     MESSAGES_LAYER,
     MODEL_LAYER,
@@ -26,94 +29,62 @@ from registry.manifest import (
     Manifest,
     ModelConfig,
 )
-from registry.name import ModelName
-from registry.parameters import REMOVED, ParameterValue, check_parameter
+from registry.parts import (
+    Part,
+    check_adapter,
+    check_projector,
+    check_weights,
+    join_shards,
+    order_weights,
+    part_type,
+)
 from registry.progress import Progress
+from registry.recipe import Recipe, check_recipe, checked_parameters
+from registry.requirement import parse_version
+from registry.scratch import Scratch
 from registry.store import ModelStore, StoredModel
-from registry.template_language import is_go_template
+from registry.workshop import Workshop
 
-_PROJECTOR_ARCHITECTURES = frozenset({"clip"})
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A model to be made: one base, and what is said over it. None and empty leave the base's."""
-
-    name: ModelName
-    from_model: ModelName | None = None
-    files: Mapping[str, Digest] = field(default_factory=dict)
-    """Relative path of each file, and the digest under which it was uploaded."""
-    template: str | None = None
-    """Jinja; replaces."""
-    system: str | None = None
-    """Replaces."""
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    """Merged over the base's."""
-    messages: Sequence[tuple[str, str]] = ()
-    """Role and text; replace."""
-    licenses: Sequence[str] = ()
-    """Added."""
+_FILE_LAYERS = (MODEL_LAYER, PROJECTOR_LAYER, ADAPTER_LAYER, DRAFT_LAYER)
+_NO_DIGEST = "0000000000000000000"
+"""What clients are told in place of the digest of a file that is being made."""
+_GGUF_MAGIC = b"GGUF"
 
 
-async def create_model(store: ModelStore, recipe: Recipe) -> AsyncGenerator[Progress]:
+async def create_model(
+    store: ModelStore, recipe: Recipe, workshop: Workshop | None = None
+) -> AsyncGenerator[Progress, None]:
     """Make a model, telling each step; the last is `success`. Disk work runs in threads.
 
-    Raises InvalidRequest, Unsupported, ModelNotFound or ModelInvalid before anything is installed.
+    `workshop` quantizes and converts; without one both are refused. Raises InvalidRequest,
+    Unsupported, ModelNotFound or ModelInvalid before anything is installed. Closing it ends
+    what is under way and leaves nothing of it.
     """
     check_recipe(recipe)
-    if recipe.from_model is not None:
-        base = await asyncio.to_thread(store.find, recipe.from_model)
-        config = base.config
-    else:
-        yield Progress("parsing GGUF")
-        base = None
-        config = await asyncio.to_thread(_read_file, store, recipe.files)
-    layers: list[Layer] = []
-    for media_type, content in await asyncio.to_thread(_plan, store, base, recipe):
-        if isinstance(content, bytes):
-            is_known = await asyncio.to_thread(store.has_blob, Digest.of(content))
-            blob = await asyncio.to_thread(store.add_blob, [content])
-        else:
-            is_known, blob = True, content
-        layers.append(Layer(media_type, blob.digest, blob.size))
-        yield Progress(f"{'using existing' if is_known else 'creating new'} layer {blob.digest}")
-    yield Progress("writing manifest")
-    config_blob = await asyncio.to_thread(store.add_blob, [config.to_bytes()])
-    config_layer = Layer(CONFIG_TYPE, config_blob.digest, config_blob.size)
-    await asyncio.to_thread(store.write_manifest, recipe.name, Manifest(config_layer, tuple(layers)))
-    yield Progress("success")
+    scratch = Scratch(store.root)
+    try:
+        async with contextlib.aclosing(_Creation(store, recipe, workshop, scratch).run()) as steps:
+            async for progress in steps:
+                yield progress
+    finally:
+        await asyncio.to_thread(scratch.remove)
 
 
-def check_recipe(recipe: Recipe) -> None:
-    """Raises InvalidRequest or Unsupported for what can be told without looking at the store."""
-    if recipe.from_model is None and not recipe.files:
-        raise InvalidRequest("neither 'from' or 'files' was specified")
-    if recipe.from_model is not None and recipe.files:
-        raise InvalidRequest("A model is made from another model or from a file, not from both.", field="files")
-    for path in recipe.files:
-        posix, windows = PurePosixPath(path), PureWindowsPath(path)
-        is_anchored = posix.is_absolute() or windows.anchor
-        if not path or is_anchored or ".." in posix.parts or ".." in windows.parts:
-            raise InvalidRequest("file path must be relative", field="files")
-    if len(recipe.files) > 1:
-        raise Unsupported(
-            "A model is made of exactly one GGUF file; shards, projectors and adapters are not supported yet.",
-            field="files",
-        )
-    if recipe.template is not None and is_go_template(recipe.template):
-        raise Unsupported(
-            "The template is written in Go's template language, which is not supported yet; write it in Jinja.",
-            field="template",
-        )
-    _checked_parameters(recipe.parameters)
+def check_is_model(metadata: GgufMetadata) -> None:
+    """Raises Unsupported for GGUF files that are a part of a model, or something else.
+
+    Of a model in shards, `metadata` is what `registry.parts.join_shards` makes of them.
+    """
+    check_weights(metadata)
 
 
-def config_of(metadata: GgufMetadata) -> ModelConfig:
-    """The config blob of a model that is one GGUF file."""
+def config_of(metadata: GgufMetadata, *projectors: GgufMetadata) -> ModelConfig:
+    """The config blob of a model, from the header of its weights and those of its projectors."""
+    families = [metadata.architecture, *(projector.architecture for projector in projectors)]
     return ModelConfig(
         model_format="gguf",
         model_family=metadata.architecture,
-        model_families=(metadata.architecture,),
+        model_families=tuple(dict.fromkeys(families)),
         model_type=metadata.parameter_size,
         file_type=metadata.file_type_name,
         context_length=metadata.context_length or None,
@@ -121,41 +92,201 @@ def config_of(metadata: GgufMetadata) -> ModelConfig:
     )
 
 
-def check_is_model(metadata: GgufMetadata) -> None:
-    """Raises Unsupported for GGUF files that are a part of a model, or something else."""
-    kind = metadata.values.get("general.type", "model")
-    if kind == "mmproj" or metadata.architecture in _PROJECTOR_ARCHITECTURES:
-        raise Unsupported("This file is a projector, not a model; models with projectors are not supported yet.")
-    if kind != "model":
-        raise Unsupported(f"This file is of the type {kind!a}, not a model, which is not supported yet.")
-    shards = metadata.values.get("split.count", 0)
-    if isinstance(shards, int) and shards > 1:
-        raise Unsupported(f"This file is one of {shards} shards of a model, which is not supported yet.")
-    if metadata.block_count == 0:
-        raise ModelInvalid(f"{metadata.architecture}.block_count is missing.")
+class _Creation:
+    """One creation: which files the model is made of so far."""
+
+    def __init__(self, store: ModelStore, recipe: Recipe, workshop: Workshop | None, scratch: Scratch) -> None:
+        self._store = store
+        self._recipe = recipe
+        self._workshop = workshop
+        self._scratch = scratch
+        self._base: StoredModel | None = None
+        self._parts: dict[str, list[Part]] = {media_type: [] for media_type in _FILE_LAYERS}
+
+    async def run(self) -> AsyncGenerator[Progress, None]:
+        recipe = self._recipe
+        if recipe.from_model is not None:
+            self._base = await asyncio.to_thread(self._store.find, recipe.from_model)
+        if recipe.is_checkpoint:
+            async for progress in self._convert():
+                yield progress
+        elif recipe.files or recipe.adapters or recipe.draft_files:
+            yield Progress("parsing GGUF")
+        await asyncio.to_thread(self._gather)
+        if recipe.quantize:
+            async for progress in self._quantize(check_quantizable_to(recipe.quantize)):
+                yield progress
+        async for progress in self._install():
+            yield progress
+
+    async def _convert(self) -> AsyncGenerator[Progress, None]:
+        yield Progress("converting model")
+        if self._workshop is None:
+            raise Unsupported("Checkpoints are not converted here.", field="files")
+        sources = await asyncio.to_thread(self._uploaded, self._recipe.files)
+        total = sum(size for _, size in sources.values())
+        folder = await asyncio.to_thread(self._scratch.link, {name: path for name, (path, _) in sources.items()})
+        target = await asyncio.to_thread(self._scratch.path, "converted.gguf")
+        async with contextlib.aclosing(self._workshop.convert(folder, target)) as fractions:
+            async for fraction in fractions:
+                yield Progress("converting model", _NO_DIGEST, total, int(fraction * total))
+        blob = await asyncio.to_thread(self._store.blobs.take, target)
+        metadata = await asyncio.to_thread(self._store.metadata, blob.digest)
+        self._parts[MODEL_LAYER] = [Part("the converted model", blob.digest, blob.size, metadata)]
+
+    def _gather(self) -> None:
+        """Find every file of the model and check that they belong together."""
+        recipe, parts = self._recipe, self._parts
+        if self._base is not None:
+            for media_type in _FILE_LAYERS:
+                layers = self._base.manifest.of_type(media_type)
+                parts[media_type] = [self._stored(layer) for layer in layers]
+        if not recipe.is_checkpoint:
+            given = self._read(recipe.files)
+            weights = [part for part in given if part_type(part.metadata) == MODEL_LAYER]
+            if self._base is not None and weights:
+                raise InvalidRequest("A model is made from another model or from a file, not from both.", field="files")
+            adapters = [part.title for part in given if part_type(part.metadata) == ADAPTER_LAYER]
+            if adapters:
+                raise InvalidRequest(f"{adapters[0]} is an adapter; name it as one (ADAPTER).", field="files")
+            if self._base is None:
+                parts[MODEL_LAYER] = list(order_weights(weights))
+            parts[PROJECTOR_LAYER] += [part for part in given if part not in weights]
+        parts[ADAPTER_LAYER] += self._read(recipe.adapters)
+        if recipe.draft_files:
+            parts[DRAFT_LAYER] = list(order_weights(self._read(recipe.draft_files)))
+        self._check()
+
+    def _check(self) -> None:
+        if not self._parts[MODEL_LAYER] and self._base is not None:
+            # A base without GGUF weights: the error that using it would give.
+            _ = self._base.weights
+        model = self._metadata()
+        check_weights(model)
+        for part in self._parts[PROJECTOR_LAYER]:
+            check_projector(part.metadata)
+        for part in self._parts[ADAPTER_LAYER]:
+            check_adapter(part.metadata, model)
+        if self._parts[DRAFT_LAYER]:
+            check_weights(join_shards([part.metadata for part in self._parts[DRAFT_LAYER]]))
+        if self._recipe.quantize:
+            check_quantizable(model)
+
+    async def _quantize(self, file_type: str) -> AsyncGenerator[Progress, None]:
+        before = self._metadata()
+        if before.file_type_name == file_type:
+            return
+        if self._workshop is None:
+            raise Unsupported("Models are not quantized here.", field="quantize")
+        status = f"quantizing {before.file_type_name} model to {file_type}"
+        total = before.weights_size
+        yield Progress(status, _NO_DIGEST, total, 0)
+        files = await asyncio.to_thread(self._named_files)
+        target = await asyncio.to_thread(self._scratch.path, "quantized.gguf")
+        async with contextlib.aclosing(self._workshop.quantize(files, target, file_type)) as fractions:
+            async for fraction in fractions:
+                yield Progress(status, _NO_DIGEST, total, int(fraction * total))
+        yield Progress("verifying conversion")
+        blob = await asyncio.to_thread(self._store.blobs.take, target)
+        after = await asyncio.to_thread(self._store.metadata, blob.digest)
+        if after.file_type_name != file_type or _shapes(after) != _shapes(before):
+            raise ModelInvalid("The quantized file is not what it should be.")
+        self._parts[MODEL_LAYER] = [Part("the quantized model", blob.digest, blob.size, after)]
+
+    def _named_files(self) -> list[Path]:
+        """The weights' files under names by which the quantizer finds all shards."""
+        parts = self._parts[MODEL_LAYER]
+        paths = [self._store.blob_path(part.digest) for part in parts]
+        if len(paths) == 1:
+            return paths
+        names = [f"model-{number:05}-of-{len(paths):05}.gguf" for number in range(1, len(paths) + 1)]
+        folder = self._scratch.link(dict(zip(names, paths, strict=True)))
+        return [folder / name for name in names]
+
+    async def _install(self) -> AsyncGenerator[Progress, None]:
+        layers: list[Layer] = []
+        for media_type, content in await asyncio.to_thread(self._plan):
+            if isinstance(content, bytes):
+                is_known = await asyncio.to_thread(self._store.has_blob, Digest.of(content))
+                blob = await asyncio.to_thread(self._store.add_blob, [content])
+            else:
+                is_known, blob = True, content
+            layers.append(Layer(media_type, blob.digest, blob.size))
+            yield Progress(f"{'using existing' if is_known else 'creating new'} layer {blob.digest}")
+        yield Progress("writing manifest")
+        config_blob = await asyncio.to_thread(self._store.add_blob, [self._config().to_bytes()])
+        config_layer = Layer(CONFIG_TYPE, config_blob.digest, config_blob.size)
+        manifest = Manifest(config_layer, tuple(layers))
+        await asyncio.to_thread(self._store.write_manifest, self._recipe.name, manifest)
+        yield Progress("success")
+
+    def _plan(self) -> list[tuple[str, bytes | Blob]]:
+        """Every layer of the new model in order: files that are there, and texts that may not be."""
+        planned: list[tuple[str, bytes | Blob]] = [
+            (media_type, Blob(part.digest, part.size))
+            for media_type in _FILE_LAYERS
+            for part in self._parts[media_type]
+        ]
+        return planned + _plan_texts(self._recipe, self._base)
+
+    def _config(self) -> ModelConfig:
+        recipe, base = self._recipe, self._base
+        projectors = [part.metadata for part in self._parts[PROJECTOR_LAYER]]
+        config = config_of(self._metadata(), *projectors) if base is None or self._has_new_files() else base.config
+        if base is not None:
+            told = base.config
+            config = dataclasses.replace(
+                config,
+                capabilities=told.capabilities,
+                renderer=told.renderer,
+                parser=told.parser,
+                requires=told.requires,
+                requires_program=told.requires_program,
+            )
+        changes: dict[str, str] = {}
+        if recipe.renderer is not None:
+            changes["renderer"] = recipe.renderer
+        if recipe.parser is not None:
+            changes["parser"] = recipe.parser
+        if recipe.requires is not None:
+            changes |= {"requires": str(parse_version(recipe.requires)), "requires_program": "puna"}
+        return dataclasses.replace(config, **changes)  # type: ignore[arg-type]  # mypy joins the fields' types
+
+    def _has_new_files(self) -> bool:
+        return bool(self._recipe.quantize or self._recipe.files)
+
+    def _metadata(self) -> GgufMetadata:
+        return join_shards([part.metadata for part in self._parts[MODEL_LAYER]])
+
+    def _stored(self, layer: Layer) -> Part:
+        return Part(layer.digest.short, layer.digest, layer.size, self._store.metadata(layer.digest))
+
+    def _read(self, files: Mapping[str, Digest]) -> list[Part]:
+        parts = []
+        for title, (path, size) in self._uploaded(files).items():
+            with path.open("rb") as file:
+                if file.read(len(_GGUF_MAGIC)) != _GGUF_MAGIC:
+                    raise ModelInvalid("supplied file was not in GGUF format", file=title)
+            digest = files[title]
+            parts.append(Part(title, digest, size, self._store.metadata(digest)))
+        return parts
+
+    def _uploaded(self, files: Mapping[str, Digest]) -> dict[str, tuple[Path, int]]:
+        """Where each file is, and its size. Raises InvalidRequest for what has not been uploaded."""
+        for title, digest in files.items():
+            if not self._store.has_blob(digest):
+                raise InvalidRequest(f"The file {title[:200]} ({digest}) has not been uploaded.", field="files")
+        return {
+            title: (self._store.blob_path(digest), self._store.blobs.size(digest)) for title, digest in files.items()
+        }
 
 
-def _read_file(store: ModelStore, files: Mapping[str, Digest]) -> ModelConfig:
-    digest = next(iter(files.values()))
-    if not store.has_blob(digest):
-        raise InvalidRequest(f"The file {digest} has not been uploaded.", field="files")
-    with store.blob_path(digest).open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ModelInvalid("supplied file was not in GGUF format")
-    metadata = store.metadata(digest)
-    check_is_model(metadata)
-    return config_of(metadata)
-
-
-def _plan(store: ModelStore, base: StoredModel | None, recipe: Recipe) -> list[tuple[str, bytes | Blob]]:
-    """Every layer of the new model in order: blobs that are there, and texts that may not be."""
+def _plan_texts(recipe: Recipe, base: StoredModel | None) -> list[tuple[str, bytes | Blob]]:
+    """The layers beside the files: those of the base that are kept, and what the recipe says."""
     planned: list[tuple[str, bytes | Blob]] = []
-    if base is None:
-        planned.extend((MODEL_LAYER, Blob(digest, store.blobs.size(digest))) for digest in recipe.files.values())
-    else:
-        replaced = _replaced_layers(recipe)
-        kept = [layer for layer in base.manifest.layers if layer.media_type not in replaced]
-        kept.sort(key=lambda layer: layer.media_type not in (MODEL_LAYER, PROJECTOR_LAYER, ADAPTER_LAYER))
+    if base is not None:
+        gone = {*_FILE_LAYERS, *_replaced_layers(recipe)}
+        kept = [layer for layer in base.manifest.layers if layer.media_type not in gone]
         planned.extend((layer.media_type, Blob(layer.digest, layer.size)) for layer in kept)
     if recipe.template is not None:
         planned.append((TEMPLATE_LAYER, recipe.template.encode()))
@@ -164,7 +295,7 @@ def _plan(store: ModelStore, base: StoredModel | None, recipe: Recipe) -> list[t
     known = {layer.digest for layer in base.manifest.layers} if base else set()
     licenses = [text.encode() for text in recipe.licenses]
     planned.extend((LICENSE_LAYER, text) for text in licenses if Digest.of(text) not in known)
-    merged = {**(base.parameters if base else {}), **_checked_parameters(recipe.parameters)}
+    merged = {**(base.parameters if base else {}), **checked_parameters(recipe.parameters)}
     if recipe.parameters and merged:
         planned.append((PARAMS_LAYER, _json(merged)))
     if recipe.messages:
@@ -183,12 +314,8 @@ def _replaced_layers(recipe: Recipe) -> set[str]:
     return {media_type for media_type, is_said in said.items() if is_said}
 
 
-def _checked_parameters(parameters: Mapping[str, object]) -> dict[str, ParameterValue]:
-    return {
-        name: check_parameter(name, value)
-        for name, value in parameters.items()
-        if value is not None and name not in REMOVED
-    }
+def _shapes(metadata: GgufMetadata) -> dict[str, Sequence[int]]:
+    return {tensor.name: tensor.shape for tensor in metadata.tensors}
 
 
 def _json(value: object) -> bytes:

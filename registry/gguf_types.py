@@ -68,6 +68,7 @@ TENSOR_TYPES: Mapping[int, TensorType] = {
     39: TensorType("MXFP4", 32, 17),
     40: TensorType("NVFP4", 64, 36),
     41: TensorType("Q1_0", 128, 18),
+    42: TensorType("Q2_0", 64, 18),
 }
 
 FILE_TYPES: Mapping[int, str] = {
@@ -106,6 +107,7 @@ FILE_TYPES: Mapping[int, str] = {
     38: "MXFP4_MOE",
     39: "NVFP4",
     40: "Q1_0",
+    41: "Q2_0",
 }
 
 FILE_TYPE_GUESSED = 1024

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from registry.create import Recipe, create_model
+from registry.create import create_model
 from registry.digest import Digest
 from registry.errors import InvalidRequest, ModelInvalid, ModelNotFound, RegistryError, Unsupported
 from registry.name import ModelName
+from registry.recipe import Recipe
 from registry.store import ModelStore
 from tests.registry.gguf_bytes import GgufFile, default_pairs, number_pair, string_pair, tiny_gguf
 
@@ -90,13 +91,20 @@ async def test_a_model_may_be_remade_over_itself(store: ModelStore) -> None:
     ("recipe", "error", "complaint"),
     [
         (Recipe(NEW), InvalidRequest, "neither 'from' or 'files' was specified"),
-        (Recipe(NEW, from_model=BASE, files={"a": Digest.of(b"")}), InvalidRequest, "not from both"),
+        (
+            Recipe(NEW, from_model=BASE, files={"a.safetensors": Digest.of(b"")}),
+            InvalidRequest,
+            "not from both",
+        ),
         (Recipe(NEW, from_model=ModelName.parse("absent")), ModelNotFound, "not found"),
         (Recipe(NEW, files={"/etc/passwd": Digest.of(b"")}), InvalidRequest, "must be relative"),
         (Recipe(NEW, files={"../x.gguf": Digest.of(b"")}), InvalidRequest, "must be relative"),
         (Recipe(NEW, files={"C:\\x.gguf": Digest.of(b"")}), InvalidRequest, "must be relative"),
         (Recipe(NEW, files={"a\\..\\x": Digest.of(b"")}), InvalidRequest, "must be relative"),
-        (Recipe(NEW, files={"a": Digest.of(b"1"), "b": Digest.of(b"2")}), Unsupported, "exactly one GGUF"),
+        (Recipe(NEW, from_model=BASE, adapters={"/x": Digest.of(b"1")}), InvalidRequest, "must be relative"),
+        (Recipe(NEW, from_model=BASE, quantize="Q9"), InvalidRequest, "unsupported quantization type Q9"),
+        (Recipe(NEW, from_model=BASE, quantize="iq1_s"), Unsupported, "IQ1_S .* importance matrix"),
+        (Recipe(NEW, from_model=BASE, requires="soon"), InvalidRequest, "valid semver"),
         (Recipe(NEW, files={"a": Digest.of(b"not uploaded")}), InvalidRequest, "has not been uploaded"),
         (Recipe(NEW, from_model=BASE, template="{{ .Prompt }}"), Unsupported, "Go's template language"),
         (Recipe(NEW, from_model=BASE, parameters={"top_p": 2}), InvalidRequest, "top_p must be"),
@@ -117,10 +125,11 @@ async def test_a_wrong_recipe_is_refused_and_nothing_installed(
     [
         (b"PK\3\4zip", ModelInvalid, "supplied file was not in GGUF format"),
         (tiny_gguf()[:200], ModelInvalid, "ends at byte 200"),
-        (tiny_gguf(string_pair("general.type", "mmproj")), Unsupported, "projector"),
-        (tiny_gguf(string_pair("general.type", "adapter")), Unsupported, "'adapter'"),
-        (tiny_gguf(number_pair("split.count", 3)), Unsupported, "one of 3 shards"),
-        (GgufFile(pairs=[string_pair("general.architecture", "clip")]).to_bytes(), Unsupported, "projector"),
+        (tiny_gguf(string_pair("general.type", "mmproj")), InvalidRequest, "no model among the files"),
+        (tiny_gguf(string_pair("general.type", "adapter")), InvalidRequest, "is an adapter"),
+        (tiny_gguf(string_pair("general.type", "imatrix")), Unsupported, "'imatrix'"),
+        (tiny_gguf(number_pair("split.count", 3)), InvalidRequest, "these are missing: 2, 3"),
+        (GgufFile(pairs=[string_pair("general.architecture", "clip")]).to_bytes(), InvalidRequest, "no model among"),
         (GgufFile(pairs=default_pairs()[:2]).to_bytes(), ModelInvalid, "block_count is missing"),
     ],
 )

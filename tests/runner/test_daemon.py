@@ -21,9 +21,10 @@ import httpx
 import psutil
 import pytest
 
-from registry.create import Recipe, create_model
+from registry.create import create_model
 from registry.name import ModelName
 from registry.paths import Paths
+from registry.recipe import Recipe
 from registry.store import ModelStore
 from runner.runtime_file import RuntimeFile, read_runtime_file, remove_runtime_file, write_runtime_file
 from tests.fake_worker import Script

@@ -9,12 +9,13 @@ from collections.abc import AsyncGenerator, Callable
 from fastapi import APIRouter, Request, Response
 
 from registry.blobs import PIECE_BYTES
-from registry.create import Recipe, create_model
+from registry.create import create_model
 from registry.digest import Digest
 from registry.errors import DigestMismatch, InvalidName, RegistryError
 from registry.errors import ModelNotFound as NotInstalled
 from registry.name import ModelName
 from registry.progress import Progress
+from registry.recipe import Recipe
 from registry.store import ModelStore, StoredModel
 from runner.api.bodies import read_body, stream_body
 from runner.api.context import request_id

@@ -6,11 +6,11 @@ import time
 
 import msgspec
 
-from registry.create import Recipe
 from registry.digest import Digest
 from registry.errors import InvalidName, RegistryError
 from registry.name import ModelName
 from registry.progress import Progress
+from registry.recipe import Recipe
 from runner.api.errors import ErrorReport, report_failure
 from runner.api.ollama.schema import ChatBody, CreateBody, GenerateBody
 from runner.chat.types import ChatEvent, Failed, Finished, Message, TextDelta

@@ -1,0 +1,54 @@
+"""The types that weights can be quantized to, by the names that people use."""
+
+from __future__ import annotations
+
+from registry.errors import InvalidRequest, Unsupported
+from registry.gguf_metadata import GgufMetadata
+from registry.gguf_types import FILE_TYPES
+
+_ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4": "MXFP4_MOE"}
+_NOT_WRITTEN = frozenset({"NVFP4"})
+"""Types that the engine reads and cannot make."""
+_NEEDS_MATRIX = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "Q2_K_S"})
+_NUMBERS = {name: number for number, name in FILE_TYPES.items() if name not in _NOT_WRITTEN}
+_FULL_PRECISION = frozenset({"F64", "F32", "F16", "BF16", "I8", "I16", "I32", "I64"})
+
+QUANTIZABLE_TO = tuple(name for name in _NUMBERS if name not in _NEEDS_MATRIX)
+"""Every type that weights can be brought into here."""
+
+
+def file_type_number(text: str) -> int:
+    """The number, in a model's file and in the engine, of a type. Raises InvalidRequest or Unsupported."""
+    return _NUMBERS[check_quantizable_to(text)]
+
+
+def check_quantizable_to(text: str) -> str:
+    """The type's own spelling. Raises InvalidRequest for what is no type, and Unsupported for what cannot be made."""
+    name = text.strip().upper()
+    name = _ALIASES.get(name, name)
+    if name in _NEEDS_MATRIX:
+        raise needs_matrix(name)
+    if name not in _NUMBERS:
+        raise InvalidRequest(
+            f"unsupported quantization type {text[:40]} - supported types are {', '.join(QUANTIZABLE_TO)}",
+            field="quantize",
+        )
+    return name
+
+
+def needs_matrix(name: str) -> Unsupported:
+    """The refusal of a type that would be garbage without statistics of the model's activations."""
+    return Unsupported(
+        f"{name} is so small that it needs an importance matrix, which is not supported; "
+        f"choose another type, such as Q3_K_S or IQ4_XS.",
+        field="quantize",
+    )
+
+
+def check_quantizable(metadata: GgufMetadata) -> None:
+    """Raises InvalidRequest for weights that have lost precision already."""
+    lossy = next((tensor.type_name for tensor in metadata.tensors if tensor.type_name not in _FULL_PRECISION), None)
+    if lossy is not None:
+        raise InvalidRequest(
+            f"quantization is only supported for F16, BF16 and F32 models; this one holds {lossy}", field="quantize"
+        )

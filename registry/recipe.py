@@ -1,0 +1,101 @@
+"""What a new model is to be made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath, PureWindowsPath
+
+from registry.digest import Digest
+from registry.errors import InvalidRequest, Unsupported
+from registry.file_types import check_quantizable_to
+from registry.name import ModelName
+from registry.parameters import REMOVED, ParameterValue, check_parameter
+from registry.prompt_formats import check_parser, check_renderer
+from registry.requirement import parse_version
+from registry.template_language import is_go_template
+
+MAX_FILES = 4096
+CHECKPOINT_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model to be made: one base, and what is said over it. None and empty leave the base's."""
+
+    name: ModelName
+    from_model: ModelName | None = None
+    files: Mapping[str, Digest] = field(default_factory=dict)
+    """Relative path of each file, and the digest under which it was uploaded.
+
+    GGUF files (a model or all of its shards, and projectors), or a checkpoint: safetensors with
+    their configuration and tokenizer. Beside `from_model` only projectors.
+    """
+    adapters: Mapping[str, Digest] = field(default_factory=dict)
+    """LoRA files, as `files`; added to the base's."""
+    draft_files: Mapping[str, Digest] = field(default_factory=dict)
+    """A smaller model that guesses ahead, as `files`; replaces the base's."""
+    quantize: str | None = None
+    """The type that the weights are brought into, in any case."""
+    template: str | None = None
+    """Replaces."""
+    system: str | None = None
+    """Replaces."""
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    """Merged over the base's."""
+    messages: Sequence[tuple[str, str]] = ()
+    """Role and text; replace."""
+    licenses: Sequence[str] = ()
+    """Added."""
+    renderer: str | None = None
+    parser: str | None = None
+    requires: str | None = None
+    """The least version of Puna that can use the model."""
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether the files are to be converted."""
+        return any(path.lower().endswith(CHECKPOINT_SUFFIX) for path in self.files)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raises InvalidRequest or Unsupported for what can be told without looking at the store."""
+    if recipe.from_model is None and not recipe.files:
+        raise InvalidRequest("neither 'from' or 'files' was specified")
+    for name in ("files", "adapters", "draft_files"):
+        _check_paths(getattr(recipe, name), name)
+    if recipe.from_model is not None and recipe.is_checkpoint:
+        raise InvalidRequest("A model is made from another model or from a checkpoint, not from both.", field="files")
+    if recipe.quantize:
+        check_quantizable_to(recipe.quantize)
+    if recipe.template is not None and is_go_template(recipe.template):
+        raise Unsupported(
+            "The template is written in Go's template language, which is not supported yet; write it in Jinja.",
+            field="template",
+        )
+    if recipe.renderer:
+        check_renderer(recipe.renderer)
+    if recipe.parser:
+        check_parser(recipe.parser)
+    if recipe.requires:
+        parse_version(recipe.requires)
+    checked_parameters(recipe.parameters)
+
+
+def checked_parameters(parameters: Mapping[str, object]) -> dict[str, ParameterValue]:
+    """The parameters that mean something, in their types. Raises InvalidRequest."""
+    return {
+        name: check_parameter(name, value)
+        for name, value in parameters.items()
+        if value is not None and name not in REMOVED
+    }
+
+
+def _check_paths(paths: Mapping[str, Digest], field: str) -> None:
+    if len(paths) > MAX_FILES:
+        raise InvalidRequest(f"A model is made of at most {MAX_FILES} files.", field=field)
+    for path in paths:
+        posix, windows = PurePosixPath(path), PureWindowsPath(path)
+        is_anchored = posix.is_absolute() or windows.anchor
+        if not path or "\0" in path or is_anchored or ".." in posix.parts or ".." in windows.parts:
+            raise InvalidRequest("file path must be relative", field=field)

@@ -1,0 +1,22 @@
+"""What creating a model asks of those who have processes to do heavy work in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+
+class Workshop(Protocol):
+    """Makes files. Closing one of its generators ends the work; whoever asked removes the target."""
+
+    def quantize(self, files: Sequence[Path], target: Path, file_type: str) -> AsyncGenerator[float, None]:
+        """Write the model in `files`, shards in order, to `target` in another type; gives fractions done.
+
+        Raises RegistryError, or an error with a `code` of its owner's.
+        """
+        ...
+
+    def convert(self, folder: Path, target: Path) -> AsyncGenerator[float, None]:
+        """Write the checkpoint in `folder` to `target` as GGUF; gives fractions done. Raises as `quantize`."""
+        ...
