@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -18,7 +17,7 @@ from filelock import BaseFileLock
 from registry.blobs import Blob, Blobs, BlobWriter, write_atomically
 from registry.capabilities import capabilities
 from registry.digest import Digest
-from registry.errors import InvalidName, ModelCorrupt, ModelInvalid, ModelNotFound, RegistryError, Unsupported
+from registry.errors import ModelCorrupt, ModelInvalid, ModelNotFound, RegistryError, StoreReadOnly, Unsupported
 from registry.gguf_metadata import GgufMetadata, read_gguf
 from registry.locks import held, writing
 from registry.manifest import (
@@ -28,6 +27,7 @@ from registry.manifest import (
     MESSAGES_LAYER,
     MODEL_LAYER,
     PARAMS_LAYER,
+    PROJECTOR_LAYER,
     SYSTEM_LAYER,
     TEMPLATE_LAYER,
     TENSOR_LAYER,
@@ -37,6 +37,7 @@ from registry.manifest import (
     read_json,
     read_json_object,
 )
+from registry.manifests import Manifests
 from registry.name import ModelName
 from registry.parameters import ParameterValue
 from registry.parts import join_shards
@@ -57,6 +58,8 @@ class StoredModel:
     """Of the manifest file, hex without prefix: what people are shown as the model's digest."""
     modified_at: datetime
     manifest: Manifest
+    is_own: bool = True
+    """Whether its manifest is in the store itself, and not in one layered underneath."""
 
     @property
     def size(self) -> int:
@@ -152,7 +155,8 @@ class StoredModel:
 
     def capabilities(self) -> tuple[str, ...]:
         """What clients may use the model for."""
-        found = capabilities(self.metadata(), self.template)
+        projectors = [self.store.metadata(layer.digest) for layer in self.manifest.of_type(PROJECTOR_LAYER)]
+        found = capabilities(self.metadata(), self.template, projectors)
         return (*found, *(one for one in self.config.capabilities if one not in found))
 
     def details(self) -> dict[str, object]:
@@ -193,34 +197,41 @@ class StoredModel:
 class ModelStore:
     """Owns the models of one folder. Every method blocks; several processes may use one folder.
 
-    Changes are made under one lock for the folder, and become visible by one rename. Methods that
-    write raise StoreReadOnly or DiskFull when the disk refuses.
+    Stores layered underneath are only read: their models are found after our own, and what is made
+    of them refers to their blobs. Changes are made under one lock for the folder, and become visible
+    by one rename. Methods that write raise StoreReadOnly or DiskFull when the disk refuses.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, layers: Sequence[Path] = ()) -> None:
         self.root = root
-        self.blobs = Blobs(root)
-        self._manifests = root / "manifests"
+        self.blobs = Blobs(root, layers)
+        self._own = Manifests(root)
+        self._layers = tuple(Manifests(layer) for layer in layers)
         self._lock_file = root / "locks" / "store.lock"
         self._headers: dict[Digest, tuple[int, int, GgufMetadata]] = {}
         self._headers_lock = threading.Lock()
 
     def models(self) -> list[StoredModel]:
-        """Every model, newest first. Manifests that cannot be read are skipped with a logged warning."""
-        found = []
-        for name, path in self._names():
-            try:
-                found.append(self._read(name, path))
-            except ModelNotFound:
-                continue
-            except RegistryError as error:
-                logger.warning("The manifest of %s cannot be read: %s", name.short, error.message)
-        return sorted(found, key=lambda model: (model.modified_at, model.name.full), reverse=True)
+        """Every model, newest first. Manifests that cannot be read are skipped with a logged warning.
+
+        A name in a layer is left out when the store itself, or a layer above, has it.
+        """
+        found: dict[str, StoredModel] = {}
+        for manifests in (self._own, *self._layers):
+            for name, path in manifests.names():
+                if name.folded in found:
+                    continue
+                try:
+                    found[name.folded] = self._read(name, path, manifests is self._own)
+                except ModelNotFound:
+                    continue
+                except RegistryError as error:
+                    logger.warning("The manifest of %s cannot be read: %s", name.short, error.message)
+        return sorted(found.values(), key=lambda model: (model.modified_at, model.name.full), reverse=True)
 
     def find(self, name: ModelName) -> StoredModel:
         """The model of that name, in whatever case it is spelled. Raises ModelNotFound or ModelInvalid."""
-        installed, path = self._locate(name)
-        return self._read(installed, path)
+        return self._read(*self._locate(name))
 
     def copy(self, source: ModelName, destination: ModelName) -> None:
         """Give a model a second name, replacing what had it. Raises ModelNotFound or ModelInvalid."""
@@ -231,20 +242,42 @@ class ModelStore:
                 self._replace(destination, content)
 
     def delete(self, name: ModelName) -> None:
-        """Remove a name, and the blobs that no other name needs. Raises ModelNotFound."""
+        """Remove a name, and the blobs that no other name needs. Raises ModelNotFound.
+
+        Raises StoreReadOnly for a model of a store layered underneath. One of those that was hidden
+        by the removed one can be seen again.
+        """
+        if self._own.find(name) is None and any(layer.find(name) for layer in self._layers):
+            raise StoreReadOnly(
+                f"{name.short} belongs to a store that lies under yours and is only read (store.layers); "
+                "remove it where it was installed.",
+                model=name.short,
+            )
         with self._changing():
-            _, path = self._locate(name)
-            former = self._former(path)
-            path.unlink(missing_ok=True)
-            self._remove_empty_folders(path.parent)
+            found = self._own.find(name)
+            if found is None:
+                raise ModelNotFound(f"model '{name.short}' not found", model=name.short)
+            former = self._former(found[1])
+            self._own.remove(found[1])
             self._collect(former)
 
-    def write_manifest(self, name: ModelName, manifest: Manifest) -> list[Digest]:
+    def write_manifest(
+        self,
+        name: ModelName,
+        manifest: Manifest,
+        content: bytes | None = None,
+        *,
+        bring: Callable[[], None] | None = None,
+    ) -> list[Digest]:
         """Install a model, replacing what had its name; returns the blobs this left unneeded and removed.
 
+        `content` are the manifest's bytes as its source has them, stored unchanged. `bring` is called
+        first: it may put blobs in place, which nobody will remove before the manifest names them.
         Raises ModelCorrupt when a blob is missing or has another size than the manifest says.
         """
         with self._changing():
+            if bring is not None:
+                bring()
             for layer in manifest.all_layers:
                 actual = self.blobs.size(layer.digest)
                 if actual != layer.size:
@@ -252,7 +285,7 @@ class ModelStore:
                         f"The file of {layer.digest} has {actual} bytes; the manifest says {layer.size}.",
                         digest=str(layer.digest),
                     )
-            return self._replace(name, manifest.to_bytes())
+            return self._replace(name, manifest.to_bytes() if content is None else content)
 
     def has_blob(self, digest: Digest) -> bool:
         """Whether the blob is there, and has not been found damaged."""
@@ -309,29 +342,15 @@ class ModelStore:
         with writing(self.root), held(self._lock_file):
             yield
 
-    def _names(self) -> Iterator[tuple[ModelName, Path]]:
-        for path in _files(self._manifests, depth=4):
-            with contextlib.suppress(InvalidName):
-                host, namespace, model, tag = path.relative_to(self._manifests).parts
-                yield ModelName(host.replace("%3A", ":"), namespace, model, tag), path
-
-    def _path(self, name: ModelName) -> Path:
-        host, *rest = name.path.parts
-        if os.name == "nt":
-            host = host.replace(":", "%3A")
-        return self._manifests.joinpath(host, *rest)
-
-    def _locate(self, name: ModelName) -> tuple[ModelName, Path]:
-        """The installed spelling of a name and its manifest. Raises ModelNotFound."""
-        path = self._path(name)
-        if path.is_file():
-            return name, path
-        for installed, path in self._names():
-            if installed.folded == name.folded:
-                return installed, path
+    def _locate(self, name: ModelName) -> tuple[ModelName, Path, bool]:
+        """The installed spelling of a name, its manifest, and whether that is our own. Raises ModelNotFound."""
+        for manifests in (self._own, *self._layers):
+            found = manifests.find(name)
+            if found is not None:
+                return *found, manifests is self._own
         raise ModelNotFound(f"model '{name.short}' not found", model=name.short)
 
-    def _read(self, name: ModelName, path: Path) -> StoredModel:
+    def _read(self, name: ModelName, path: Path, is_own: bool) -> StoredModel:
         try:
             status = path.stat()
             if status.st_size > MAX_MANIFEST_BYTES:
@@ -347,16 +366,14 @@ class ModelStore:
             digest=hashlib.sha256(content).hexdigest(),
             modified_at=datetime.fromtimestamp(status.st_mtime).astimezone(),
             manifest=Manifest.from_bytes(content),
+            is_own=is_own,
         )
 
     def _replace(self, name: ModelName, content: bytes) -> list[Digest]:
         """Write a manifest under the installed spelling of its name, if there is one."""
-        try:
-            _, path = self._locate(name)
-        except ModelNotFound:
-            path = self._path(name)
+        found = self._own.find(name)
+        path = found[1] if found is not None else self._own.prepare(name)
         former = self._former(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content, self.root / "partials")
         return self._collect(former)
 
@@ -372,30 +389,10 @@ class ModelStore:
         unneeded = set(candidates)
         if not unneeded:
             return []
-        for path in _files(self._manifests, depth=4):
+        for path in self._own.files():
             try:
                 unneeded.difference_update(layer.digest for layer in Manifest.from_bytes(path.read_bytes()).all_layers)
             except (OSError, ModelInvalid):
                 logger.warning("No blobs are removed: the manifest %s cannot be read and may need them.", path)
                 return []
-        return [digest for digest in sorted(unneeded) if self.blobs.has(digest) and self.blobs.remove(digest)]
-
-    def _remove_empty_folders(self, folder: Path) -> None:
-        with contextlib.suppress(OSError):
-            while folder != self._manifests:
-                folder.rmdir()
-                folder = folder.parent
-
-
-def _files(folder: Path, depth: int) -> Iterator[Path]:
-    """The files exactly that deep, in order; hidden ones are some system's own."""
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda one: one.name)
-    except OSError:
-        return
-    for entry in found:
-        if depth > 1 and entry.is_dir():
-            yield from _files(Path(entry), depth - 1)
-        elif depth == 1 and entry.is_file():
-            yield Path(entry)
+        return [digest for digest in sorted(unneeded) if self.blobs.has_own(digest) and self.blobs.remove(digest)]
