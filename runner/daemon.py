@@ -111,7 +111,7 @@ class _Daemon:
         self._listener = listener
         self._version = importlib.metadata.version("puna")
         self._signals: asyncio.Queue[int] = asyncio.Queue()
-        self._store = store = ModelStore(paths.models)
+        self._store = store = ModelStore(paths.models, settings.store.layers)
         pull = settings.pull
         puller = Puller(
             store,

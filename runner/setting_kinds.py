@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,6 +96,17 @@ def _read_file(value: object) -> Path:
     return path
 
 
+def _read_folders(value: object) -> tuple[Path, ...]:
+    parts = value.split(os.pathsep) if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple):
+        raise ValueError("that is no list")
+    folders = tuple(Path(_read_text(part)).expanduser() for part in parts if part != "")
+    # The daemon and the commands run in different folders.
+    if not all(folder.is_absolute() for folder in folders):
+        raise ValueError("a path there is not absolute")
+    return folders
+
+
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([kmgt]?b|[kmgt]ib)?", re.IGNORECASE)
 _SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12} | {
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
@@ -110,3 +122,7 @@ SWITCH = Kind("true or false", _read_switch)
 TEXTS = Kind("a list of texts (separated by commas in the environment)", _read_texts)
 TEXT = Kind("a text", _read_text)
 FILE = Kind("the path of a file", _read_file)
+FOLDERS = Kind(
+    f"a list of absolute paths of folders (separated by {os.pathsep} in the environment)",
+    _read_folders,
+)

@@ -5,7 +5,7 @@ line of help; reading, checking and error texts are derived from that. A flag wi
 environment, the environment over the file, the file over the default.
 
 Environment names are `PUNA_` and the key in capitals (`PUNA_HOST`, `PUNA_KEEP_ALIVE`); options of
-`[pull]` carry their table as well (`PUNA_PULL_PROXY`). `PUNA_HOME` and `PUNA_MODELS` are not
+`[pull]` and `[store]` carry their table as well (`PUNA_PULL_PROXY`). `PUNA_HOME` and `PUNA_MODELS` are not
 options: they say where this file and the models are (`registry.paths`).
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from runner.config_file import ConfigFile, SettingsError, read_value
 from runner.notation import Address
-from runner.setting_kinds import ADDRESS, COUNT, FILE, KEEP_ALIVE, SECONDS, SIZE, SWITCH, TEXT, TEXTS, Kind
+from runner.setting_kinds import ADDRESS, COUNT, FILE, FOLDERS, KEEP_ALIVE, SECONDS, SIZE, SWITCH, TEXT, TEXTS, Kind
 
 # --- every option, once --------------------------------------------------------------------------
 
@@ -133,6 +133,14 @@ class PullSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    layers: tuple[Path, ...] = _option(
+        FOLDERS, [], "PUNA_STORE_LAYERS",
+        "Model stores, of Puna or Ollama, whose models are used as well and never changed.",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
     """One `[models."NAME"]` table. `options` are checked where a request's options are."""
 
@@ -150,6 +158,7 @@ class Settings:
     queue: QueueSettings = QueueSettings()
     worker: WorkerSettings = WorkerSettings()
     pull: PullSettings = PullSettings()
+    store: StoreSettings = StoreSettings()
     models: Mapping[str, ModelSettings] = dataclasses.field(default_factory=dict)
     """By the names as they are written in the file; `model()` knows which names are the same."""
 
@@ -168,6 +177,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "queue": QueueSettings,
     "worker": WorkerSettings,
     "pull": PullSettings,
+    "store": StoreSettings,
 }
 _MODEL_KINDS = {"keep_alive": KEEP_ALIVE, "preload": SWITCH}
 

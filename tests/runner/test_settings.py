@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import subprocess
 import sys
@@ -91,6 +92,8 @@ def test_model_tables_are_found_under_every_spelling_of_a_name(tmp_path: Path) -
         ("[access]\ninsecure = 1", 2, "access.insecure", "true or false"),
         ("[access]\norigins = [1]", 2, "access.origins", "list of texts"),
         ('[pull]\nca_bundle = "/nowhere/x.pem"', 2, "pull.ca_bundle", "there is no such file"),
+        ('[store]\nlayers = ["models"]', 2, "store.layers", "not absolute"),
+        ('[store]\nlayers = [5]', 2, "store.layers", "absolute paths of folders"),
         ('[models.a]\n[models."b:c"]\npreload = "maybe"', 3, 'models."b:c".preload', "true or false"),
         ('[models]\nsmollm2 = 5', 2, "models.smollm2", "[models.smollm2]"),
         ("[server\nhost = 1", 1, None, "not TOML"),
@@ -113,6 +116,15 @@ def test_a_mistake_outside_the_file_names_its_flag_or_variable(tmp_path: Path) -
     assert "no setting 'server.colour'" in str(refused(tmp_path, "", server__colour="red"))
 
 
+def test_layers_of_the_store_are_a_list_of_folders_and_in_the_environment_separated_as_paths_are(
+    tmp_path: Path,
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    written = load(tmp_path, f"[store]\nlayers = ['{here}', '{there}']")
+    assert written.store.layers == (here, there)
+    assert load(tmp_path, "", {"PUNA_STORE_LAYERS": f"{there}{os.pathsep}{here}"}).store.layers == (there, here)
+
+
 def test_a_file_that_is_no_text_is_told_apart(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_bytes(b"[server]\n\xff\xfe")
@@ -126,7 +138,7 @@ def test_every_option_is_declared_with_a_regular_environment_name_and_help(tmp_p
     options = list(declared_options())
     assert len({option.environment for option in options}) == len(options)
     for option in options:
-        prefix = "PUNA_PULL_" if option.table == "pull" else "PUNA_"
+        prefix = f"PUNA_{option.table.upper()}_" if option.table in ("pull", "store") else "PUNA_"
         assert option.environment == prefix + option.key.upper()
         assert re.fullmatch(r"[A-Z].{10,100}\.", option.help)
         if option.default is not None:  # what is said to be the default can be written, and is it
