@@ -233,6 +233,11 @@ class ModelStore:
         """The model of that name, in whatever case it is spelled. Raises ModelNotFound or ModelInvalid."""
         return self._read(*self._locate(name))
 
+    def read_manifest(self, name: ModelName) -> bytes:
+        """A manifest's bytes as they were installed. Raises ModelNotFound or ModelInvalid."""
+        installed, path, _ = self._locate(name)
+        return _read_manifest(installed, path)[0]
+
     def copy(self, source: ModelName, destination: ModelName) -> None:
         """Give a model a second name, replacing what had it. Raises ModelNotFound or ModelInvalid."""
         with self._changing():
@@ -308,7 +313,7 @@ class ModelStore:
 
     def try_download_lock(self, digest: Digest) -> BaseFileLock | None:
         """The right to download a digest, or None while another process has it."""
-        return self.blobs.try_lock(digest)
+        return self.blobs.try_lock(digest.file_name)
 
     def metadata(self, digest: Digest) -> GgufMetadata:
         """The header of a GGUF blob, read again only when the file has changed."""
@@ -351,20 +356,12 @@ class ModelStore:
         raise ModelNotFound(f"model '{name.short}' not found", model=name.short)
 
     def _read(self, name: ModelName, path: Path, is_own: bool) -> StoredModel:
-        try:
-            status = path.stat()
-            if status.st_size > MAX_MANIFEST_BYTES:
-                raise ModelInvalid(f"The manifest has more than {MAX_MANIFEST_BYTES} bytes.")
-            content = path.read_bytes()
-        except FileNotFoundError:
-            raise ModelNotFound(f"model '{name.short}' not found", model=name.short) from None
-        except OSError as error:
-            raise ModelInvalid(f"The manifest of {name.short} cannot be read: {error.strerror}.") from error
+        content, modified = _read_manifest(name, path)
         return StoredModel(
             store=self,
             name=name,
             digest=hashlib.sha256(content).hexdigest(),
-            modified_at=datetime.fromtimestamp(status.st_mtime).astimezone(),
+            modified_at=datetime.fromtimestamp(modified).astimezone(),
             manifest=Manifest.from_bytes(content),
             is_own=is_own,
         )
@@ -396,3 +393,16 @@ class ModelStore:
                 logger.warning("No blobs are removed: the manifest %s cannot be read and may need them.", path)
                 return []
         return [digest for digest in sorted(unneeded) if self.blobs.has_own(digest) and self.blobs.remove(digest)]
+
+
+def _read_manifest(name: ModelName, path: Path) -> tuple[bytes, float]:
+    """A manifest's bytes and when they were written."""
+    try:
+        status = path.stat()
+        if status.st_size > MAX_MANIFEST_BYTES:
+            raise ModelInvalid(f"The manifest has more than {MAX_MANIFEST_BYTES} bytes.")
+        return path.read_bytes(), status.st_mtime
+    except FileNotFoundError:
+        raise ModelNotFound(f"model '{name.short}' not found", model=name.short) from None
+    except OSError as error:
+        raise ModelInvalid(f"The manifest of {name.short} cannot be read: {error.strerror}.") from error
