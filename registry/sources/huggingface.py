@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from registry.digest import Digest
-from registry.errors import ModelNotFound, SourceError
+from registry.errors import ModelNotFound, SourceError, SourceUnreachable
 from registry.manifest import (
     LICENSE_LAYER,
     MODEL_LAYER,
@@ -21,10 +21,13 @@ from registry.manifest import (
 )
 from registry.name import DEFAULT_TAG, ModelName
 from registry.progress import Notice
+from registry.registries import Registries, RegistryEntry
 from registry.sources import quantization
 from registry.sources.gguf_choice import ListedFile, Variant, choose, choose_projector, variants
-from registry.sources.huggingface_api import MAX_TEXT_BYTES, Hub, Repository
-from registry.sources.huggingface_login import HOSTS, HubLogin, find_login
+from registry.sources.host_rules import HostRules
+from registry.sources.huggingface_api import MAX_TEXT_BYTES, Hub, HubModel, Repository
+from registry.sources.huggingface_login import DEFAULT_ENDPOINT, HOSTS, HubLogin, find_login
+from registry.sources.registry_http import HttpOptions
 from registry.sources.resolved import HostPolicy, HttpFile, ResolvedFile, ResolvedModel
 from registry.sources.web_api import WebApi
 
@@ -33,36 +36,29 @@ _TEXTS = {"template": TEMPLATE_LAYER, "system": SYSTEM_LAYER, "params": PARAMS_L
 _LICENCE = re.compile(r"(licen[sc]e|copying)([._-][a-z0-9._-]*)?", re.IGNORECASE)
 _SHOWN_NAMES = 12
 
-HostsFor = Callable[[str], HostPolicy | None]
-"""The rules for files that come by way of the hub at an address, which the user chose and is allowed itself."""
-
 
 class HuggingFaceSource:
     """Finds a model's files in a repository's newest commit, and pins them to that commit."""
 
     def __init__(
         self,
-        *,
-        environ: Mapping[str, str] | None = None,
-        home: Path | None = None,
-        hosts_for: HostsFor = lambda endpoint: None,
-        proxy: str | None = None,
-        ca_bundle: Path | None = None,
+        load_registries: Callable[[], Registries],
+        options: HttpOptions,
+        environ: Mapping[str, str],
+        home: Path,
     ) -> None:
-        self._environ = os.environ if environ is None else environ
-        self._home = home or Path.home()
-        self._hosts_for = hosts_for
-        self._proxy = proxy
-        self._ca_bundle = ca_bundle
+        self._load_registries = load_registries
+        self._options = options
+        self._environ = environ
+        self._home = home
 
     def handles(self, name: ModelName) -> bool:
         return name.host.lower() in HOSTS
 
     async def resolve(self, name: ModelName, notice: Notice, *, insecure: bool = False) -> ResolvedModel:
         """As ModelSource says; raises Unauthorized too. `insecure` means nothing here: HF_ENDPOINT says the scheme."""
-        login = await asyncio.to_thread(find_login, self._environ, self._home)
-        hosts = self._hosts_for(login.endpoint)
-        async with WebApi(login, hosts, proxy=self._proxy, ca_bundle=self._ca_bundle) as api:
+        login, hosts = await asyncio.to_thread(self._prepare)
+        async with WebApi(login, hosts, self._options) as api:
             hub = Hub(login, api)
             repository = await hub.repository(f"{name.namespace}/{name.model}")
             files = await hub.files(repository)
@@ -71,13 +67,36 @@ class HuggingFaceSource:
                 await hub.check_access(repository, variant.files[0].path)
             return await _Resolution(hub, repository, login, hosts, notice).of(variant, files)
 
+    async def search(self, text: str, limit: int, timeout_seconds: float) -> list[HubModel]:
+        """Repositories that match, asked for once and not waited for longer than that.
+
+        Raises SourceUnreachable, SourceError or RegistryForbidden.
+        """
+        login, hosts = await asyncio.to_thread(self._prepare)
+        api = WebApi(login, hosts, self._options, attempts=1)
+        try:
+            async with asyncio.timeout(timeout_seconds), api:
+                return await Hub(login, api).search(text, limit)
+        except TimeoutError:
+            raise SourceUnreachable(f"{login.host} has not answered for {timeout_seconds:g} seconds.") from None
+
+    def _prepare(self) -> tuple[HubLogin, HostRules]:
+        """Login and rules as they are now. The hub that the environment names is allowed by that."""
+        login = find_login(self._environ, self._home)
+        registries = self._load_registries()
+        host = login.host
+        entry = registries.find(host) or RegistryEntry(host)
+        if login.endpoint.startswith("http:"):
+            entry = replace(entry, insecure=True)
+        if login.endpoint != DEFAULT_ENDPOINT:
+            registries = Registries({**registries.entries, host: entry})
+        return login, HostRules(registries)
+
 
 class _Resolution:
     """One repository's files as the blobs of a model."""
 
-    def __init__(
-        self, hub: Hub, repository: Repository, login: HubLogin, hosts: HostPolicy | None, notice: Notice
-    ) -> None:
+    def __init__(self, hub: Hub, repository: Repository, login: HubLogin, hosts: HostPolicy, notice: Notice) -> None:
         self._hub = hub
         self._repository = repository
         self._login = login

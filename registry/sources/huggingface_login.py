@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from registry.errors import SourceError
+from registry.registries import host_of, split_url
 from registry.sources.credentials import shown
 
 HOSTS = ("hf.co", "huggingface.co")
@@ -30,7 +31,7 @@ class HubLogin:
     @property
     def host(self) -> str:
         """Host and, when it is not the usual one, port."""
-        return urlsplit(self.endpoint).netloc.rpartition("@")[2]
+        return host_of(split_url(self.endpoint))
 
     async def headers(self, url: str) -> Mapping[str, str]:
         """The token for addresses of the hub itself; files may lie on other hosts, which do not get it."""

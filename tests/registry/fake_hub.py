@@ -76,6 +76,8 @@ class FakeHub:
         self.behaviour = Behaviour()
         self.asked: list[Asked] = []
         self.asked_cdn: list[Asked] = []
+        self._may_answer = threading.Event()
+        self._may_answer.set()
         self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), _handler(answer)) for answer in (self._hub, self._cdn)]
         self._threads = [
             threading.Thread(target=lambda one=server: one.serve_forever(0.01)) for server in self._servers
@@ -106,8 +108,18 @@ class FakeHub:
                 server.server_close()
                 thread.join()
 
+    @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """While this lasts, requests to the hub get no answer."""
+        self._may_answer.clear()
+        try:
+            yield
+        finally:
+            self._may_answer.set()
+
     def _hub(self, request: _Request) -> None:
         self.asked.append(request.as_asked())
+        self._may_answer.wait()
         parts = urlsplit(request.path)
         path = unquote(parts.path)
         query = parse_qs(parts.query)

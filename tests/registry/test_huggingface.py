@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from registry.errors import ModelNotFound, RegistryError, SourceError, SourceUnreachable, Unauthorized
+from registry.errors import (
+    ModelNotFound,
+    RegistryError,
+    RegistryForbidden,
+    SourceError,
+    SourceUnreachable,
+    Unauthorized,
+)
 from registry.manifest import (
     LICENSE_LAYER,
     MODEL_LAYER,
@@ -20,11 +27,11 @@ from registry.manifest import (
     TEMPLATE_LAYER,
 )
 from registry.name import ModelName
+from registry.registries import Registries
 from registry.sources.huggingface import HuggingFaceSource
-from registry.sources.huggingface_api import Hub
 from registry.sources.huggingface_login import DEFAULT_ENDPOINT, HubLogin, find_login
+from registry.sources.registry_http import HttpOptions
 from registry.sources.resolved import HttpFile, ResolvedModel
-from registry.sources.web_api import WebApi
 from tests.registry.fake_hub import TOKEN, FakeHub
 
 WEIGHTS = b"GGUF weights"
@@ -45,10 +52,13 @@ class Resolver:
         self.notices: list[str] = []
 
     async def __call__(self, name: str) -> ResolvedModel:
-        source = HuggingFaceSource(environ=self.environ, home=self.home)
         parsed = ModelName.parse(name)
-        assert source.handles(parsed)
-        return await source.resolve(parsed, self.notices.append)
+        assert self.source.handles(parsed)
+        return await self.source.resolve(parsed, self.notices.append)
+
+    @property
+    def source(self) -> HuggingFaceSource:
+        return HuggingFaceSource(Registries, HttpOptions(), self.environ, self.home)
 
     async def refusal(self, name: str) -> RegistryError:
         with pytest.raises(RegistryError) as caught:
@@ -88,8 +98,8 @@ async def test_both_hosts_and_any_case_name_the_same(hub: FakeHub, resolve: Reso
     assert titles(await resolve(name)) == [(MODEL_LAYER, "m-Q8_0.gguf")]
 
 
-def test_names_of_other_hosts_are_not_the_hubs() -> None:
-    source = HuggingFaceSource(environ={})
+def test_names_of_other_hosts_are_not_the_hubs(tmp_path: Path) -> None:
+    source = HuggingFaceSource(Registries, HttpOptions(), {}, tmp_path)
     assert not source.handles(ModelName.parse("smollm2:135m"))
     assert not source.handles(ModelName.parse("hf.co.example.com/owner/repo"))
 
@@ -261,6 +271,16 @@ def test_an_endpoint_that_is_no_address_is_refused(tmp_path: Path, endpoint: str
         find_login({"HF_ENDPOINT": endpoint}, tmp_path)
 
 
+async def test_only_the_hub_that_was_named_may_be_on_this_machine(hub: FakeHub, resolve: Resolver) -> None:
+    hub.add("owner/repo", {"m-Q4_K_M.gguf": WEIGHTS})
+    [file] = (await resolve("hf.co/owner/repo")).files
+    [place] = file.places
+    assert isinstance(place, HttpFile) and place.hosts is not None
+    await place.hosts.check(f"{hub.endpoint}/x")
+    with pytest.raises(RegistryForbidden):
+        await place.hosts.check(f"{hub.cdn}/x")
+
+
 # --- odd answers -----------------------------------------------------------------------------------
 
 
@@ -343,20 +363,18 @@ async def test_a_hub_that_is_not_there_is_told(tmp_path: Path) -> None:
 # --- search ----------------------------------------------------------------------------------------
 
 
-async def test_the_search_tells_what_the_hub_knows(hub: FakeHub) -> None:
+async def test_the_search_tells_what_the_hub_knows(hub: FakeHub, resolve: Resolver) -> None:
     gguf = {"total": 135_000_000, "architecture": "llama", "context_length": 8192}
     hub.add("owner/smol-GGUF", {"m-Q4_K_M.gguf": WEIGHTS}, gguf=gguf, gated=True)
     hub.add("owner/other-GGUF", {})
-    login = HubLogin(hub.endpoint)
-    async with WebApi(login, None) as api:
-        [found] = await Hub(login, api).search("smol", 5)
+    [found] = await resolve.source.search("smol", 5, 20)
     assert (found.id, found.files, found.is_gated, found.licence) == (
         "owner/smol-GGUF", ("m-Q4_K_M.gguf",), True, "apache-2.0",
     )  # fmt: skip
     assert (found.parameters, found.architecture, found.context_length) == (135_000_000, "llama", 8192)
 
 
-async def test_the_search_passes_over_what_is_no_repository(hub: FakeHub) -> None:
+async def test_the_search_passes_over_what_is_no_repository(hub: FakeHub, resolve: Resolver) -> None:
     entries = [
         7,
         {},
@@ -365,7 +383,15 @@ async def test_the_search_passes_over_what_is_no_repository(hub: FakeHub) -> Non
         {"id": "o/r", "gguf": [], "siblings": {}, "tags": 1, "likes": -1},
     ]
     hub.behaviour.api_body = json.dumps(entries).encode()
-    login = HubLogin(hub.endpoint)
-    async with WebApi(login, None) as api:
-        [found] = await Hub(login, api).search("", 9)
+    [found] = await resolve.source.search("", 9, 20)
     assert (found.id, found.files, found.likes, found.licence, found.parameters) == ("o/r", (), None, None, None)
+
+
+async def test_the_search_asks_once_and_waits_no_longer_than_it_was_told(hub: FakeHub, resolve: Resolver) -> None:
+    hub.behaviour.statuses = [503, 503]
+    with pytest.raises(SourceUnreachable):
+        await resolve.source.search("", 9, 20)
+    assert len(hub.asked) == 1
+    hub.behaviour.statuses.clear()
+    with hub.silent(), pytest.raises(SourceUnreachable, match=r"0\.05 seconds"):
+        await resolve.source.search("", 9, 0.05)

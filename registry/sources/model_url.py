@@ -1,0 +1,112 @@
+"""Addresses of model files: told apart from names of models, and turned into a name for what they hold."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from registry.errors import InvalidName, InvalidRequest
+from registry.name import ModelName
+from registry.sources import quantization
+from registry.sources.credentials import shown
+from registry.sources.gguf_choice import shard_name, shard_of
+from registry.sources.huggingface_login import HOSTS
+
+_HUB_PAGE = re.compile(r"/([^/]+)/([^/]+)/(?:blob|resolve|raw)/main/([^/]+)")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
+_MAX_PART = 80
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUrl:
+    """The address of a GGUF file, or of one shard of a model. Parsed once; no login is in it."""
+
+    url: str
+
+    @property
+    def file_name(self) -> str:
+        return unquote(urlsplit(self.url).path.rpartition("/")[2])
+
+    @property
+    def shown(self) -> str:
+        """Fit for messages: without the query, which may be a signature."""
+        return shown(self.url)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The addresses of all files of the model: itself, or every shard in order."""
+        parts = urlsplit(self.url)
+        folder, _, name = parts.path.rpartition("/")
+        shard = shard_of(name)
+        if shard is None:
+            return (self.url,)
+        prefix, _, count = shard
+        return tuple(
+            parts._replace(path=f"{folder}/{shard_name(prefix, number, count)}").geturl()
+            for number in range(1, count + 1)
+        )
+
+    @property
+    def suggested_name(self) -> ModelName:
+        """A name for the model, from the file's. Raises InvalidRequest when nothing can be made of it."""
+        shard = shard_of(self.file_name)
+        stem = shard[0] if shard else self.file_name[: -len(".gguf")]
+        found = quantization.find(stem)
+        if found is not None:
+            before, _, after = _cut(stem, found)
+            stem = before or after
+        model = _NOT_IN_NAMES.sub("-", stem).strip(".-").lower()[:_MAX_PART].rstrip(".-")
+        try:
+            return ModelName.parse(f"{model}:{found}" if found else model)
+        except InvalidName:
+            raise InvalidRequest(f"The file name {self.file_name!a} makes no name for a model; give it one.") from None
+
+
+def parse_model_url(text: str) -> ModelUrl | ModelName | None:
+    """What an address means: a file, or for pages of the hub a model there; None for texts that are no address of one.
+
+    Names of models may begin with `https://` too; an address of a file ends in `.gguf` and has no tag. Raises
+    InvalidRequest for addresses of files that cannot be opened.
+    """
+    text = text.strip()
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        return None
+    parts = _split(text)
+    if not parts.path.lower().endswith(".gguf") or ":" in parts.path.rpartition("/")[2]:
+        return None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidRequest(f"{shown(text)} is no address that models can be fetched from.", field="model")
+    if parts.username is not None:
+        raise InvalidRequest(
+            f"A login in an address would be seen by others; take it out of {shown(text)}.", field="model"
+        )
+    return _hub_name(parts) or ModelUrl(parts._replace(fragment="").geturl())
+
+
+def _hub_name(parts: SplitResult) -> ModelName | None:
+    """The name of a model whose file is shown on a page of the hub, if it has one."""
+    match = _HUB_PAGE.fullmatch(unquote(parts.path))
+    if parts.scheme != "https" or parts.netloc.lower() not in HOSTS or match is None:
+        return None
+    with contextlib.suppress(InvalidName):
+        return ModelName("hf.co", *match.groups())
+    return None
+
+
+def _split(text: str) -> SplitResult:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise InvalidRequest("The address cannot be read.", field="model") from None
+    return parts
+
+
+def _cut(stem: str, found: str) -> tuple[str, str, str]:
+    """Before, at and after the place where a quantization stands in a file's name, in whatever spelling."""
+    spellings = [one for one in (found, found.replace("F", "FP", 1)) if one.lower() in stem.lower()]
+    at = stem.lower().rindex(spellings[0].lower())
+    end = at + len(spellings[0])
+    return stem[:at].rstrip("-._ "), stem[at:end], stem[end:].lstrip("-._ ")
