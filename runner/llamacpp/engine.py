@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
 import llama_cpp
+import msgspec
 import psutil
 from llama_cpp import llama_cpp as lib
 

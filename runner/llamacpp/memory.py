@@ -88,7 +88,7 @@ class Memory:
         size: int = lib.llama_state_seq_get_size(self._context, sequence_id)
         data = np.empty(size, dtype=np.uint8)
         written: int = lib.llama_state_seq_get_data(self._context, _pointer(data), size, sequence_id)
-        return memoryview(data[:written])
+        return data[:written].data
 
 
 def _pointer(data: np.ndarray[Any, Any]) -> Any:

@@ -7,10 +7,8 @@ from hypothesis import strategies as st
 
 from runner.worker.ledger import CellLedger
 
-_actions = st.lists(
-    st.tuples(st.sampled_from(["grow", "copy", "cut", "remove", "shift"]), st.integers(0, 4), st.integers(0, 4), st.integers(0, 9)),
-    max_size=60,
-)  # fmt: skip
+_kinds = st.sampled_from(["grow", "copy", "cut", "remove", "shift"])
+_actions = st.lists(st.tuples(_kinds, st.integers(0, 4), st.integers(0, 4), st.integers(0, 9)), max_size=60)
 
 
 @given(_actions)
