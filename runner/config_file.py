@@ -107,7 +107,7 @@ def read_value(kind: Kind, value: object, key: str, *, file: Path | None = None,
     try:
         return kind.read(value)
     except ValueError as error:
-        shown = repr(value) if len(repr(value)) <= 80 else "the value"
+        shown = repr(value) if len(repr(value)) <= 80 and not kind.is_secret else "the value"
         raise SettingsError(
             f"{key} cannot be {shown}: {error}. Allowed: {kind.allowed}", file=file, line=line, key=key
         ) from None
@@ -135,4 +135,5 @@ def _header(path: tuple[str, ...]) -> str:
 
 
 def _bracketed(name: str) -> str:
-    return f'[{name}."NAME"]' if name == "models" else f"[{name}]"
+    inside = {"models": "NAME", "registries": "HOST[:PORT]"}.get(name)
+    return f'[{name}."{inside}"]' if inside else f"[{name}]"

@@ -19,6 +19,8 @@ class Kind:
 
     allowed: str
     read: Callable[[object], Any]
+    is_secret: bool = False
+    """Its values are not shown."""
 
 
 def _read_address(value: object) -> Address:
@@ -89,6 +91,21 @@ def _read_text(value: object) -> str:
     return value.strip()
 
 
+def _read_registry_host(value: object) -> str:
+    host = _read_text(value).lower().removesuffix(":443")
+    match = _REGISTRY_HOST.fullmatch(host)
+    if match is None or (match[1] and not 0 < int(match[1]) < 65536):
+        raise ValueError("that is no host")
+    return host
+
+
+def _read_credentials(value: object) -> str:
+    text = _read_text(value)
+    if ":" not in text and not re.fullmatch(r"\$(\{[A-Za-z_][A-Za-z0-9_]*\}|[A-Za-z_][A-Za-z0-9_]*)", text):
+        raise ValueError("that is no login")
+    return text
+
+
 def _read_file(value: object) -> Path:
     path = Path(_read_text(value)).expanduser()
     if not path.is_file():
@@ -111,6 +128,7 @@ _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([kmgt]?b|[kmgt]ib)?", re.
 _SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12} | {
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # fmt: skip
+_REGISTRY_HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_.-]{0,252}[a-z0-9_])?|\[[0-9a-f:.]{2,45}\])(?::([0-9]{1,5}))?")
 _SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 ADDRESS = Kind("host[:port], such as 127.0.0.1:11434", _read_address)
@@ -121,6 +139,10 @@ SIZE = Kind("a number of bytes, or a size such as 64MiB", _read_size)
 SWITCH = Kind("true or false", _read_switch)
 TEXTS = Kind("a list of texts (separated by commas in the environment)", _read_texts)
 TEXT = Kind("a text", _read_text)
+REGISTRY_HOST = Kind("HOST[:PORT], such as registry.example.com or localhost:5000", _read_registry_host)
+CREDENTIALS = Kind(
+    '"user:password", or "$NAME" for an environment variable that holds it', _read_credentials, is_secret=True
+)
 FILE = Kind("the path of a file", _read_file)
 FOLDERS = Kind(
     f"a list of absolute paths of folders (separated by {os.pathsep} in the environment)",

@@ -19,7 +19,21 @@ from typing import Any
 
 from runner.config_file import ConfigFile, SettingsError, read_value
 from runner.notation import Address
-from runner.setting_kinds import ADDRESS, COUNT, FILE, FOLDERS, KEEP_ALIVE, SECONDS, SIZE, SWITCH, TEXT, TEXTS, Kind
+from runner.setting_kinds import (
+    ADDRESS,
+    COUNT,
+    CREDENTIALS,
+    FILE,
+    FOLDERS,
+    KEEP_ALIVE,
+    REGISTRY_HOST,
+    SECONDS,
+    SIZE,
+    SWITCH,
+    TEXT,
+    TEXTS,
+    Kind,
+)
 
 # --- every option, once --------------------------------------------------------------------------
 
@@ -114,6 +128,10 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullSettings:
+    parallel: int = _option(
+        COUNT, 8, "PUNA_PULL_PARALLEL",
+        "Connections over which one file is fetched.",
+    )  # fmt: skip
     idle_timeout_seconds: float = _option(
         SECONDS, 120, "PUNA_PULL_IDLE_TIMEOUT_SECONDS",
         "A download that brings nothing for so long is given up.",
@@ -150,6 +168,18 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrySettings:
+    """One `[registries."HOST[:PORT]"]` table: a host that may be asked wherever it is."""
+
+    insecure: bool = False
+    """Plain HTTP and certificates that nobody vouches for are allowed."""
+    mirror: str | None = None
+    """Another host that is asked first."""
+    credentials: str | None = dataclasses.field(default=None, repr=False)
+    """`user:password`, or `$NAME` for an environment variable that holds that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings of a daemon. Without arguments: those of an empty file."""
 
@@ -161,6 +191,8 @@ class Settings:
     store: StoreSettings = StoreSettings()
     models: Mapping[str, ModelSettings] = dataclasses.field(default_factory=dict)
     """By the names as they are written in the file; `model()` knows which names are the same."""
+    registries: Mapping[str, RegistrySettings] = dataclasses.field(default_factory=dict)
+    """By host and port in lower case, as they were at the start; `load_registries` reads them anew."""
 
     def model(self, name: str) -> ModelSettings:
         """The table of a model: `smollm2`, `SmolLM2:latest` and `library/smollm2` are one name."""
@@ -180,6 +212,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "store": StoreSettings,
 }
 _MODEL_KINDS = {"keep_alive": KEEP_ALIVE, "preload": SWITCH}
+_REGISTRY_KINDS = {"insecure": SWITCH, "mirror": REGISTRY_HOST, "credentials": CREDENTIALS}
 
 # --- reading -------------------------------------------------------------------------------------
 
@@ -207,7 +240,7 @@ def load_settings(
     for name in flags.keys() - {f"{option.table}.{option.key}" for option in declared_options()}:
         raise SettingsError(f"there is no setting {name!r}", key=name)
     file = ConfigFile(config_file)
-    file.refuse_unknown((), {*_SECTIONS, "models"})
+    file.refuse_unknown((), {*_SECTIONS, "models", "registries"})
     sections: dict[str, Any] = {}
     for table, section in _SECTIONS.items():
         options = _options_of(table)
@@ -224,7 +257,12 @@ def load_settings(
             elif option.key in written:
                 values[field_name] = file.read(option.kind, (table, option.key))
         sections[table] = section(**values)
-    return Settings(**sections, models=_read_models(file, check_option))
+    return Settings(**sections, models=_read_models(file, check_option), registries=_read_registries(file))
+
+
+def load_registries(config_file: Path) -> dict[str, RegistrySettings]:
+    """The `[registries]` table as the file has it now; raises SettingsError."""
+    return _read_registries(ConfigFile(config_file))
 
 
 def _options_of(table: str) -> dict[str, Option]:
@@ -251,6 +289,26 @@ def _read_models(file: ConfigFile, check_option: Callable[[str, object], None] |
                 raise file.error(str(error), (*path, key)) from None
         models[name] = ModelSettings(**known, options=options)
     return models
+
+
+def _read_registries(file: ConfigFile) -> dict[str, RegistrySettings]:
+    registries: dict[str, RegistrySettings] = {}
+    for name in file.table(("registries",)):
+        path = ("registries", name)
+        try:
+            host = REGISTRY_HOST.read(name)
+        except ValueError as error:
+            raise file.error(
+                f"{name!r} cannot be a registry: {error}. Allowed: {REGISTRY_HOST.allowed}", path
+            ) from None
+        if host in registries:
+            raise file.error(f"the registry {host} is listed twice", path)
+        file.refuse_unknown(path, set(_REGISTRY_KINDS))
+        written = file.table(path)
+        registries[host] = RegistrySettings(
+            **{key: file.read(kind, (*path, key)) for key, kind in _REGISTRY_KINDS.items() if key in written}
+        )
+    return registries
 
 
 def _fold_model_name(name: str) -> str:

@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "runner.setting_kinds": {"runner.notation"},
     "runner.config_file": {"runner.setting_kinds"},
     "runner.settings": {"runner.config_file", "runner.setting_kinds", "runner.notation"},
+    "runner.registries": {"runner.settings", "runner.config_file", "registry"},
     "runner.runtime_file": set(),
     "runner.http_protocol": set(),
     "runner.logs": {"runner.settings"},
@@ -30,14 +31,18 @@ ALLOWED: dict[str, set[str]] = {
     "runner.listening": {"registry.paths", "runner.runtime_file"},
     "runner.engine": {"runner.chat.types", "runner.sampling", "runner.errors"},
     "runner.messages": {"runner.chat.types", "runner.engine", "runner.sampling", "runner.errors"},
+    "runner.jobs": {"runner.messages", "runner.errors"},
     "runner.chat": {"runner.sampling", "runner.errors"},
     "runner.worker": {
-        "runner.engine", "runner.messages", "runner.chat", "runner.sampling", "runner.errors", "runner.logs",
+        "runner.engine", "runner.messages", "runner.jobs", "runner.chat", "runner.sampling", "runner.errors",
+        "runner.logs",
     },
-    "runner.worker.__main__": {"runner.worker", "runner.llamacpp", "runner.logs", "runner.messages", "runner.engine"},
-    "runner.llamacpp": {"runner.engine", "runner.sampling", "runner.errors"},
+    "runner.worker.__main__": {
+        "runner.worker", "runner.llamacpp", "runner.logs", "runner.messages", "runner.jobs", "runner.engine",
+    },
+    "runner.llamacpp": {"runner.engine", "runner.jobs", "runner.sampling", "runner.errors"},
     "runner.supervisor": {
-        "runner.messages", "runner.engine", "runner.chat.types", "runner.sampling", "runner.errors",
+        "runner.messages", "runner.jobs", "runner.engine", "runner.chat.types", "runner.sampling", "runner.errors",
         "runner.settings", "registry",
     },
     "runner.supervisor.types": {"runner.engine", "runner.messages"},
@@ -53,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "runner.daemon": {
         "runner.api.app", "runner.generate", "runner.supervisor", "runner.settings", "runner.config_file",
         "runner.notation", "runner.errors", "runner.logs", "runner.listening", "runner.runtime_file",
-        "runner.http_protocol", "runner.tidying", "registry",
+        "runner.http_protocol", "runner.tidying", "runner.registries", "registry",
     },
     "runner.__main__": {"runner.daemon", "runner.options", "runner.settings", "runner.config_file", "registry.paths"},
     "cli": {
@@ -83,6 +88,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "packaging": ("registry",),
     "platformdirs": ("registry",),
     "gguf": ("registry",),
+    "tomlkit": ("cli",),
     "typer": ("cli",),
     "click": ("cli",),
     "rich": ("cli",),
