@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runner.chat.thinking import ThinkingTags
-from runner.chat.tool_formats.calls import Piece, Sink, Tool
+from runner.chat.tool_formats.calls import Piece, Sink
 from runner.chat.tool_formats.format import ToolFormat
 from runner.chat.tool_formats.source import BLANKS, Source, Steps, skip_blanks, take, until
+from runner.chat.types import Tool
 
 
 class OutputParser:

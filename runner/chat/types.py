@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import msgspec
 
@@ -10,11 +11,35 @@ from runner.errors import Fact
 from runner.sampling import SamplingParams
 
 
-class Message(msgspec.Struct, frozen=True):
+class Tool(msgspec.Struct, frozen=True):
+    """A function that a model may ask to be called."""
+
+    name: str
+    schema: dict[str, Any]
+    """JSON schema of its arguments, an object."""
+    description: str = ""
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A call that a model has asked for."""
+
+    id: str
+    name: str
+    arguments: str
+    """The JSON text of an object."""
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """One turn of a conversation. Roles the template does not know reach it unchanged."""
 
     role: str
     content: str
+    thinking: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_name: str | None = None
+    """In a tool's result: whose it is."""
+    tool_call_id: str | None = None
+    """In a tool's result: the call it answers."""
 
 
 class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
@@ -27,12 +52,24 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
     messages: tuple[Message, ...]
     template: str | None = None
     thinking: bool | None = None
+    tools: tuple[Tool, ...] = ()
 
 
 class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
     """Text that goes to the tokenizer as it is."""
 
     text: str
+
+
+class ToolUse(enum.StrEnum):
+    """What is asked of a model that was given tools."""
+
+    AUTO = "auto"
+    """It may call them."""
+    NONE = "none"
+    """It may not."""
+    REQUIRED = "required"
+    """Its answer must be at least one call."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -62,11 +99,18 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """Tokens of an earlier answer that stand in front of the prompt (`context` of /api/generate)."""
     wants_context: bool = False
     """Put the tokens of prompt and answer into `Finished.context`."""
+    tool_use: ToolUse = ToolUse.AUTO
+    named_tool: str | None = None
+    """With a required call: the one tool that it has to be."""
+    parallel_calls: bool = True
+    """Whether one answer may hold several calls."""
 
 
 class FinishReason(enum.StrEnum):
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    """The model stopped after asking for tools."""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -99,6 +143,24 @@ class TextDelta(msgspec.Struct, frozen=True, tag="text"):
     text: str
 
 
+class ThinkingDelta(msgspec.Struct, frozen=True, tag="thinking"):
+    """More of what the model thinks before it answers."""
+
+    text: str
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, tag="tool_call", omit_defaults=True):
+    """A call begins, or its arguments go on."""
+
+    index: int
+    """Calls of one answer count from 0."""
+    id: str = ""
+    """With the first delta of a call only, as its name."""
+    name: str = ""
+    arguments: str = ""
+    """More of the arguments' JSON text."""
+
+
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
     """The answer is complete; the last event of its request."""
 
@@ -119,4 +181,4 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     facts: dict[str, Fact] = {}
 
 
-ChatEvent = TextDelta | Finished | Failed
+ChatEvent = TextDelta | ThinkingDelta | ToolCallDelta | Finished | Failed

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """What parsing and constraining need to know of a declared tool."""
-
-    name: str
-    schema: Mapping[str, Any]
-    """JSON schema of its arguments, an object."""
-    description: str = ""
+from runner.chat.types import Tool
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from runner.chat.tool_formats.calls import Sink, Tool
+from runner.chat.tool_formats.calls import Sink
 from runner.chat.tool_formats.source import Source, Steps
+from runner.chat.types import Tool
 
 
 class Terms(Protocol):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from runner.chat.tool_formats.calls import Sink, Tool
+from runner.chat.tool_formats.calls import Sink
 from runner.chat.tool_formats.format import Grammar, Terms, ToolFormat, alternatives, json_schema, ordered
 from runner.chat.tool_formats.source import Source, Steps, collect, until
 from runner.chat.tool_formats.text_arguments import bounded_text
 from runner.chat.tool_formats.values import json_of_text, property_schema, types_of
+from runner.chat.types import Tool
 
 _FUNCTION = ("<start_function_call>", "<end_function_call>", "<escape>")
 _GEMMA4 = ("<|tool_call>", "<tool_call|>", '<|"|>')

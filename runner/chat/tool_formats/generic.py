@@ -6,8 +6,8 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from runner.chat.tool_formats.calls import Tool
 from runner.chat.tool_formats.hermes import HERMES
+from runner.chat.types import Tool
 
 GENERIC = dataclasses.replace(HERMES, name="generic", is_in=lambda template: False)
 

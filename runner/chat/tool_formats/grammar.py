@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runner.chat.tool_formats.calls import Tool
 from runner.chat.tool_formats.format import Terms, ToolFormat
+from runner.chat.types import Tool
 
 
 def call_grammar(tool_format: ToolFormat, tools: Sequence[Tool], terms: Terms, *, is_parallel: bool) -> str:

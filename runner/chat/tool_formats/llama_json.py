@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runner.chat.tool_formats.calls import Sink, Tool
+from runner.chat.tool_formats.calls import Sink
 from runner.chat.tool_formats.format import Grammar, Terms, ToolFormat, json_calls, listed
 from runner.chat.tool_formats.json_text import Reading, read_call
 from runner.chat.tool_formats.regions import collect_all
 from runner.chat.tool_formats.source import Source, Steps, peek, skip_blanks, take, until
+from runner.chat.types import Tool
 
 _PYTHON_TAG = "<|python_tag|>"
 

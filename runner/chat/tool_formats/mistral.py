@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runner.chat.tool_formats.calls import Sink, Tool
+from runner.chat.tool_formats.calls import Sink
 from runner.chat.tool_formats.format import (
     Grammar,
     Terms,
@@ -17,6 +17,7 @@ from runner.chat.tool_formats.format import (
 from runner.chat.tool_formats.json_text import copy_value
 from runner.chat.tool_formats.regions import call_list
 from runner.chat.tool_formats.source import Source, Steps, collect, peek, skip_blanks, until
+from runner.chat.types import Tool
 
 _OPENING, _ARGUMENTS, _CALL_ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
 

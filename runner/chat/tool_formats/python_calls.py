@@ -6,10 +6,11 @@ import ast
 import json
 from collections.abc import Sequence
 
-from runner.chat.tool_formats.calls import Sink, Tool
+from runner.chat.tool_formats.calls import Sink
 from runner.chat.tool_formats.format import Grammar, Terms, alternatives, json_schema, ordered
 from runner.chat.tool_formats.source import Source, Steps, peek, skip_blanks, take
 from runner.chat.tool_formats.values import property_schema
+from runner.chat.types import Tool
 
 _MAX_CHARACTERS = 1 << 20
 _MAX_DEPTH = 64

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runner.chat.tool_formats.calls import Sink, Tool
+from runner.chat.tool_formats.calls import Sink
 from runner.chat.tool_formats.format import Grammar, Terms, ToolFormat, listed
 from runner.chat.tool_formats.python_calls import python_calls, read_python_calls
 from runner.chat.tool_formats.source import Source, Steps, collect, skip_blanks, take, until
+from runner.chat.types import Tool
 
 _TAG, _TAG_END = "<|python_start|>", "<|python_end|>"
 _LFM, _LFM_END = "<|tool_call_start|>", "<|tool_call_end|>"

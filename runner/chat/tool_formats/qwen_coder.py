@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from runner.chat.tool_formats.calls import Sink, Tool
+from runner.chat.tool_formats.calls import Sink
 from runner.chat.tool_formats.format import Grammar, Terms, ToolFormat, alternatives, framed
 from runner.chat.tool_formats.source import Emit, Source, Steps, collect, skip_blanks, take, until
 from runner.chat.tool_formats.text_arguments import argument_rules
 from runner.chat.tool_formats.values import json_of_text, property_schema
+from runner.chat.types import Tool
 
 _OPENING, _CLOSING = "<tool_call>", "</tool_call>"
 _FUNCTION, _FUNCTION_END = "<function=", "</function>"

@@ -12,11 +12,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from runner.chat.output_parser import OutputParser
-from runner.chat.tool_formats.calls import Tool
 from runner.chat.tool_formats.choose import FORMATS
 from runner.chat.tool_formats.format import ToolFormat
 from runner.chat.tool_formats.generic import GENERIC
 from runner.chat.tool_formats.grammar import call_grammar, required_grammar
+from runner.chat.types import Tool
 from tests.runner.chat.test_output_parser import parsed
 
 TOOLS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.chat.tool_formats.calls import Tool
+from runner.chat.types import Tool
 
 WEATHER = Tool(
     "get_weather",
