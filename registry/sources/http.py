@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httpx
 
-from registry.errors import SourceError, SourceUnreachable
+from registry.errors import SourceError, SourceUnreachable, Unauthorized
+from registry.patience import asked_pause, pause_after
 from registry.sources.credentials import shown
-from registry.sources.index_settings import IndexSettings
+from registry.sources.resolved import Authorizer, HostPolicy
 
 MAX_REDIRECTS = 10
 PAGE_ATTEMPTS = 3
@@ -28,23 +30,36 @@ class Dropped(SourceError):
 
     code = "registry_unreachable"
 
+    @property
+    def asked_pause(self) -> float | None:
+        """Seconds that the server asks to wait."""
+        seconds = self.facts.get("retry_after_seconds")
+        return seconds if isinstance(seconds, float) else None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpOptions:
+    """How hosts are reached."""
+
+    idle_timeout_seconds: float = 120.0
+    proxy: str | None = field(default=None, repr=False)
+    ca_bundle: Path | None = None
+    client_certificate: Path | None = None
+
 
 class HttpClient:
-    """Opens responses; an async context manager that owns its connections."""
+    """Opens responses; an async context manager that owns its connections, of which there may be many at once."""
 
-    def __init__(
-        self, settings: IndexSettings, *, proxy: str | None, ca_bundle: Path | None, idle_timeout_seconds: float
-    ) -> None:
-        self._settings = settings
-        self._proxy = proxy or settings.proxy
-        self._ca_bundle = ca_bundle or settings.ca_bundle
+    def __init__(self, options: HttpOptions) -> None:
+        self._options = options
         self._timeout = httpx.Timeout(
-            connect=min(_CONNECT_SECONDS, idle_timeout_seconds),
-            read=min(_READ_SECONDS, idle_timeout_seconds),
+            connect=min(_CONNECT_SECONDS, options.idle_timeout_seconds),
+            read=min(_READ_SECONDS, options.idle_timeout_seconds),
             write=_CONNECT_SECONDS,
             pool=None,
         )
         self._clients: dict[bool, httpx.AsyncClient] = {}
+        self._making = asyncio.Lock()
 
     async def __aenter__(self) -> HttpClient:
         return self
@@ -52,33 +67,67 @@ class HttpClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
         for client in self._clients.values():
             await client.aclose()
 
     @contextlib.asynccontextmanager
-    async def open(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
-        """A response whose body is not read yet, after redirects.
+    async def open(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        authorizer: Authorizer | None = None,
+        hosts: HostPolicy | None = None,
+        method: str = "GET",
+    ) -> AsyncIterator[httpx.Response]:
+        """A response whose body is not read yet, after redirects; `url` of the response is where they led.
 
-        Raises Dropped where another try may help, SourceError for every other answer than a success.
+        The login is asked of `authorizer`, and goes to the host of `url` alone; `hosts` is asked about
+        every address. Raises Dropped where another try may help, Unauthorized for 401 and 403,
+        RegistryForbidden for an address that may not be asked, SourceError for every other answer than
+        a success.
         """
+        first, was_refused = url, False
+        redirects = 0
         with _naming(url):
-            for _ in range(MAX_REDIRECTS + 1):
-                client = await self._client(url)
-                async with client.stream("GET", url, headers=self._headers(url, headers)) as response:
-                    if not response.has_redirect_location:
-                        _check_status(response, url)
-                        yield response
-                        return
-                    url = _redirected(url, response)
+            while True:
+                if hosts is not None:
+                    await hosts.check(url)
+                asker = authorizer if is_same_host(first, url) else None
+                login = await asker.headers(url) if asker is not None else {}
+                client = await self._client(hosts is None or hosts.verifies_tls(url))
+                async with client.stream(method, url, headers={**headers, **login}) as response:
+                    if response.has_redirect_location:
+                        url, redirects = _redirected(url, response), redirects + 1
+                        if redirects > MAX_REDIRECTS:
+                            break
+                        continue
+                    if response.status_code in (401, 403) and asker is not None and not was_refused:
+                        was_refused = True
+                        if await asker.refused(url, response.status_code, response.headers):
+                            continue
+                    _check_status(response, url)
+                    yield response
+                    return
         raise SourceError(f"{shown(url)} redirects more than {MAX_REDIRECTS} times.")
 
-    async def page(self, url: str, accept: str, limit: int) -> tuple[str, str, bytes]:
-        """A whole document: its final address, content type and body. Raises SourceError or SourceUnreachable."""
-        for attempt in range(PAGE_ATTEMPTS):
-            if attempt:
-                await asyncio.sleep(0.3 * attempt)
+    async def page(
+        self,
+        url: str,
+        accept: str,
+        limit: int,
+        *,
+        authorizer: Authorizer | None = None,
+        hosts: HostPolicy | None = None,
+    ) -> tuple[str, str, bytes]:
+        """A whole document: its final address, content type and body. Raises as `open`, but SourceUnreachable
+        where several tries were in vain."""
+        for attempt in range(1, PAGE_ATTEMPTS + 1):
             try:
-                async with self.open(url, {"Accept": accept}) as response:
+                async with self.open(url, {"Accept": accept}, authorizer=authorizer, hosts=hosts) as response:
                     body = bytearray()
                     async for chunk in response.aiter_bytes():
                         body += chunk
@@ -87,38 +136,59 @@ class HttpClient:
                     return str(response.url), response.headers.get("Content-Type", ""), bytes(body)
             except Dropped as error:
                 last = error
-        raise SourceUnreachable(last.message) from last
+                if attempt < PAGE_ATTEMPTS:
+                    pause = pause_after(attempt + 1, error.asked_pause)
+                    if pause > self._options.idle_timeout_seconds:
+                        break
+                    await asyncio.sleep(pause)
+        raise SourceUnreachable(last.message, **last.facts) from last
 
-    def _headers(self, url: str, headers: Mapping[str, str]) -> dict[str, str]:
-        login = self._settings.credentials.find(url)
-        return {**headers, "Authorization": login.header} if login else dict(headers)
+    async def _client(self, verifies: bool) -> httpx.AsyncClient:
+        async with self._making:
+            if verifies not in self._clients:
+                context = await asyncio.to_thread(self._tls, verifies)
+                self._clients[verifies] = httpx.AsyncClient(
+                    verify=context,
+                    proxy=self._options.proxy,
+                    timeout=self._timeout,
+                    limits=httpx.Limits(max_connections=None),
+                    follow_redirects=False,
+                )
+        return self._clients[verifies]
 
-    async def _client(self, url: str) -> httpx.AsyncClient:
-        parts = urlsplit(url)
-        trusted = self._settings.trusted_hosts
-        is_trusted = parts.hostname in trusted or parts.netloc.rpartition("@")[2] in trusted
-        if is_trusted not in self._clients:
-            context = await asyncio.to_thread(self._tls, is_trusted)
-            self._clients[is_trusted] = httpx.AsyncClient(
-                verify=context, proxy=self._proxy, timeout=self._timeout, follow_redirects=False
-            )
-        return self._clients[is_trusted]
-
-    def _tls(self, is_trusted: bool) -> ssl.SSLContext:
+    def _tls(self, verifies: bool) -> ssl.SSLContext:
+        options = self._options
         try:
-            if self._ca_bundle is None:
+            if options.ca_bundle is None:
                 context = httpx.create_ssl_context()
                 context.load_default_certs()
             else:
-                context = _context_of(self._ca_bundle)
-            if self._settings.client_certificate is not None:
-                context.load_cert_chain(self._settings.client_certificate)
+                context = _context_of(options.ca_bundle)
+            if options.client_certificate is not None:
+                context.load_cert_chain(options.client_certificate)
         except (OSError, ssl.SSLError) as error:
-            raise SourceError(f"The certificates configured for package indexes cannot be read: {error}") from error
-        if is_trusted:
+            raise SourceError(f"The certificates configured for downloads cannot be read: {error}") from error
+        if not verifies:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
+
+
+def is_same_host(first: str, second: str) -> bool:
+    """Whether a login for the one address may go to the other: the same server, and no less protected."""
+    was, now = urlsplit(first), urlsplit(second)
+    if was.hostname != now.hostname:
+        return False
+    is_upgrade = was.scheme == "http" and now.scheme == "https" and _is_usual_port(was) and _is_usual_port(now)
+    return is_upgrade or (was.scheme == now.scheme and _port(was) == _port(now))
+
+
+def _port(parts: SplitResult) -> int | None:
+    return parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _is_usual_port(parts: SplitResult) -> bool:
+    return _port(parts) == {"http": 80, "https": 443}[parts.scheme]
 
 
 def _context_of(bundle: Path) -> ssl.SSLContext:
@@ -140,7 +210,7 @@ def _naming(url: str) -> Iterator[None]:
         if certificate is not None:
             raise SourceError(
                 f"The TLS certificate of {place} is not accepted ({certificate.verify_message}); check this machine's "
-                "date, or name the right certificates with PIP_CERT or SSL_CERT_FILE."
+                "date, or name the right certificates with PUNA_PULL_CA_BUNDLE or SSL_CERT_FILE."
             ) from error
         raise Dropped(f"{place} cannot be reached ({_reason(error)}).") from error
     except httpx.HTTPError as error:
@@ -165,14 +235,16 @@ def _check_status(response: httpx.Response, url: str) -> None:
     status = response.status_code
     if status in (200, 206):
         return
-    if status in (401, 403, 407):
+    if status in (401, 403):
+        raise Unauthorized(f"{shown(url)} refuses access (status {status}).", http_status=status)
+    if status == 407:
         raise SourceError(
-            f"{shown(url)} refuses access (status {status}); put the login into pip's or uv's index settings "
-            "or into the netrc file.",
+            f"The proxy on the way to {shown(url)} wants a login (status 407); put it into PUNA_PULL_PROXY.",
             http_status=status,
         )
     if status in _RETRY_STATUSES:
-        raise Dropped(f"{shown(url)} answers with status {status}.", http_status=status)
+        pause = asked_pause(response.headers)
+        raise Dropped(f"{shown(url)} answers with status {status}.", http_status=status, retry_after_seconds=pause)
     raise SourceError(f"{shown(url)} answers with status {status}.", http_status=status)
 
 

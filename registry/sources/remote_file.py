@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -14,12 +13,14 @@ import httpx
 
 from registry.blobs import PIECE_BYTES
 from registry.errors import SourceError, SourceUnreachable
+from registry.patience import Patience, pause_after
+from registry.progress import Notice
 from registry.sources.credentials import shown
 from registry.sources.http import Dropped, HttpClient
+from registry.sources.resolved import HttpFile
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 _FIRST_CONTACT_SECONDS = 15.0
-_LONGEST_PAUSE_SECONDS = 5.0
 
 
 class RandomAccessFile(Protocol):
@@ -78,9 +79,9 @@ class LocalFile:
 class RemoteFile:
     """A file behind an address. Redirects are followed anew for each connection, so that signed ones stay fresh."""
 
-    def __init__(self, http: HttpClient, url: str, idle_timeout_seconds: float, notice: Callable[[str], None]) -> None:
+    def __init__(self, http: HttpClient, place: HttpFile, idle_timeout_seconds: float, notice: Notice) -> None:
         self._http = http
-        self._url = url
+        self._place = place
         self._idle_timeout = idle_timeout_seconds
         self._notice = notice
         self._size: int | None = None
@@ -89,15 +90,15 @@ class RemoteFile:
 
     @property
     def label(self) -> str:
-        return shown(self._url)
+        return shown(self._place.url)
 
     async def tail(self, count: int) -> tuple[int, bytes] | None:
-        patience = _Patience(min(self._idle_timeout, _FIRST_CONTACT_SECONDS))
+        tries = _Tries(min(self._idle_timeout, _FIRST_CONTACT_SECONDS))
         while True:
             try:
                 return await self._try_tail(count)
             except Dropped as error:
-                await patience.wait(error)
+                await tries.wait(error)
             except SourceError as error:
                 # Servers that know no ranges from the end answer so; from the start they may well.
                 if error.facts.get("http_status") not in (400, 416, 501):
@@ -108,24 +109,24 @@ class RemoteFile:
     async def stream(self, start: int, end: int | None = None) -> AsyncIterator[bytes]:
         """Gives up with SourceUnreachable when nothing new has come for the idle timeout."""
         position = start
-        patience = _Patience(self._idle_timeout)
+        tries = _Tries(self._idle_timeout)
         while True:
             try:
                 async with contextlib.aclosing(self._connection(position, end)) as connection:
                     async for chunk in connection:
                         position += len(chunk)
                         yield chunk
-                        patience.renew()
+                        tries.renew()
                 if end is None or position >= end:
                     return
                 raise Dropped(f"{self.label} ends at byte {position} of {end}.")
             except Dropped as error:
-                if position > start and patience.is_fresh:
+                if position > start and tries.is_fresh:
                     self._notice(f"connection lost, resuming at {position / 1e6:.1f} MB")
-                await patience.wait(error)
+                await tries.wait(error)
 
     async def _try_tail(self, count: int) -> tuple[int, bytes] | None:
-        async with self._http.open(self._url, _range_header(f"-{count}")) as response:
+        async with self._open(_range_header(f"-{count}")) as response:
             if response.status_code == 200:
                 self._has_ranges = False
                 return None
@@ -146,7 +147,7 @@ class RemoteFile:
         headers = _range_header(f"{position}-{end - 1 if end is not None else ''}") if self._has_ranges else {}
         if self._has_ranges and self._tag is not None:
             headers["If-Range"] = self._tag
-        async with self._http.open(self._url, headers or _range_header(None)) as response:
+        async with self._open(headers or _range_header(None)) as response:
             to_skip = position
             if response.status_code == 206:
                 if not self._has_ranges or self._read_range(response)[0] != position:
@@ -164,6 +165,10 @@ class RemoteFile:
                     return
                 position += len(chunk)
                 yield chunk
+
+    def _open(self, headers: Mapping[str, str]) -> contextlib.AbstractAsyncContextManager[httpx.Response]:
+        place = self._place
+        return self._http.open(place.url, headers, authorizer=place.authorizer, hosts=place.hosts)
 
     def _read_range(self, response: httpx.Response) -> tuple[int, int, int]:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
@@ -186,12 +191,12 @@ class RemoteFile:
         self._size, self._tag = self._size or size, self._tag or tag
 
 
-class _Patience:
+class _Tries:
     """Pauses between tries, growing while nothing comes; gives up when the time without progress is over."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self.renew()
+        self._patience = Patience(seconds)
+        self._failures = 0
 
     @property
     def is_fresh(self) -> bool:
@@ -199,14 +204,14 @@ class _Patience:
         return self._failures == 0
 
     def renew(self) -> None:
-        self._since = time.monotonic()
+        self._patience.renew()
         self._failures = 0
 
     async def wait(self, error: Dropped) -> None:
         """Pause before the next try, or raise SourceUnreachable."""
         self._failures += 1
-        pause = min(_LONGEST_PAUSE_SECONDS, 0.05 * 2 ** min(self._failures, 10))
-        if time.monotonic() - self._since + pause > self._seconds:
+        pause = pause_after(self._failures, error.asked_pause)
+        if self._patience.waited + pause > self._patience.seconds:
             raise SourceUnreachable(error.message, **error.facts) from error
         await asyncio.sleep(pause)
 

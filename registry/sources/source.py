@@ -1,57 +1,36 @@
-"""Where the files of a model come from: what every kind of source does."""
+"""Takes a file's bytes from its start on, as sources give them that cannot be read from the middle."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
-from registry.blobs import BlobWriter
-from registry.catalog import CatalogFile, Role
 from registry.errors import SourceError
+from registry.partials import Partial
 
 
 class Sink:
-    """Takes one file's bytes on their way to the store, and no more of them than the file has.
+    """Writes one file into its partial, and no more bytes than the file has; what is there already is passed over.
 
-    `write`, `restart` and `check` block: call them in a thread.
+    `write` and `check` block: call them in a thread.
     """
 
-    def __init__(self, file: CatalogFile, writer: BlobWriter, notice: Callable[[str], None]) -> None:
-        self.size = file.size
-        self.notice = notice
-        """Tells whoever waits one line, such as that another source is tried."""
-        self._writer = writer
+    def __init__(self, partial: Partial, size: int) -> None:
+        self.size = size
+        self._partial = partial
+        self._position = 0
 
     @property
     def remaining(self) -> int:
-        return self.size - self._writer.size
-
-    def restart(self) -> None:
-        """Forget everything, to begin again."""
-        self._writer.restart()
+        return self.size - self._position
 
     def write(self, piece: bytes) -> None:
         """Raises SourceError for bytes beyond the file's size, DiskFull or StoreReadOnly."""
         if len(piece) > self.remaining:
             raise SourceError(f"The source sends more than the file's {self.size} bytes.")
-        self._writer.write(piece)
+        begun, self._position = self._position, self._position + len(piece)
+        for start, end in self._partial.missing(begun, self._position):
+            self._partial.write(start, piece[start - begun : end - begun])
+        self._partial.flush_if_due()
 
     def check(self) -> None:
-        """The file is complete and the right one; raises SourceError or DigestMismatch."""
+        """The file is complete; raises SourceError."""
         if self.remaining:
-            raise SourceError(f"The source sent {self._writer.size} bytes of a file of {self.size}.")
-        self._writer.verify()
-
-
-class Source(Protocol):
-    """One place that has the files of one model."""
-
-    @property
-    def label(self) -> str:
-        """As people are told of it, without anything secret."""
-
-    async def fetch(self, role: Role, sink: Sink) -> None:
-        """Write a file into the sink and check it.
-
-        Raises SourceError (also SourceUnreachable) or DigestMismatch when another source may do better.
-        """
+            raise SourceError(f"The source sent {self._position} bytes of a file of {self.size}.")

