@@ -15,7 +15,7 @@ from registry.errors import ModelInvalid, ModelNotFound
 from registry.manifest import CONFIG_TYPE, MODEL_LAYER, Layer, Manifest
 from registry.name import ModelName
 from registry.progress import Progress
-from registry.sources.resolved import ModelSource, ResolvedFile, ResolvedModel
+from registry.sources.resolved import Find, ModelSource, ResolvedFile, ResolvedModel
 from registry.store import ModelStore
 
 if TYPE_CHECKING:
@@ -41,9 +41,12 @@ class Puller:
         self._http: HttpClient | None = None
         self._http_users = 0
 
-    async def pull(self, name: ModelName, *, insecure: bool = False) -> AsyncGenerator[Progress]:
+    async def pull(
+        self, name: ModelName, *, insecure: bool = False, find: Find | None = None
+    ) -> AsyncGenerator[Progress]:
         """Fetch a model, telling each step; the last is `success`. A file that is here and damaged is replaced.
 
+        `find` says what it is made of instead of the source that the name tells.
         The download of a file ends when nobody follows it any more; what has come is kept, and gone on
         with next time. `insecure` allows plain HTTP and unverified TLS where the source's rules let a
         caller say so. Raises ModelNotFound, SourceError, Unauthorized, RegistryForbidden, DigestMismatch,
@@ -51,7 +54,7 @@ class Puller:
         """
         yield Progress("pulling manifest")
         notices: list[str] = []
-        model = await self._resolve(name, insecure, notices)
+        model = await (self._resolve(name, insecure, notices) if find is None else find(notices.append))
         for notice in notices:
             yield Progress(notice)
         await asyncio.to_thread(self._check_room, model.files)

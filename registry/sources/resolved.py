@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -88,6 +88,10 @@ class ResolvedModel:
     """The weights first, shards in order; the config last when the source has one."""
     manifest: bytes | None = None
     """The manifest exactly as the source has it, to be stored unchanged; None when it is made here."""
+
+
+Find = Callable[[Notice], Awaitable[ResolvedModel]]
+"""Finds out what one model is made of; raises as `ModelSource.resolve`."""
 
 
 class ModelSource(Protocol):

@@ -24,6 +24,7 @@ from runner.settings import Settings
 from runner.supervisor.crashes import CrashLog
 from runner.supervisor.devices import probe_gpus
 from runner.supervisor.lease import Lease
+from runner.supervisor.likely_fit import LikelyFit, likely_fit
 from runner.supervisor.memory import (
     Gpus,
     Holding,
@@ -153,6 +154,10 @@ class Supervisor:
         """Whether somebody uses the model or waits for it."""
         resident = self._residents.get(weights_digest)
         return resident is not None and resident.is_used
+
+    def likely_fit(self, size: int) -> LikelyFit:
+        """Whether a model of that many bytes would run here, as far as its size tells."""
+        return likely_fit(size, self._machine, self._gpus)
 
     async def stop(self) -> None:
         """Refuse new leases, let running ones end for a while, then end them; returns when no process is left."""
