@@ -9,7 +9,7 @@ from registry.gguf_types import FILE_TYPES
 _ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4": "MXFP4_MOE"}
 _NOT_WRITTEN = frozenset({"NVFP4"})
 """Types that the engine reads and cannot make."""
-_NEEDS_MATRIX = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "Q2_K_S"})
+_NEEDS_MATRIX = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S"})
 _NUMBERS = {name: number for number, name in FILE_TYPES.items() if name not in _NOT_WRITTEN}
 _FULL_PRECISION = frozenset({"F64", "F32", "F16", "BF16", "I8", "I16", "I32", "I64"})
 

@@ -5,11 +5,12 @@ RunnerError
 │  ├─ InvalidRequest          a field is wrong; `field` is its path
 │  ├─ InvalidJson, InvalidEncoding, TooDeep, BodyTooLarge
 │  ├─ Unsupported             a field or combination that is not honoured
+│  ├─ ConstraintInvalid       a schema, expression or grammar that cannot be honoured as it stands
 │  ├─ ContextLengthExceeded
 │  ├─ ModelNotFound, ModelInUse
 │  └─ Forbidden: HostForbidden, OriginForbidden
 ├─ QueueFull, DeadlineExceeded, ServerShutdown
-├─ ModelInvalid, ModelCorrupt, InsufficientMemory
+├─ ModelInvalid, ModelCorrupt, InsufficientMemory, DiskFull
 ├─ EngineCrashed
 └─ ReportedError              one of the above, told by a worker over the pipe
 """
@@ -73,6 +74,15 @@ class Unsupported(RequestError):
     """A field or a combination that is understood and not honoured."""
 
     code = "unsupported"
+
+
+class ConstraintInvalid(RequestError):
+    """A constraint that cannot be compiled, or asks for more than it may."""
+
+    code = "constraint_invalid"
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message, field=field)
 
 
 class ContextLengthExceeded(RequestError):
@@ -140,6 +150,10 @@ class ModelCorrupt(RunnerError):
 
 class InsufficientMemory(RunnerError):
     code = "insufficient_memory"
+
+
+class DiskFull(RunnerError):
+    code = "disk_full"
 
 
 class EngineCrashed(RunnerError):

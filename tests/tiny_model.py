@@ -21,9 +21,13 @@ def write_tiny_model(
     chat_template: str | None = CHAT_TEMPLATE,
     context_length: int = 512,
     begin_token: bool = True,
+    width: int = 64,
 ) -> Path:
-    """A llama of two layers with a byte vocabulary. Its answers are nonsense, the same for the same seed."""
-    width, heads, kv_heads, hidden, layers = 64, 4, 2, 128, 2
+    """A llama of two layers with a byte vocabulary. Its answers are nonsense, the same for the same seed.
+
+    Types that pack 256 weights into a block need a `width` of 256.
+    """
+    heads, kv_heads, hidden, layers = 4, 2, 2 * width, 2
     generator = np.random.default_rng(seed)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny")

@@ -41,6 +41,8 @@ FUNCTIONS = (
     "llama_model_load_from_file",
     "llama_model_load_from_splits",
     "llama_model_meta_val_str",
+    "llama_model_quantize",
+    "llama_model_quantize_default_params",
     "llama_model_n_ctx_train",
     "llama_model_n_layer",
     "llama_model_n_swa",
@@ -97,9 +99,13 @@ class Library:
     def __init__(self) -> None:
         check_version()
         self.log = LibraryLog()
-        self._logs.append(self.log)
-        lib.llama_log_set(self.log.callback, ctypes.c_void_p(0))
+        self.listen(self.log)
         lib.llama_backend_init()
+
+    def listen(self, log: LibraryLog) -> None:
+        """From now on, what the library says goes to this log."""
+        self._logs.append(log)
+        lib.llama_log_set(log.callback, ctypes.c_void_p(0))
 
     @property
     def description(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,20 +85,40 @@ class Model:
             self.context = self.handle = self.memory = None
 
 
+@dataclass(frozen=True, slots=True)
+class ContextNeeds:
+    """Bytes that a context takes beside the weights."""
+
+    cache: int
+    compute: int
+
+
 def measure(files: Sequence[Path], options: LoadOptions, log: LibraryLog) -> int:
     """Bytes that all layers, caches and compute buffers will take, found in milliseconds by allocating none of it.
 
     llama.cpp lays out the buffers of a model loaded with `no_alloc` and tells their sizes in its
     log; the weights count as their file. Raises as `Model` does.
     """
+    _, (needs,) = measure_contexts(files, [options], log)
+    return sum(file.stat().st_size for file in files) + needs.cache + needs.compute
+
+
+def measure_contexts(
+    files: Sequence[Path], wanted: Sequence[LoadOptions], log: LibraryLog
+) -> tuple[int, list[ContextNeeds]]:
+    """How many layers the model has, and what each context would take beside it. As `measure`."""
     log.start_recording()
-    model = _load(files, options, ALL_LAYERS, log, on_progress=None, measure_only=True)
+    model = _load(files, wanted[0], ALL_LAYERS, log, on_progress=None, measure_only=True)
+    needs = []
     try:
-        context = _make_context(model, options, threads=1, log=log)
-        lib.llama_free(context)
+        layers = int(lib.llama_model_n_layer(model)) + 1
+        for options in wanted:
+            log.start_recording()
+            lib.llama_free(_make_context(model, options, threads=1, log=log))
+            needs.append(ContextNeeds(int(log.cache), int(sum(log.buffers.values()))))
     finally:
         lib.llama_model_free(model)
-    return sum(file.stat().st_size for file in files) + int(sum(log.buffers.values()) + log.cache)
+    return layers, needs
 
 
 def _load(

@@ -1,7 +1,8 @@
-"""python -P -m runner.worker: serve a model over standard input and output, or list devices."""
+"""python -P -m runner.worker: serve a model over standard input and output, do one job, or list devices."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,11 +12,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from runner.engine import Engine
+from runner.jobs import MEASURE_FLAG, QUANTIZE_FLAG, Job, JobReport, Quantize
 from runner.llamacpp.devices import list_devices
 from runner.llamacpp.engine import LlamaEngine
+from runner.llamacpp.fit import measure_job
 from runner.llamacpp.library import Library
+from runner.llamacpp.quantize import quantize
 from runner.logs import set_up_worker_logging
 from runner.messages import Load
+from runner.worker.job import run_job
 from runner.worker.pipe import Pipe
 from runner.worker.serve import serve
 
@@ -30,8 +35,24 @@ def main() -> None:
         Library()
         json.dump([asdict(device) for device in list_devices()], sys.stdout)
         return
+    if sys.argv[1:] in ([QUANTIZE_FLAG], [MEASURE_FLAG]):
+        run_job(_do)
     pipe = Pipe.take_over_standard_streams()
     serve(pipe, _load)
+
+
+def _do(job: Job, on_progress: Callable[[float], None]) -> JobReport:
+    library = Library()
+    if isinstance(job, Quantize):
+        _step_aside()
+        return quantize(job, library, on_progress)
+    return measure_job(job, library)
+
+
+def _step_aside() -> None:
+    """Long work lets running answers come first."""
+    with contextlib.suppress(OSError, AttributeError):  # Windows has no such call
+        os.nice(10)
 
 
 def _load(command: Load, on_progress: Callable[[float], None]) -> Engine:

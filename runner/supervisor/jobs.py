@@ -1,0 +1,111 @@
+"""Have a short-lived process do a job: start it, follow what it tells, and end it when nobody follows any more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from runner.errors import EngineCrashed, ReportedError
+from runner.jobs import Job, JobFailed, JobReport, decode_job_report, encode_job_frame
+from runner.messages import FRAME_HEADER
+from runner.supervisor.process import worker_environment
+
+logger = logging.getLogger(__name__)
+
+_LARGEST_REPORT = 1024 * 1024
+_LAST_WORDS = 2000
+
+
+async def follow_job(command: Sequence[str], flag: str, job: Job) -> AsyncGenerator[JobReport, None]:
+    """Everything the job tells, the result last. Closing this ends its process.
+
+    Raises what the job failed with as ReportedError, and EngineCrashed when its process ends before.
+    """
+    async with process_of([*command, flag]) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(ConnectionError):  # it died at once, and reading tells
+            process.stdin.write(encode_job_frame(job))
+            await process.stdin.drain()
+        while (report := await _next_report(process.stdout)) is not None:
+            if isinstance(report, JobFailed):
+                raise ReportedError(report.code, report.message, report.facts)
+            yield report
+        code = await process.wait()
+    if code != 0:
+        raise EngineCrashed(f"The process that did the work {ending(code)}.")
+
+
+@asynccontextmanager
+async def process_of(command: Sequence[str]) -> AsyncGenerator[Process, None]:
+    """A process with pipes and a clean environment, that is gone when this is left.
+
+    What it says on standard error goes to the log when it fails.
+    """
+    options: dict[str, Any] = {}
+    if sys.platform == "win32":
+        options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+    else:
+        # A Ctrl-C in the daemon's terminal is for the daemon.
+        options["start_new_session"] = True
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=worker_environment(os.environ),
+            **options,
+        )
+    except OSError as error:
+        raise EngineCrashed(f"The process for the work could not be started ({error.strerror}).") from error
+    words = asyncio.create_task(_last_words(process))
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await process.wait()
+        said = await words
+        if process.returncode and process.returncode > 0 and said:
+            logger.error("a job's process ended with exit code %d: %s", process.returncode, said)
+
+
+def ending(code: int) -> str:
+    """How a process ended, as people are told."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    hint = " (the system does this when memory runs out)" if code == -9 else ""
+    return f"was ended by signal {-code}{hint}"
+
+
+async def _next_report(source: asyncio.StreamReader) -> JobReport | None:
+    """None when there are no more."""
+    try:
+        (length,) = FRAME_HEADER.unpack(await source.readexactly(FRAME_HEADER.size))
+        if length > _LARGEST_REPORT:
+            raise EngineCrashed("The process that did the work sent something that is no report.")
+        return decode_job_report(await source.readexactly(length))
+    except asyncio.IncompleteReadError:
+        return None
+    except msgspec.DecodeError:
+        raise EngineCrashed("The process that did the work sent something that is no report.") from None
+
+
+async def _last_words(process: Process) -> str:
+    assert process.stderr is not None
+    words = b""
+    while piece := await process.stderr.read(1 << 16):
+        words = (words + piece)[-_LAST_WORDS:]
+    return words.decode("utf-8", "replace").strip()

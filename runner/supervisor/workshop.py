@@ -1,0 +1,75 @@
+"""Quantizing and converting, in processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+from registry.file_types import file_type_number
+from runner.errors import EngineCrashed, ReportedError
+from runner.jobs import QUANTIZE_FLAG, JobProgress, Quantize, Quantized
+from runner.supervisor.jobs import ending, follow_job, process_of
+from runner.supervisor.process import WORKER_COMMAND
+
+CONVERTER_COMMAND = (sys.executable, "-P", "-m", "registry.convert")
+
+
+class ProcessWorkshop:
+    """A `registry.workshop.Workshop` that starts one process for each piece of work."""
+
+    def __init__(
+        self,
+        keep_free_bytes: int,
+        worker_command: Sequence[str] = WORKER_COMMAND,
+        converter_command: Sequence[str] = CONVERTER_COMMAND,
+    ) -> None:
+        self._keep_free_bytes = keep_free_bytes
+        self._worker_command = tuple(worker_command)
+        self._converter_command = tuple(converter_command)
+
+    async def quantize(self, files: Sequence[Path], target: Path, file_type: str) -> AsyncGenerator[float, None]:
+        """As `Workshop.quantize`. Raises ReportedError and EngineCrashed."""
+        room = max(0, shutil.disk_usage(target.parent).free - self._keep_free_bytes)
+        job = Quantize(tuple(str(file) for file in files), str(target), file_type_number(file_type), room)
+        is_done = False
+        async with contextlib.aclosing(follow_job(self._worker_command, QUANTIZE_FLAG, job)) as reports:
+            async for report in reports:
+                if isinstance(report, JobProgress):
+                    yield report.fraction
+                is_done = is_done or isinstance(report, Quantized)
+        if not is_done:
+            raise EngineCrashed("The process that quantized the model ended too early.")
+        yield 1.0
+
+    async def convert(self, folder: Path, target: Path) -> AsyncGenerator[float, None]:
+        """As `Workshop.convert`. Raises ReportedError and EngineCrashed."""
+        room = max(0, shutil.disk_usage(target.parent).free - self._keep_free_bytes)
+        command = [*self._converter_command, "--room", str(room), str(folder), str(target)]
+        is_done = False
+        async with process_of(command) as process:
+            assert process.stdout is not None
+            async for line in process.stdout:
+                told = _read(line)
+                if isinstance(told, ReportedError):
+                    raise told
+                is_done = told >= 1.0
+                yield told
+            code = await process.wait()
+        if code != 0 or not is_done:
+            raise EngineCrashed(f"The process that converted the model {ending(code)}.")
+
+
+def _read(line: bytes) -> float | ReportedError:
+    """A fraction, or what the converter refuses with."""
+    try:
+        told = json.loads(line)
+        if "error" in told:
+            facts = {name: value for name, value in told.items() if name not in ("error", "code")}
+            return ReportedError(str(told["code"]), str(told["error"]), facts)
+        return float(told["fraction"])
+    except (ValueError, TypeError, KeyError):
+        raise EngineCrashed("The process that converted the model said something else than was asked.") from None
