@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from runner.sampling import SamplingParams
+from runner.sampling import Constraint, SamplingParams
 
 
 class LoadOptions(msgspec.Struct, frozen=True):
@@ -78,8 +78,44 @@ class LoadedModel(msgspec.Struct, frozen=True):
     """Ids besides those below `max_sequences` that can share and hold cells, not be computed, saved or restored."""
 
 
+class CompiledConstraint(Protocol):
+    """A constraint made ready by `Engine.compile_constraint`; opaque to everybody else."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerPlan:
+    """All that decides how one sequence's tokens are chosen."""
+
+    params: SamplingParams
+    seed: int
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Tokens of the vocabulary and what is added to their logits."""
+    constraint: CompiledConstraint | None = None
+    alternatives: int | None = None
+    """How many of the likeliest tokens are told with each; None: no log-probabilities at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """What the model thought of a token, before any sampling setting: natural logarithms of probabilities."""
+
+    token: int
+    logprob: float
+    alternatives: tuple[tuple[int, float], ...]
+    """The likeliest tokens, falling; the token itself is among them only when it is one."""
+
+
 class Sampler(Protocol):
-    """One sequence's way of choosing tokens, with its own random state; used on the engine thread only."""
+    """One sequence's way of choosing tokens, with its own random state; used on the engine thread only.
+
+    What it says of itself is about the token that was sampled last.
+    """
+
+    score: TokenScore | None
+    is_complete: bool
+    """Whether the constraint lets nothing follow this token."""
+    failure: str | None
+    """Why no token could be sampled within the constraint; the one that came then means nothing."""
 
     def close(self) -> None: ...
 
@@ -140,9 +176,17 @@ class Engine(Protocol):
         """The bytes a token stands for; empty for control tokens."""
         ...
 
+    def written(self, token: int) -> bytes:
+        """As `token_bytes`, with control tokens written out."""
+        ...
+
     def ends_generation(self, token: int) -> bool: ...
 
-    def create_sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int]) -> Sampler:
+    def compile_constraint(self, constraint: Constraint) -> CompiledConstraint:
+        """Raises ConstraintInvalid; may be called from any thread and takes up to two seconds."""
+        ...
+
+    def create_sampler(self, plan: SamplerPlan, prompt: Sequence[int]) -> Sampler:
         """A sampler with its own random state that has seen `prompt` (for the penalties)."""
         ...
 

@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
+
+
+class ConstraintKind(enum.StrEnum):
+    """In what a constraint is written."""
+
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    LARK = "lark"
+    GBNF = "gbnf"
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the whole answer has to be."""
+
+    kind: ConstraintKind
+    source: str
+    """The schema as JSON, the regular expression, or the grammar."""
+    field: str
+    """Where it stands in the client's request, for errors."""
+    after: str | None = None
+    """The answer is free until it has said this; then what follows is constrained."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
-from runner.engine import Chunk, EngineFault, LoadedModel, MemoryKind, OutOfCells
-from runner.sampling import SamplingParams
+from runner.engine import (
+    Chunk,
+    CompiledConstraint,
+    EngineFault,
+    LoadedModel,
+    MemoryKind,
+    OutOfCells,
+    SamplerPlan,
+    TokenScore,
+)
+from runner.sampling import Constraint
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz ."
 END = len(ALPHABET)
@@ -18,7 +27,13 @@ CHAT_TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}.{% endfo
 
 
 class FakeSampler:
-    def __init__(self) -> None:
+    """Says of each token what it was told to."""
+
+    def __init__(self, plan: SamplerPlan) -> None:
+        self.plan = plan
+        self.score: TokenScore | None = None
+        self.is_complete = False
+        self.failure: str | None = None
         self.is_closed = False
 
     def close(self) -> None:
@@ -110,11 +125,17 @@ class FakeEngine:
     def token_bytes(self, token: int) -> bytes:
         return ALPHABET[token].encode()
 
+    def written(self, token: int) -> bytes:
+        return b"<end>" if token == END else self.token_bytes(token)
+
     def ends_generation(self, token: int) -> bool:
         return token == END
 
-    def create_sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int]) -> FakeSampler:
-        sampler = FakeSampler()
+    def compile_constraint(self, constraint: Constraint) -> CompiledConstraint:
+        return constraint
+
+    def create_sampler(self, plan: SamplerPlan, prompt: Sequence[int]) -> FakeSampler:
+        sampler = FakeSampler(plan)
         self.samplers.append(sampler)
         return sampler
 

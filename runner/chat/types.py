@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from runner.errors import Fact
-from runner.sampling import SamplingParams
+from runner.sampling import Constraint, SamplingParams
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -87,6 +87,13 @@ class Limits(msgspec.Struct, frozen=True):
     """Prompt tokens that shifting never forgets."""
 
 
+class Priority(enum.StrEnum):
+    """Who goes first when not all can; what waits long enough goes first in the end."""
+
+    INTERACTIVE = "interactive"
+    BACKGROUND = "background"
+
+
 class ChatRequest(msgspec.Struct, frozen=True):
     """One generation, with every default already applied."""
 
@@ -104,6 +111,17 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """With a required call: the one tool that it has to be."""
     parallel_calls: bool = True
     """Whether one answer may hold several calls."""
+    constraint: Constraint | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Token ids and what is added to their logits."""
+    logprobs: int | None = None
+    """Tell the log-probability of each token, and of so many of the likeliest; None tells none."""
+
+    priority: Priority = Priority.INTERACTIVE
+    cache_scope: str = ""
+    """Requests share what was computed for them only within a scope. Chosen by the daemon, never by a client."""
+    deterministic: bool = False
+    """Compute it so that nothing else that runs can change the text."""
 
 
 class FinishReason(enum.StrEnum):
@@ -111,6 +129,19 @@ class FinishReason(enum.StrEnum):
     LENGTH = "length"
     TOOL_CALLS = "tool_calls"
     """The model stopped after asking for tools."""
+
+
+class CachedTokens(msgspec.Struct, frozen=True):
+    """Prompt tokens that were not computed, by where they came from."""
+
+    live: int = 0
+    """Shared with a sequence in the KV cells."""
+    memory: int = 0
+    disk: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.live + self.memory + self.disk
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -126,6 +157,8 @@ class Usage(msgspec.Struct, frozen=True):
     """From that step to the first sampled token."""
     decode_ns: int
     """From the first sampled token to the last."""
+    cache: CachedTokens = CachedTokens()
+    """Where `cached_tokens` came from."""
 
 
 class Truncation(msgspec.Struct, frozen=True):
@@ -137,10 +170,21 @@ class Truncation(msgspec.Struct, frozen=True):
     """`drop_oldest_turns`, `drop_middle` (of a text without turns) or `shift`."""
 
 
-class TextDelta(msgspec.Struct, frozen=True, tag="text"):
+class ScoredToken(msgspec.Struct, frozen=True, array_like=True):
+    """A token as bytes, which need not be whole characters, and its log-probability."""
+
+    data: bytes
+    logprob: float
+    alternatives: tuple[tuple[bytes, float], ...] = ()
+    """The likeliest tokens at this place, falling."""
+
+
+class TextDelta(msgspec.Struct, frozen=True, tag="text", omit_defaults=True):
     """More text: whole characters, nothing of a stop string."""
 
     text: str
+    tokens: tuple[ScoredToken, ...] = ()
+    """With log-probabilities: the tokens that were sampled since the last delta."""
 
 
 class ThinkingDelta(msgspec.Struct, frozen=True, tag="thinking"):

@@ -13,15 +13,17 @@ import msgspec
 import psutil
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import Chunk, DeviceUse, EngineFault, LoadedModel, LoadOptions, OutOfCells
+from runner.engine import Chunk, DeviceUse, EngineFault, LoadedModel, LoadOptions, OutOfCells, SamplerPlan
 from runner.llamacpp.batch import Batch
+from runner.llamacpp.candidates import Candidates
+from runner.llamacpp.constraint import CompiledConstraint, ConstraintCompiler
 from runner.llamacpp.devices import Device, Placement, list_devices, place
 from runner.llamacpp.library import Library
 from runner.llamacpp.memory import Memory, kind_of, resting_ids
 from runner.llamacpp.model import Model, measure
-from runner.llamacpp.sampler import SamplerChain
+from runner.llamacpp.sampler import SamplerChain, ShapedSampler
 from runner.llamacpp.vocabulary import Vocabulary
-from runner.sampling import SamplingParams
+from runner.sampling import Constraint
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +55,15 @@ class LlamaEngine:
         self._model = Model(files, options, placement.gpu_layers, threads, library.log, on_progress)
         self._memory = Memory(self._model.context, kind_of(self._model.handle), options.max_sequences)
         self._vocabulary = Vocabulary(self._model.handle)
+        self._constraints = ConstraintCompiler(self._vocabulary)
+        self._candidates = Candidates(self._vocabulary.size)
         self._batch = Batch(rows)
         self._window = int(lib.llama_n_ctx_seq(self._model.context))
         self._chat_template = self._model.chat_template
         self._template_tokens = self._vocabulary.special_texts
         self.tokenize = self._vocabulary.tokenize
         self.token_bytes = self._vocabulary.token_bytes
+        self.written = self._vocabulary.written
         self.ends_generation = self._vocabulary.ends_generation
         self.remove = self._memory.remove
         self.cut = self._memory.cut
@@ -84,8 +89,14 @@ class LlamaEngine:
     def longest_token(self) -> int:
         return self._vocabulary.longest_token
 
-    def create_sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int]) -> SamplerChain:
-        return SamplerChain(params, seed, prompt, vocabulary=self._vocabulary.size, window=self._window)
+    def compile_constraint(self, constraint: Constraint) -> CompiledConstraint:
+        return self._constraints.compile(constraint)
+
+    def create_sampler(self, plan: SamplerPlan, prompt: Sequence[int]) -> SamplerChain:
+        size, window = self._vocabulary.size, self._window
+        if plan.constraint is None and plan.alternatives is None and not plan.logit_bias:
+            return SamplerChain(plan, prompt, vocabulary=size, window=window)
+        return ShapedSampler(plan, prompt, self._candidates, vocabulary=size, window=window)
 
     def step(self, chunks: Sequence[Chunk]) -> list[int]:
         self._batch.fill(chunks)
@@ -101,7 +112,11 @@ class LlamaEngine:
         return tokens
 
     def _sample(self, chunks: Sequence[Chunk]) -> list[int]:
-        context, sample = self._model.context, lib.llama_sampler_sample
+        context = self._model.context
+        for chunk in chunks:
+            # On a GPU the step is still being computed.
+            if isinstance(chunk.sampler, ShapedSampler):
+                chunk.sampler.prepare()
         tokens = []
         row = -1
         for chunk in chunks:
@@ -109,7 +124,7 @@ class LlamaEngine:
             sampler = chunk.sampler
             if sampler is not None:
                 assert isinstance(sampler, SamplerChain)
-                tokens.append(sample(sampler.handle, context, row))
+                tokens.append(sampler.sample(context, row))
         return tokens
 
     @property

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from llama_cpp import llama_cpp as lib
 
+from runner.engine import SamplerPlan, TokenScore
+from runner.llamacpp.candidates import Array, Candidates, likeliest, log_sum, read_row
+from runner.llamacpp.constraint import CompiledConstraint, ConstraintState
 from runner.sampling import SamplingParams
 
 _MIN_KEEP = 1
@@ -17,22 +21,107 @@ _MIROSTAT_CANDIDATES = 100
 class SamplerChain:
     """Owns a native chain. Used and closed on the engine thread."""
 
-    def __init__(
-        self, params: SamplingParams, seed: int, prompt: Sequence[int], *, vocabulary: int, window: int
-    ) -> None:
+    score: TokenScore | None = None
+    is_complete = False
+    failure: str | None = None
+
+    def __init__(self, plan: SamplerPlan, prompt: Sequence[int], *, vocabulary: int, window: int) -> None:
+        params = plan.params
         chain_params = lib.llama_sampler_chain_default_params()
         chain_params.no_perf = True
         self.handle: Any = lib.llama_sampler_chain_init(chain_params)
-        for sampler in _chain(params, native_seed(seed), vocabulary, window):
+        for sampler in _chain(params, native_seed(plan.seed), vocabulary, window):
             lib.llama_sampler_chain_add(self.handle, sampler)
         if _looks_back(params):
             for token in prompt[-_last_n(params, window) :]:
                 lib.llama_sampler_accept(self.handle, token)
 
+    def prepare(self) -> None:
+        """What can be done while the device still computes."""
+
+    def sample(self, context: Any, row: int) -> int:
+        """The next token, from a row of the last step."""
+        token: int = lib.llama_sampler_sample(self.handle, context, row)
+        return token
+
     def close(self) -> None:
         if self.handle is not None:
             lib.llama_sampler_free(self.handle)
             self.handle = None
+
+
+class ShapedSampler(SamplerChain):
+    """A chain that chooses within a constraint, with biased logits, or tells log-probabilities.
+
+    Forbidden tokens never reach the chain, so that no sampler can bring one back. The row of
+    logits stays as it is.
+    """
+
+    def __init__(
+        self, plan: SamplerPlan, prompt: Sequence[int], candidates: Candidates, *, vocabulary: int, window: int
+    ) -> None:
+        super().__init__(plan, prompt, vocabulary=vocabulary, window=window)
+        self._candidates = candidates
+        self._vocabulary = vocabulary
+        self._temperature = plan.params.temperature
+        self._alternatives = plan.alternatives
+        self._bias = _Bias(plan.logit_bias) if plan.logit_bias else None
+        self._constraint: ConstraintState | None = None
+        if plan.constraint is not None:
+            assert isinstance(plan.constraint, CompiledConstraint)
+            self._constraint = plan.constraint.begin()
+        self._allowed: Array | None = None
+
+    def prepare(self) -> None:
+        if self._constraint is not None and self._allowed is None:
+            self._allowed = self._constraint.allowed()
+
+    def sample(self, context: Any, row: int) -> int:
+        self.prepare()
+        constraint = self._constraint
+        if constraint is not None and constraint.failure is not None:
+            self.failure = constraint.failure
+            return 0
+        logits = read_row(context, row, self._vocabulary)
+        token = self._choose(logits if self._bias is None else self._bias.applied(logits))
+        lib.llama_sampler_accept(self.handle, token)
+        if self._alternatives is not None:
+            self.score = _score(logits, token, self._alternatives)
+        if constraint is not None:
+            constraint.accept(token)
+            self.failure, self.is_complete = constraint.failure, constraint.is_complete
+            self._allowed = None
+        return token
+
+    def _choose(self, logits: Array) -> int:
+        allowed, constraint = self._allowed, self._constraint
+        while True:
+            token = self._candidates.choose(self.handle, logits, allowed, self._temperature)
+            if constraint is None or allowed is None or allowed.size < 2 or constraint.permits(token):
+                return token
+            allowed = allowed[allowed != token]
+
+
+class _Bias:
+    """What a request adds to the logits of some tokens."""
+
+    def __init__(self, logit_bias: Sequence[tuple[int, float]]) -> None:
+        self._tokens = np.array([token for token, _ in logit_bias], dtype=np.int64)
+        self._added = np.array([bias for _, bias in logit_bias], dtype=np.float32)
+
+    def applied(self, logits: Array) -> Array:
+        shaped: Array = logits.copy()
+        shaped[self._tokens] += self._added
+        return shaped
+
+
+def _score(logits: Array, token: int, alternatives: int) -> TokenScore:
+    total = log_sum(logits)
+    return TokenScore(
+        token,
+        float(logits[token]) - total,
+        tuple((other, float(logits[other]) - total) for other in likeliest(logits, alternatives)),
+    )
 
 
 def native_seed(seed: int) -> int:

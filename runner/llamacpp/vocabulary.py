@@ -15,12 +15,13 @@ class Vocabulary:
     """Reads the loaded model's vocabulary; every method may be called from any thread."""
 
     def __init__(self, model: Any) -> None:
-        self._vocab = lib.llama_model_get_vocab(model)
-        self.size: int = lib.llama_vocab_n_tokens(self._vocab)
+        self.handle: Any = lib.llama_model_get_vocab(model)
+        self.size: int = lib.llama_vocab_n_tokens(self.handle)
         self._pieces: dict[int, bytes] = {}
+        self._written: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
-        self._begin_token: int = lib.llama_vocab_bos(self._vocab)
-        self._adds_begin = self._begin_token != _NULL_TOKEN and bool(lib.llama_vocab_get_add_bos(self._vocab))
+        self._begin_token: int = lib.llama_vocab_bos(self.handle)
+        self._adds_begin = self._begin_token != _NULL_TOKEN and bool(lib.llama_vocab_get_add_bos(self.handle))
         self._begin_text = self._text_of(self._begin_token)
 
     @property
@@ -28,9 +29,9 @@ class Vocabulary:
         """Texts of the special tokens that exist, under the names chat templates use."""
         tokens = {
             "bos_token": self._begin_token,
-            "eos_token": lib.llama_vocab_eos(self._vocab),
-            "pad_token": lib.llama_vocab_pad(self._vocab),
-            "sep_token": lib.llama_vocab_sep(self._vocab),
+            "eos_token": lib.llama_vocab_eos(self.handle),
+            "pad_token": lib.llama_vocab_pad(self.handle),
+            "sep_token": lib.llama_vocab_sep(self.handle),
         }
         return {name: self._text_of(token) for name, token in tokens.items() if token != _NULL_TOKEN}
 
@@ -46,7 +47,7 @@ class Vocabulary:
         capacity = len(data) + 2
         while True:
             tokens = (ctypes.c_int32 * capacity)()
-            count: int = lib.llama_tokenize(self._vocab, data, len(data), tokens, capacity, add, parse_special)
+            count: int = lib.llama_tokenize(self.handle, data, len(data), tokens, capacity, add, parse_special)
             if count >= 0:
                 return tokens[:count]
             capacity = -count
@@ -63,10 +64,17 @@ class Vocabulary:
             piece = self._pieces[token] = self._read_piece(token, special=False)
         return piece
 
+    def written(self, token: int) -> bytes:
+        """As `token_bytes`, with control tokens written out."""
+        piece = self._written.get(token)
+        if piece is None:
+            piece = self._written[token] = self._read_piece(token, special=True)
+        return piece
+
     def ends_generation(self, token: int) -> bool:
         ends = self._ends.get(token)
         if ends is None:
-            ends = self._ends[token] = bool(lib.llama_vocab_is_eog(self._vocab, token))
+            ends = self._ends[token] = bool(lib.llama_vocab_is_eog(self.handle, token))
         return ends
 
     def _brings_begin(self, text: str) -> bool:
@@ -76,7 +84,7 @@ class Vocabulary:
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
-            count: int = lib.llama_token_to_piece(self._vocab, token, buffer, size, 0, special)
+            count: int = lib.llama_token_to_piece(self.handle, token, buffer, size, 0, special)
             if count >= 0:
                 return buffer.raw[:count]
             size = -count
@@ -84,4 +92,4 @@ class Vocabulary:
     def _text_of(self, token: int) -> str:
         if not 0 <= token < self.size:
             return ""
-        return (lib.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace")
+        return (lib.llama_vocab_get_text(self.handle, token) or b"").decode("utf-8", "replace")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from runner.chat.types import ChatRequest, FinishReason, TextDelta
+from runner.chat.types import ChatRequest, Failed, FinishReason, ScoredToken, TextDelta
+from runner.engine import Sampler, TokenScore
 from runner.worker.detokenizer import TextStream
 
 SHIFTING_BUDGET_IN_WINDOWS = 10
@@ -16,23 +17,28 @@ class TokenReader(Protocol):
 
     def token_bytes(self, token: int) -> bytes: ...
 
+    def written(self, token: int) -> bytes: ...
+
     def ends_generation(self, token: int) -> bool: ...
 
 
 class Answer:
     """One answer as it grows. Owned by the loop.
 
-    `accept` takes each sampled token once; when `ended` is set afterwards there must be no more,
-    and `finish` gives the text that was held back.
+    `accept` takes each sampled token once; when `ended` or `failed` is set afterwards there must
+    be no more, and `finish` gives the text that was held back.
     """
 
-    __slots__ = ("_text", "ended", "generated", "max_generated")
+    __slots__ = ("_scored", "_text", "_wants_scores", "ended", "failed", "generated", "max_generated")
 
     def __init__(self, request: ChatRequest, window: int) -> None:
         self._text = TextStream(request.stop)
+        self._wants_scores = request.logprobs is not None
+        self._scored = _ScoredTokens()
         self.generated = 0
         """Tokens sampled so far."""
         self.max_generated = _most_tokens(request, window)
+        self.failed: Failed | None = None
         self.ended: FinishReason | None = None
         if self.max_generated == 0:
             self.ended = FinishReason.LENGTH
@@ -42,23 +48,66 @@ class Answer:
         """The stop string that ended the answer, if one did."""
         return self._text.stopped_by
 
-    def accept(self, token: int, vocabulary: TokenReader) -> TextDelta | None:
-        """One more token; the text that is certain by now, if there is any."""
+    def accept(self, token: int, vocabulary: TokenReader, sampler: Sampler) -> TextDelta | None:
+        """One more token, just sampled; what is certain by now, if there is anything."""
+        if sampler.failure is not None:
+            message = f"The answer could not go on within its constraint: {sampler.failure}."
+            self.failed = Failed(code="constraint_invalid", message=message)
+            return None
         self.generated += 1
         if vocabulary.ends_generation(token):
             self.ended = FinishReason.STOP
             return None
         text = self._text.push(vocabulary.token_bytes(token))
-        if self._text.stopped_by is not None:
+        if self._text.stopped_by is not None or sampler.is_complete:
             self.ended = FinishReason.STOP
         elif self.generated == self.max_generated:
             self.ended = FinishReason.LENGTH
+        if self._wants_scores:
+            if sampler.score is not None:
+                self._scored.add(sampler.score, vocabulary)
+            return self._scored.delta(text)
         return TextDelta(text) if text else None
 
     def finish(self) -> TextDelta | None:
-        """The text that was held back, now that nothing follows."""
+        """What was held back, now that nothing follows."""
         text = self._text.finish()
+        if self._wants_scores:
+            return self._scored.delta(text, is_last=True)
         return TextDelta(text) if text else None
+
+
+class _ScoredTokens:
+    """Tokens with their log-probabilities, sent with the text in which they begin."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[ScoredToken, int]] = []
+        """Each with the length of its part of the text, in bytes."""
+        self._unsent = 0
+        """Bytes of the waiting tokens that no text has brought yet."""
+
+    def add(self, score: TokenScore, vocabulary: TokenReader) -> None:
+        alternatives = tuple((vocabulary.written(token), logprob) for token, logprob in score.alternatives)
+        length = len(vocabulary.token_bytes(score.token))
+        self._waiting.append((ScoredToken(vocabulary.written(score.token), score.logprob, alternatives), length))
+        self._unsent += length
+
+    def delta(self, text: str, *, is_last: bool = False) -> TextDelta | None:
+        """The text with the tokens that begin in it, if there is anything to send.
+
+        With `is_last` no text comes any more: what a stop string cut off is left out.
+        """
+        self._unsent = max(self._unsent - len(text.encode()), 0)
+        count, behind = len(self._waiting), self._unsent
+        while count and 0 < self._waiting[count - 1][1] <= behind:
+            count -= 1
+            behind -= self._waiting[count][1]
+        tokens = tuple(token for token, _ in self._waiting[:count])
+        if is_last:
+            self._waiting.clear()
+        else:
+            del self._waiting[:count]
+        return TextDelta(text, tokens) if text or tokens else None
 
 
 def _most_tokens(request: ChatRequest, window: int) -> int | None:

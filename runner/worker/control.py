@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from runner.chat.types import Failed
+from runner.chat.types import ChatRequest, Failed
 from runner.engine import Engine
-from runner.errors import RunnerError
+from runner.errors import InvalidRequest, RunnerError
 from runner.messages import Cancel, Command, Events, Generate, Load, Pause, Report, Resume
 from runner.worker.loop import CancelSequence, LoopCommand, SetPaused
 from runner.worker.prompt import prepare_prompt
@@ -81,7 +81,9 @@ class Control:
 
     def _sequence(self, command: Generate, received_ns: int) -> Sequence | Failed:
         request = command.request
+        _check_biased_tokens(request, self._engine)
         prompt = prepare_prompt(request, self._engine)
+        constraint = request.constraint and self._engine.compile_constraint(request.constraint)
         seed = request.sampling.seed
         return Sequence(
             command.request_id,
@@ -91,4 +93,13 @@ class Control:
             seed=random.SystemRandom().getrandbits(32) if seed is None else seed,
             received_ns=received_ns,
             truncated=prompt.truncated,
+            constraint=constraint,
         )
+
+
+def _check_biased_tokens(request: ChatRequest, engine: Engine) -> None:
+    for token, _ in request.logit_bias:
+        if token >= engine.info.vocabulary:
+            raise InvalidRequest(
+                f"Token {token} is not in this model's vocabulary of {engine.info.vocabulary}.", field="logit_bias"
+            )

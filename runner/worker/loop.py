@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runner.chat.types import ChatEvent, Failed, FinishReason
-from runner.engine import Chunk, Engine, EngineFault, OutOfCells
+from runner.engine import Chunk, Engine, EngineFault, OutOfCells, Sampler
 from runner.messages import Events, Report, Stats
 from runner.worker.scheduler import PlannedChunk, Preemption, Scheduler
 from runner.worker.sequence import Sequence
@@ -132,7 +132,7 @@ class Loop:
         sequence, count = item.sequence, item.count
         assert sequence.sequence_id is not None
         if sequence.sampler is None:
-            sequence.sampler = self._engine.create_sampler(sequence.request.sampling, sequence.seed, sequence.tokens)
+            sequence.sampler = self._engine.create_sampler(sequence.plan, sequence.tokens)
         start = sequence.computed
         is_last = count == len(sequence.tokens) - start
         return Chunk(
@@ -152,19 +152,21 @@ class Loop:
             if not sequence.first_step_ns:
                 sequence.first_step_ns = started
             if chunk.sampler is not None:
-                self._accept(sequence, next(sampled), now)
+                self._accept(sequence, chunk.sampler, next(sampled), now)
         self._stats.sampled += len(tokens)
 
-    def _accept(self, sequence: Sequence, token: int, now: int) -> None:
+    def _accept(self, sequence: Sequence, sampler: Sampler, token: int, now: int) -> None:
         """One more token of an answer: its text goes out, and it may be the last."""
         answer = sequence.answer
         sequence.tokens.append(token)
         sequence.last_token_ns = now
         if answer.generated == 0:
             sequence.first_token_ns = now
-        if delta := answer.accept(token, self._engine):
+        if delta := answer.accept(token, self._engine, sampler):
             self._events.append((sequence.request_id, delta))
-        if answer.ended is not None:
+        if answer.failed is not None:
+            self._fail(sequence, answer.failed)
+        elif answer.ended is not None:
             self._finish(sequence, answer.ended)
         elif sequence.is_window_full:
             if sequence.request.limits.shift:

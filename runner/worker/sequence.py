@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from runner.chat.types import ChatRequest, Finished, FinishReason, Truncation, Usage
-from runner.engine import Sampler
+from runner.chat.types import CachedTokens, ChatRequest, Finished, FinishReason, Priority, Truncation, Usage
+from runner.engine import CompiledConstraint, Sampler, SamplerPlan
 from runner.worker.answer import Answer
+
+BACKGROUND_DELAY_NS = 10_000_000_000
+"""How long background work lets interactive requests go first."""
 
 
 class Sequence:
@@ -17,18 +20,23 @@ class Sequence:
 
     __slots__ = (
         "answer",
+        "cached",
         "computed",
         "faults",
         "first_step_ns",
         "first_token_ns",
+        "is_background",
+        "is_shifted",
+        "kept_length",
+        "kept_version",
         "last_token_ns",
         "paused",
+        "plan",
         "prompt_tokens",
         "received_ns",
         "request",
         "request_id",
         "sampler",
-        "seed",
         "sequence_id",
         "tokens",
         "truncated",
@@ -45,13 +53,14 @@ class Sequence:
         seed: int,
         received_ns: int,
         truncated: Truncation | None = None,
+        constraint: CompiledConstraint | None = None,
     ) -> None:
         self.request_id = request_id
         self.request = request
         self.tokens = tokens
         self.prompt_tokens = len(tokens)
         self.window = window
-        self.seed = seed
+        self.plan = SamplerPlan(request.sampling, seed, request.logit_bias, constraint, request.logprobs)
         self.truncated = truncated
         self.answer = Answer(request, window)
         self.computed = 0
@@ -61,6 +70,17 @@ class Sequence:
         self.sequence_id: int | None = None
         self.sampler: Sampler | None = None
         self.received_ns = received_ns
+        self.is_background = request.priority is Priority.BACKGROUND
+        self.is_shifted = False
+        """Its cells are no longer those that its tokens would give: nobody may share them."""
+        self.cached = CachedTokens()
+        """What it did not have to compute when it first began."""
+        self.shared_with: dict[str, int] = {}
+        """Tokens in common with other requests, for the keeper."""
+        self.stops: list[int] = []
+        """Lengths at which a step has to end, because the state is wanted there."""
+        self.kept_version = -1
+        self.kept_length = 0
         self.first_step_ns = 0
         self.first_token_ns = 0
         self.last_token_ns = 0
@@ -71,6 +91,12 @@ class Sequence:
         return len(self.tokens) - self.computed
 
     @property
+    def next_rows(self) -> int:
+        """Tokens that may be computed in one step: those up to the next place where its state is wanted."""
+        rows = self.pending
+        return min([rows, *(place - self.computed for place in self.stops if place > self.computed)])
+
+    @property
     def is_decoding(self) -> bool:
         """Whether only the token sampled last is pending."""
         return self.answer.generated > 0 and len(self.tokens) - self.computed == 1
@@ -79,11 +105,17 @@ class Sequence:
     def is_window_full(self) -> bool:
         return len(self.tokens) >= self.window
 
+    @property
+    def due_ns(self) -> int:
+        """Who is due earlier goes first. Background work counts as if it had come later, and so its turn comes too."""
+        return self.received_ns + (BACKGROUND_DELAY_NS if self.is_background else 0)
+
     def forget(self, keep: int, discard: int) -> None:
         """Drop `discard` tokens after the first `keep`; their cells are the engine's to shift."""
         original = len(self.tokens)
         del self.tokens[keep : keep + discard]
         self.computed -= discard
+        self.is_shifted = True
         first = self.truncated.original if self.truncated else original
         self.truncated = Truncation(original=first, kept=len(self.tokens), strategy="shift")
 
@@ -95,13 +127,14 @@ class Sequence:
             reason=reason,
             usage=Usage(
                 prompt_tokens=self.prompt_tokens,
-                cached_tokens=0,
+                cached_tokens=self.cached.total,
                 completion_tokens=self.answer.generated,
                 queued_ns=started - self.received_ns,
                 prompt_ns=first_token - started,
                 decode_ns=max(self.last_token_ns - first_token, 0),
+                cache=self.cached,
             ),
-            seed=self.seed,
+            seed=self.plan.seed,
             stop_string=self.answer.stop_string,
             truncated=self.truncated,
             context=tuple(self.tokens) if self.request.wants_context else None,

@@ -16,7 +16,7 @@ from registry.name import ModelName
 from registry.store import ModelStore
 from runner.chat.template import ChatTemplate
 from runner.chat.types import Message
-from runner.engine import Chunk, LoadOptions
+from runner.engine import Chunk, LoadOptions, SamplerPlan
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
 from runner.sampling import SamplingParams
@@ -82,7 +82,7 @@ def test_eight_answers_in_one_batch_have_the_logits_each_has_alone(smollm2_store
     """Every token of eight greedy answers is computed alone and again beside the seven others."""
     path = ModelStore(smollm2_store).find(ModelName.parse(MODEL)).model_path
     engine = LlamaEngine(Library(), path, LoadOptions(context_length=2048, max_sequences=8))
-    sampler = engine.create_sampler(SamplingParams(temperature=0), 1, [])
+    sampler = engine.create_sampler(SamplerPlan(SamplingParams(temperature=0), 1), [])
     template = ChatTemplate(engine.chat_template or "", engine.template_tokens)
     texts = [template.render((Message("user", question),)) for question in QUESTIONS]
     prompts = [engine.tokenize(text, add_special=True, parse_special=True) for text in texts]

@@ -15,7 +15,7 @@ import llama_cpp
 import numpy as np
 import pytest
 
-from runner.engine import Chunk, LoadOptions, OutOfCells
+from runner.engine import Chunk, LoadOptions, OutOfCells, SamplerPlan
 from runner.errors import ModelInvalid, RunnerError
 from runner.llamacpp.devices import ALL_LAYERS, MARGIN, Device, list_devices, place
 from runner.llamacpp.engine import LlamaEngine
@@ -44,7 +44,7 @@ def logits(engine: LlamaEngine, row: int) -> np.ndarray[Any, Any]:
 
 
 def generate(engine: LlamaEngine, sequence_id: int, prompt: list[int], count: int, params: SamplingParams) -> list[int]:
-    sampler = engine.create_sampler(params, params.seed or 1, prompt)
+    sampler = engine.create_sampler(SamplerPlan(params, params.seed or 1), prompt)
     tokens = list(prompt)
     computed = 0
     for _ in range(count):
@@ -102,14 +102,14 @@ def test_a_loaded_model_tells_what_it_is(engine: LlamaEngine) -> None:
 def test_eight_streams_in_one_batch_get_the_logits_each_gets_alone(engine: LlamaEngine) -> None:
     alone = []
     for prompt in PROMPTS:
-        sampler = engine.create_sampler(GREEDY, 1, prompt)
+        sampler = engine.create_sampler(SamplerPlan(GREEDY, 1), prompt)
         engine.step([Chunk(0, 0, prompt[:-1]), Chunk(1, 0, [1])])
         engine.step([Chunk(0, len(prompt) - 1, prompt[-1:], sampler)])
         alone.append(logits(engine, 0))
         engine.remove(0)
         engine.remove(1)
         sampler.close()
-    samplers = [engine.create_sampler(GREEDY, 1, prompt) for prompt in PROMPTS]
+    samplers = [engine.create_sampler(SamplerPlan(GREEDY, 1), prompt) for prompt in PROMPTS]
     for sequence_id, prompt in enumerate(PROMPTS):
         for start in range(0, len(prompt) - 1, 50):
             engine.step([Chunk(sequence_id, start, prompt[start : min(start + 50, len(prompt) - 1)])])
@@ -127,7 +127,7 @@ def test_eight_streams_in_one_batch_get_the_logits_each_gets_alone(engine: Llama
 
 def test_eight_streams_in_one_batch_get_the_greedy_text_each_gets_alone(engine: LlamaEngine) -> None:
     alone = [generate(engine, 0, prompt, 12, GREEDY) for prompt in PROMPTS[:4]]
-    samplers = [engine.create_sampler(GREEDY, 1, prompt) for prompt in PROMPTS[:4]]
+    samplers = [engine.create_sampler(SamplerPlan(GREEDY, 1), prompt) for prompt in PROMPTS[:4]]
     tokens = [list(prompt) for prompt in PROMPTS[:4]]
     computed = [0] * 4
     for sequence_id, prompt in enumerate(tokens):
@@ -148,7 +148,7 @@ def test_a_prompt_in_chunks_gives_what_the_whole_prompt_gives(engine: LlamaEngin
     whole = generate(engine, 0, prompt, 6, GREEDY)
     engine.step([Chunk(1, 0, prompt[:20])])
     engine.step([Chunk(1, 20, prompt[20:33])])
-    sampler = engine.create_sampler(GREEDY, 1, prompt)
+    sampler = engine.create_sampler(SamplerPlan(GREEDY, 1), prompt)
     assert engine.step([Chunk(1, 33, prompt[33:], sampler)]) == whole[:1]
     sampler.close()
 
@@ -163,7 +163,7 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another(engine: Llam
 
 
 def test_temperature_zero_takes_the_likeliest_token(engine: LlamaEngine) -> None:
-    sampler = engine.create_sampler(GREEDY, 1, PROMPTS[0])
+    sampler = engine.create_sampler(SamplerPlan(GREEDY, 1), PROMPTS[0])
     [token] = engine.step([Chunk(0, 0, PROMPTS[0], sampler)])
     assert token == int(logits(engine, len(PROMPTS[0]) - 1).argmax())
     sampler.close()
@@ -175,7 +175,7 @@ def draws(engine: LlamaEngine, params: SamplingParams, count: int = 300) -> tupl
     engine.step([Chunk(0, 0, prompt[:-1])])
     drawn: Counter[int] = Counter()
     for seed in range(count):
-        sampler = engine.create_sampler(params, seed, prompt)
+        sampler = engine.create_sampler(SamplerPlan(params, seed), prompt)
         drawn += Counter(engine.step([Chunk(0, len(prompt) - 1, prompt[-1:], sampler)]))
         row = logits(engine, 0)
         llama_cpp.llama_memory_seq_rm(engine._model.memory, 0, len(prompt) - 1, -1)
@@ -268,7 +268,7 @@ def test_a_step_without_room_computes_nothing(engine: LlamaEngine) -> None:
 
 
 def test_shifting_forgets_a_part_and_goes_on(engine: LlamaEngine) -> None:
-    sampler = engine.create_sampler(GREEDY, 1, [])
+    sampler = engine.create_sampler(SamplerPlan(GREEDY, 1), [])
     engine.step([Chunk(0, 0, list(range(40)))])
     engine.shift(0, 4, 18)
     [token] = engine.step([Chunk(0, 22, [50], sampler)])
@@ -289,7 +289,7 @@ def test_the_longest_token_counts_control_tokens(engine: LlamaEngine) -> None:
 def test_a_batch_smaller_than_the_number_of_sequences_still_steps_them_all(library: Library, tiny_model: Path) -> None:
     engine = LlamaEngine(library, tiny_model, LoadOptions(context_length=64, max_sequences=8, num_batch=1))
     assert engine.info.max_rows == 8
-    samplers = [engine.create_sampler(GREEDY, 1, []) for _ in range(8)]
+    samplers = [engine.create_sampler(SamplerPlan(GREEDY, 1), []) for _ in range(8)]
     assert len(engine.step([Chunk(number, 0, [65 + number], samplers[number]) for number in range(8)])) == 8
     engine.close()
 

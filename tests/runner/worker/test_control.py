@@ -50,7 +50,7 @@ def test_a_request_becomes_a_sequence_with_its_tokens_and_seed() -> None:
     harness.generate("a", "hello", seed=7)
     sequence = harness.next_posted()
     assert isinstance(sequence, Sequence)
-    assert (sequence.request_id, len(sequence.tokens), sequence.seed) == ("a", 5, 7)
+    assert (sequence.request_id, len(sequence.tokens), sequence.plan.seed) == ("a", 5, 7)
 
 
 def test_a_request_without_a_seed_gets_one_of_its_own() -> None:
@@ -60,7 +60,7 @@ def test_a_request_without_a_seed_gets_one_of_its_own() -> None:
         harness.generate(name, "hello")
         sequence = harness.next_posted()
         assert isinstance(sequence, Sequence)
-        seeds.add(sequence.seed)
+        seeds.add(sequence.plan.seed)
     assert len(seeds) > 1
 
 

@@ -1,0 +1,223 @@
+"""Constraints on answers: compiled once beside the engine, kept while tokens are chosen."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance.llamacpp import lltokenizer_from_vocab
+
+from runner.errors import ConstraintInvalid
+from runner.llamacpp.constraint_limits import Excessive, check_lark, check_regex, check_schema, check_size
+from runner.llamacpp.gbnf import GbnfError, to_lark
+from runner.llamacpp.vocabulary import Vocabulary
+from runner.sampling import Constraint, ConstraintKind
+
+logger = logging.getLogger(__name__)
+
+CACHED = 32
+_LIMITS = LLParserLimits(
+    max_items_in_row=50_000,
+    initial_lexer_fuel=1_000_000,
+    step_lexer_fuel=300_000,
+    step_max_items=400_000,
+    max_lexer_states=25_000,
+    max_grammar_size=200_000,
+    verbose_errors=False,
+)
+"""About 25 ms for the most expensive step, and 50 MB for what one request may hold."""
+_JSON_OPTIONS: dict[str, Any] = {
+    "item_separator": ",",
+    "key_separator": ":",
+    "whitespace_flexible": True,
+    # Small models like to say nothing but spaces for ever.
+    "whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,64}",
+    "coerce_one_of": False,
+    "lenient": False,
+    # A name written in another way must not pass for an undeclared one: no \u and no \/.
+    "json_allowed_escapes": '"\\bfnrt',
+}
+"""All of them, so that nothing in a schema can change one."""
+
+TokenIds = np.ndarray[Any, np.dtype[np.int32]]
+
+
+class CompiledConstraint:
+    """A constraint of one vocabulary; may be used for many requests."""
+
+    def __init__(self, matcher: LLMatcher, compiler: ConstraintCompiler, after: str | None) -> None:
+        self._matcher = matcher
+        self._compiler = compiler
+        self._after = after
+
+    def begin(self) -> ConstraintState:
+        return ConstraintState(self._matcher.deep_copy(), self._compiler, self._after)
+
+
+class ConstraintCompiler:
+    """Compiles for one vocabulary and remembers the latest. May be called from any thread."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self._lock = threading.Lock()
+        self._compiled: OrderedDict[tuple[ConstraintKind, str], LLMatcher] = OrderedDict()
+
+    def compile(self, constraint: Constraint) -> CompiledConstraint:
+        """Blocks for at most about two seconds. Raises ConstraintInvalid, which names what cannot be honoured."""
+        key = (constraint.kind, constraint.source)
+        with self._lock:
+            tokenizer = self.tokenizer
+            matcher = self._compiled.get(key)
+            if matcher is not None:
+                self._compiled.move_to_end(key)
+        if matcher is None:
+            matcher = self._compile(constraint, tokenizer)
+            with self._lock:
+                self._compiled[key] = matcher
+                while len(self._compiled) > CACHED:
+                    self._compiled.popitem(last=False)
+        return CompiledConstraint(matcher, self, constraint.after)
+
+    @cached_property
+    def tokenizer(self) -> LLTokenizer:
+        """Takes a moment to make; held while `compile` has the lock."""
+        return lltokenizer_from_vocab(self.vocabulary.handle, eos_token=[int(token) for token in self.end_tokens])
+
+    @cached_property
+    def end_tokens(self) -> TokenIds:
+        vocabulary = self.vocabulary
+        ends = [token for token in range(vocabulary.size) if vocabulary.ends_generation(token)]
+        return np.array(ends, dtype=np.int32)
+
+    @cached_property
+    def free_tokens(self) -> TokenIds:
+        """All tokens but those that end an answer."""
+        return np.setdiff1d(np.arange(self.vocabulary.size, dtype=np.int32), self.end_tokens)
+
+    def _compile(self, constraint: Constraint, tokenizer: LLTokenizer) -> LLMatcher:
+        try:
+            grammar = _grammar(constraint)
+            matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)
+            if not matcher.is_error():
+                # The first mask shows what only a step would, and what is learned serves all copies.
+                matcher.compute_bitmask()
+            problem = matcher.get_error() if matcher.is_error() else ""
+        except (Excessive, GbnfError, ValueError) as error:
+            problem = str(error)
+        except BaseException as error:
+            # A panic of the compiler is no Exception.
+            if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+                raise
+            logger.exception("a constraint could not be compiled")
+            problem = "the compiler failed"
+        if problem:
+            raise ConstraintInvalid(_complaint(constraint, problem), constraint.field)
+        return matcher
+
+
+class ConstraintState:
+    """Where one answer stands in its constraint. Used on the engine thread."""
+
+    def __init__(self, matcher: LLMatcher, compiler: ConstraintCompiler, after: str | None) -> None:
+        self._matcher = matcher
+        self._compiler = compiler
+        self._mask = np.zeros((compiler.vocabulary.size + 31) // 32, dtype=np.int32)
+        self._awaited = after.encode() if after else None
+        self._heard = b""
+        self.failure: str | None = None
+        """Why the answer cannot go on within the constraint."""
+        self.is_complete = False
+        """Whether nothing may follow any more."""
+
+    def allowed(self) -> TokenIds:
+        """The tokens that may come next, in ascending order; empty when `failure` says why."""
+        if self._awaited is not None:
+            return self._compiler.free_tokens
+        mask = self._mask
+        self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+        if self._fails():
+            return np.empty(0, dtype=np.int32)
+        bits = np.unpackbits(mask.view(np.uint8), count=self._compiler.vocabulary.size, bitorder="little")
+        allowed = np.flatnonzero(bits).astype(np.int32)
+        if not allowed.size:
+            self.failure = "no token of this model can continue it"
+        return allowed
+
+    def permits(self, token: int) -> bool:
+        """Whether `token`, one of those allowed, may really come: it can end the free part and begin the other badly."""
+        if self._awaited is None:
+            return True
+        rest = self._rest_after(token)
+        return not rest or self._matcher.validate_tokens(rest) == len(rest)
+
+    def accept(self, token: int) -> None:
+        """The token that was chosen; then `is_complete` and `failure` are up to date."""
+        if self._awaited is not None:
+            self._listen(token)
+        elif not self._compiler.vocabulary.ends_generation(token):
+            self._matcher.consume_token(token)
+        self.is_complete = self._awaited is None and not self._fails() and self._matcher.is_stopped()
+
+    def _listen(self, token: int) -> None:
+        rest = self._rest_after(token)
+        if rest is None:
+            keep = len(self._awaited or b"")
+            self._heard = (self._heard + self._compiler.vocabulary.written(token))[-keep:]
+            return
+        self._awaited = None
+        if rest:
+            self._matcher.consume_tokens(rest)
+
+    def _rest_after(self, token: int) -> list[int] | None:
+        """The tokens of what stands behind the awaited text when `token` completes it; spaces there are passed over."""
+        assert self._awaited is not None
+        said = self._heard + self._compiler.vocabulary.written(token)
+        _, found, rest = said.partition(self._awaited)
+        if not found:
+            return None
+        rest = rest.lstrip()
+        return self._compiler.tokenizer.tokenize_bytes(rest) if rest else []
+
+    def _fails(self) -> bool:
+        if self._matcher.is_error():
+            self.failure = _first_line(self._matcher.get_error())
+        return self.failure is not None
+
+
+def _grammar(constraint: Constraint) -> str:
+    source = constraint.source
+    match constraint.kind:
+        case ConstraintKind.JSON_SCHEMA:
+            check_schema(source)
+            return LLMatcher.grammar_from_json_schema(source, overrides=_JSON_OPTIONS)  # type: ignore[arg-type]
+        case ConstraintKind.REGEX:
+            check_regex(source)
+            return LLMatcher.grammar_from_regex(source)
+        case ConstraintKind.LARK:
+            check_lark(source)
+            return LLMatcher.grammar_from_lark(source)
+        case ConstraintKind.GBNF:
+            check_size(source)
+            return LLMatcher.grammar_from_lark(to_lark(source))
+
+
+_CALLED = {
+    ConstraintKind.JSON_SCHEMA: "The JSON schema",
+    ConstraintKind.REGEX: "The regular expression",
+    ConstraintKind.LARK: "The Lark grammar",
+    ConstraintKind.GBNF: "The GBNF grammar",
+}
+
+
+def _complaint(constraint: Constraint, problem: str) -> str:
+    told = problem.removeprefix("WARNING: ").strip().rstrip(".")[:500]
+    return f"{_CALLED[constraint.kind]} in {constraint.field} cannot be honoured: {told}."
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n", 1)[0].rstrip(".")[:200]
