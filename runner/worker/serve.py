@@ -21,6 +21,9 @@ EXIT_DONE = 0
 EXIT_LOAD_FAILED = 1
 EXIT_BROKEN = 70
 
+STACK_BYTES = 64 << 20
+"""For every thread: grammars compile by recursion, and a stack that ends takes the process with it."""
+
 EngineLoader = Callable[[Load, Callable[[float], None]], Engine]
 """Loads the model of a `Load` on the calling thread, telling its progress as fractions."""
 
@@ -31,6 +34,7 @@ def serve(pipe: Pipe, load_engine: EngineLoader) -> NoReturn:
     The calling thread reads commands; a second one, the engine thread, loads the model and runs
     the loop. The process ends without waiting for a step in progress: nothing here outlives it.
     """
+    threading.stack_size(STACK_BYTES)
     try:
         _obey(pipe, load_engine)
     except Exception:

@@ -63,7 +63,13 @@ def test_every_function_we_call_is_in_the_library() -> None:
         for path in (Path(__file__).parents[3] / "runner" / "llamacpp").glob("*.py")
         for name in re.findall(r"lib\.(llama_[a-z0-9_]+)", path.read_text("utf-8"))
     }
-    structs_and_callbacks = {"llama_batch", "llama_log_callback", "llama_progress_callback"}
+    structs_and_callbacks = {
+        "llama_batch",
+        "llama_log_callback",
+        "llama_progress_callback",
+        "llama_token_data",
+        "llama_token_data_array",
+    }
     assert used - structs_and_callbacks == set(FUNCTIONS)
 
 
