@@ -176,6 +176,32 @@ def create(
 
 
 @app.command()
+def adopt(
+    place: Annotated[
+        str | None,
+        typer.Argument(metavar="PATH", help="A folder or a GGUF file; none: the usual places of other programs."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="What to call the one model that is there.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be adopted.")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of sharing them.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace models that have the names.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Show the files that are used where other programs keep them.")
+    ] = False,
+    as_json: AsJson = False,
+) -> Action:
+    """Use models of Ollama, LM Studio, Hugging Face or any folder without a second copy."""
+    from cli.commands.adopt import AdoptRequest, adopt_models, list_adoptable, list_references
+
+    if status:
+        if place is not None or name is not None or dry_run or copy or force:
+            raise WrongUsage("--status only shows what was adopted; it takes nothing but --json.")
+        return partial(list_references, as_json=as_json)
+    request = AdoptRequest(place, name, copy, force, as_json)
+    return partial(list_adoptable if dry_run else adopt_models, request)
+
+
+@app.command()
 def cp(
     source: Annotated[str, typer.Argument(metavar="SOURCE")],
     destination: Annotated[str, typer.Argument(metavar="DESTINATION")],
