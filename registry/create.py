@@ -13,7 +13,7 @@ from registry.blobs import Blob
 from registry.digest import Digest
 from registry.errors import InvalidRequest, ModelInvalid, Unsupported
 from registry.file_types import check_quantizable, check_quantizable_to
-from registry.gguf_metadata import GgufMetadata
+from registry.gguf_metadata import GgufMetadata, read_gguf
 from registry.manifest import (
     ADAPTER_LAYER,
     CONFIG_TYPE,
@@ -102,20 +102,24 @@ class _Creation:
         self._scratch = scratch
         self._base: StoredModel | None = None
         self._parts: dict[str, list[Part]] = {media_type: [] for media_type in _FILE_LAYERS}
+        self._made: tuple[Path, GgufMetadata] | None = None
+        """Weights that were converted or quantized, not yet a blob: given up, they go with the scratch folder."""
 
     async def run(self) -> AsyncGenerator[Progress, None]:
         recipe = self._recipe
         if recipe.from_model is not None:
             self._base = await asyncio.to_thread(self._store.find, recipe.from_model)
         if recipe.is_checkpoint:
-            async for progress in self._convert():
-                yield progress
+            async with contextlib.aclosing(self._convert()) as steps:
+                async for progress in steps:
+                    yield progress
         elif recipe.files or recipe.adapters or recipe.draft_files:
             yield Progress("parsing GGUF")
         await asyncio.to_thread(self._gather)
         if recipe.quantize:
-            async for progress in self._quantize(check_quantizable_to(recipe.quantize)):
-                yield progress
+            async with contextlib.aclosing(self._quantize(check_quantizable_to(recipe.quantize))) as steps:
+                async for progress in steps:
+                    yield progress
         async for progress in self._install():
             yield progress
 
@@ -130,9 +134,7 @@ class _Creation:
         async with contextlib.aclosing(self._workshop.convert(folder, target)) as fractions:
             async for fraction in fractions:
                 yield Progress("converting model", _NO_DIGEST, total, int(fraction * total))
-        blob = await asyncio.to_thread(self._store.blobs.take, target)
-        metadata = await asyncio.to_thread(self._store.metadata, blob.digest)
-        self._parts[MODEL_LAYER] = [Part("the converted model", blob.digest, blob.size, metadata)]
+        self._made = target, await asyncio.to_thread(read_gguf, target)
 
     def _gather(self) -> None:
         """Find every file of the model and check that they belong together."""
@@ -158,7 +160,7 @@ class _Creation:
         self._check()
 
     def _check(self) -> None:
-        if not self._parts[MODEL_LAYER] and self._base is not None:
+        if not self._parts[MODEL_LAYER] and self._made is None and self._base is not None:
             # A base without GGUF weights: the error that using it would give.
             _ = self._base.weights
         model = self._metadata()
@@ -187,14 +189,15 @@ class _Creation:
             async for fraction in fractions:
                 yield Progress(status, _NO_DIGEST, total, int(fraction * total))
         yield Progress("verifying conversion")
-        blob = await asyncio.to_thread(self._store.blobs.take, target)
-        after = await asyncio.to_thread(self._store.metadata, blob.digest)
+        after = await asyncio.to_thread(read_gguf, target)
         if after.file_type_name != file_type or _shapes(after) != _shapes(before):
             raise ModelInvalid("The quantized file is not what it should be.")
-        self._parts[MODEL_LAYER] = [Part("the quantized model", blob.digest, blob.size, after)]
+        self._made = target, after
 
     def _named_files(self) -> list[Path]:
         """The weights' files under names by which the quantizer finds all shards."""
+        if self._made is not None:
+            return [self._made[0]]
         parts = self._parts[MODEL_LAYER]
         paths = [self._store.blob_path(part.digest) for part in parts]
         if len(paths) == 1:
@@ -204,13 +207,14 @@ class _Creation:
         return [folder / name for name in names]
 
     async def _install(self) -> AsyncGenerator[Progress, None]:
+        new = await asyncio.to_thread(self._take_made)
         layers: list[Layer] = []
         for media_type, content in await asyncio.to_thread(self._plan):
             if isinstance(content, bytes):
                 is_known = await asyncio.to_thread(self._store.has_blob, Digest.of(content))
                 blob = await asyncio.to_thread(self._store.add_blob, [content])
             else:
-                is_known, blob = True, content
+                is_known, blob = content.digest != new, content
             layers.append(Layer(media_type, blob.digest, blob.size))
             yield Progress(f"{'using existing' if is_known else 'creating new'} layer {blob.digest}")
         yield Progress("writing manifest")
@@ -219,6 +223,16 @@ class _Creation:
         manifest = Manifest(config_layer, tuple(layers))
         await asyncio.to_thread(self._store.write_manifest, self._recipe.name, manifest)
         yield Progress("success")
+
+    def _take_made(self) -> Digest | None:
+        """Make a blob of the weights that were made, if any were."""
+        if self._made is None:
+            return None
+        path, metadata = self._made
+        blob = self._store.blobs.take(path)
+        self._parts[MODEL_LAYER] = [Part("the new weights", blob.digest, blob.size, metadata)]
+        self._made = None
+        return blob.digest
 
     def _plan(self) -> list[tuple[str, bytes | Blob]]:
         """Every layer of the new model in order: files that are there, and texts that may not be."""
@@ -256,6 +270,8 @@ class _Creation:
         return bool(self._recipe.quantize or self._recipe.files)
 
     def _metadata(self) -> GgufMetadata:
+        if self._made is not None:
+            return self._made[1]
         return join_shards([part.metadata for part in self._parts[MODEL_LAYER]])
 
     def _stored(self, layer: Layer) -> Part:

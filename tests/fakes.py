@@ -282,6 +282,7 @@ class FakeStore:
 
     def __init__(self, *models: FakeModel) -> None:
         self.stored = {model.name.folded: model for model in models}
+        self.root = Path("store that is not there")
 
     def models(self) -> list[FakeModel]:
         return list(self.stored.values())
