@@ -20,9 +20,9 @@ from registry.sources.resolved import Authorizer, HostPolicy
 
 MAX_REDIRECTS = 10
 PAGE_ATTEMPTS = 3
-_CONNECT_SECONDS = 15.0
+CONNECT_SECONDS = 15.0
 _READ_SECONDS = 20.0
-_RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class Dropped(SourceError):
@@ -53,9 +53,9 @@ class HttpClient:
     def __init__(self, options: HttpOptions) -> None:
         self._options = options
         self._timeout = httpx.Timeout(
-            connect=min(_CONNECT_SECONDS, options.idle_timeout_seconds),
+            connect=min(CONNECT_SECONDS, options.idle_timeout_seconds),
             read=min(_READ_SECONDS, options.idle_timeout_seconds),
-            write=_CONNECT_SECONDS,
+            write=CONNECT_SECONDS,
             pool=None,
         )
         self._clients: dict[bool, httpx.AsyncClient] = {}
@@ -92,16 +92,16 @@ class HttpClient:
         """
         first, was_refused = url, False
         redirects = 0
-        with _naming(url):
+        with naming_errors(url):
             while True:
                 if hosts is not None:
                     await hosts.check(url)
                 asker = authorizer if is_same_host(first, url) else None
                 login = await asker.headers(url) if asker is not None else {}
-                client = await self._client(hosts is None or hosts.verifies_tls(url))
+                client = await self.client(hosts is None or hosts.verifies_tls(url))
                 async with client.stream(method, url, headers={**headers, **login}) as response:
                     if response.has_redirect_location:
-                        url, redirects = _redirected(url, response), redirects + 1
+                        url, redirects = redirected(url, response.headers["Location"]), redirects + 1
                         if redirects > MAX_REDIRECTS:
                             break
                         continue
@@ -143,7 +143,8 @@ class HttpClient:
                     await asyncio.sleep(pause)
         raise SourceUnreachable(last.message, **last.facts) from last
 
-    async def _client(self, verifies: bool) -> httpx.AsyncClient:
+    async def client(self, verifies: bool) -> httpx.AsyncClient:
+        """The connections of those hosts whose certificates have to be right, or of the others. Raises SourceError."""
         async with self._making:
             if verifies not in self._clients:
                 context = await asyncio.to_thread(self._tls, verifies)
@@ -198,7 +199,7 @@ def _context_of(bundle: Path) -> ssl.SSLContext:
 
 
 @contextlib.contextmanager
-def _naming(url: str) -> Iterator[None]:
+def naming_errors(url: str) -> Iterator[None]:
     """Turn the client's errors into ours; its own messages may quote an address with a login."""
     place = shown(url)
     try:
@@ -242,18 +243,20 @@ def _check_status(response: httpx.Response, url: str) -> None:
             f"The proxy on the way to {shown(url)} wants a login (status 407); put it into PUNA_PULL_PROXY.",
             http_status=status,
         )
-    if status in _RETRY_STATUSES:
+    if status in RETRY_STATUSES:
         pause = asked_pause(response.headers)
         raise Dropped(f"{shown(url)} answers with status {status}.", http_status=status, retry_after_seconds=pause)
     raise SourceError(f"{shown(url)} answers with status {status}.", http_status=status)
 
 
-def _redirected(url: str, response: httpx.Response) -> str:
-    target = urljoin(url, response.headers["Location"])
-    was, now = urlsplit(url), urlsplit(target)
+def redirected(url: str, location: str) -> str:
+    """Where a redirect leads. Raises SourceError for one from https to http, or to no web address."""
+    try:
+        target = urljoin(url, location)
+        was, now = urlsplit(url), urlsplit(target)
+    except ValueError:
+        raise SourceError(f"{shown(url)} redirects to an address that cannot be read.") from None
     if now.scheme not in ("http", "https") or (was.scheme == "https" and now.scheme == "http"):
         raise SourceError(f"{shown(url)} redirects to {shown(target)}, which is not followed.")
-    if now.username is not None:
-        # A login that a server hands out is not one that was configured here.
-        target = now._replace(netloc=now.netloc.rpartition("@")[2]).geturl()
-    return target
+    # A login that a server hands out is not one that was configured here.
+    return now._replace(netloc=now.netloc.rpartition("@")[2]).geturl()

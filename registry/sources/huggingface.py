@@ -25,9 +25,9 @@ from registry.registries import Registries, RegistryEntry
 from registry.sources import quantization
 from registry.sources.gguf_choice import ListedFile, Variant, choose, choose_projector, variants
 from registry.sources.host_rules import HostRules
+from registry.sources.http import HttpOptions
 from registry.sources.huggingface_api import MAX_TEXT_BYTES, Hub, HubModel, Repository
 from registry.sources.huggingface_login import DEFAULT_ENDPOINT, HOSTS, HubLogin, find_login
-from registry.sources.registry_http import HttpOptions
 from registry.sources.resolved import HostPolicy, HttpFile, ResolvedFile, ResolvedModel
 from registry.sources.web_api import WebApi
 

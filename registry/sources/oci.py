@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from registry.digest import Digest
 from registry.errors import ModelInvalid, ModelNotFound, RegistryForbidden, SourceError, Unauthorized
 from registry.manifest import MAX_MANIFEST_BYTES, Layer
@@ -9,8 +11,11 @@ from registry.name import ModelName
 from registry.progress import Notice
 from registry.registries import Registries
 from registry.sources.oci_manifest import ACCEPT, RemoteManifest, check_digest, read_manifest
-from registry.sources.registry_client import RegistryClient, RegistryConnector, registry_host, repository_of
+from registry.sources.registry_connector import RegistryConnector, registry_host, repository_of
 from registry.sources.resolved import HttpFile, ResolvedFile, ResolvedModel
+
+if TYPE_CHECKING:
+    from registry.sources.registry_client import RegistryClient
 
 _MAX_INDEX_DEPTH = 2
 
@@ -30,7 +35,7 @@ class OciSource:
         Raises ModelNotFound, ModelInvalid, Unsupported, Unauthorized, RegistryForbidden, DigestMismatch, SourceError
         or SourceUnreachable.
         """
-        host = registry_host(name.host)
+        host = registry_host(name)
         registries = await self._connector.registries(host, insecure=insecure)
         entry = registries.find(host)
         mirror = entry.mirror if entry is not None else None

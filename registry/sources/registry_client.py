@@ -5,69 +5,52 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from dataclasses import dataclass
 
 import httpx
 
-from registry.errors import InvalidName, InvalidRequest, RegistryError, SourceError, SourceUnreachable, Unauthorized
-from registry.name import ModelName
-from registry.registries import Registries, api_host, host_of, normal_host, split_url
+from registry.errors import RegistryError, SourceError, SourceUnreachable, Unauthorized
+from registry.patience import pause_after
+from registry.registries import Registries, host_of, split_url
 from registry.sources.credentials import shown
 from registry.sources.host_rules import HostRules
+from registry.sources.http import MAX_REDIRECTS, Dropped, HttpOptions, redirected
 from registry.sources.logins import Logins
-from registry.sources.registry_http import Dropped, HttpOptions, RegistryHttp
-from registry.sources.repository_login import RepositoryLogin, TokenCache, way_in
+from registry.sources.registry_http import RegistryHttp
+from registry.sources.repository_login import RepositoryLogin, way_in
+from registry.sources.tokens import TokenCache
 
-MAX_REDIRECTS = 10
 _ATTEMPTS = 3
-_PAUSE_SECONDS = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryAccess:
+    """What is known here about registries, for one pull or push."""
+
+    registries: Registries
+    logins: Logins
+    tokens: TokenCache
+    options: HttpOptions
+
 
 Body = bytes | Callable[[], AsyncIterator[bytes]] | None
 """What is sent; a function where it may have to be sent again."""
 
 
-class RegistryConnector:
-    """Opens clients for repositories by the rules and logins of this machine, which it reads anew each time."""
+@contextlib.asynccontextmanager
+async def open_repository(
+    host: str, repository: str, scopes: tuple[str, ...], access: RegistryAccess
+) -> AsyncGenerator[RegistryClient]:
+    """A client for `repository` at a `HOST[:PORT]`. Raises RegistryForbidden or SourceUnreachable."""
+    rules = HostRules(access.registries)
 
-    def __init__(
-        self,
-        load_registries: Callable[[], Registries],
-        options: HttpOptions,
-        environ: Mapping[str, str],
-        home: Path,
-    ) -> None:
-        self._load_registries = load_registries
-        self._options = options
-        self._environ = environ
-        self._home = home
-        self._tokens = TokenCache()
+    def open_http() -> RegistryHttp:
+        return RegistryHttp(rules, access.options)
 
-    async def registries(self, host: str, *, insecure: bool) -> Registries:
-        """The table as it is now; `insecure` counts for a listed host only. Raises RegistryForbidden."""
-        registries = await asyncio.to_thread(self._load_registries)
-        return registries.with_insecure(host) if insecure else registries
-
-    @contextlib.asynccontextmanager
-    async def open(
-        self, host: str, repository: str, actions: str, registries: Registries, *, also: tuple[str, ...] = ()
-    ) -> AsyncGenerator[RegistryClient]:
-        """A client for `repository` at a `HOST[:PORT]`; `also` names repositories that are read besides.
-
-        Raises RegistryForbidden or SourceUnreachable.
-        """
-        host = registry_host(host)
-        rules = HostRules(registries)
-
-        def open_http() -> RegistryHttp:
-            return RegistryHttp(rules, self._options)
-
-        async with open_http() as http:
-            base = await _find_base(http, host, registries)
-            scopes = (f"repository:{repository}:{actions}", *(f"repository:{other}:pull" for other in also))
-            logins = Logins(registries, self._environ, self._home)
-            login = RepositoryLogin(base, scopes, registries, logins, self._tokens, open_http)
-            yield RegistryClient(http, rules, login, base, repository)
+    async with open_http() as http:
+        base = await _find_base(http, host, access.registries)
+        login = RepositoryLogin(base, scopes, access.registries, access.logins, access.tokens, open_http)
+        yield RegistryClient(http, rules, login, base, repository)
 
 
 class RegistryClient:
@@ -128,7 +111,7 @@ class RegistryClient:
                     return answer, b"" if method == "HEAD" else await self.http.read(answer, limit)
             except Dropped as error:
                 last = error
-                await asyncio.sleep(_PAUSE_SECONDS * (attempt + 1))
+                await asyncio.sleep(pause_after(attempt + 1))
             except TimeoutError:
                 raise self.http.too_slow(url) from None
         raise SourceUnreachable(last.message, **last.facts) from last
@@ -145,32 +128,6 @@ class RegistryClient:
                 f"{way_in(self.host)}"
             )
         return Unauthorized(sentence, host=self.host)
-
-
-def registry_host(host: str) -> str:
-    """The normal host that answers for the registry in a model's name. Raises InvalidName."""
-    try:
-        return normal_host(api_host(host))
-    except InvalidRequest as error:
-        raise InvalidName(error.message) from None
-
-
-def repository_of(name: ModelName) -> str:
-    """As it is spelled: some registries tell cases apart, others refuse capitals themselves."""
-    return f"{name.namespace}/{name.model}"
-
-
-def redirected(url: str, location: str) -> str:
-    """Where a redirect leads. Raises SourceError for one from https to http, or to no web address."""
-    try:
-        target = urljoin(url, location)
-        was, now = urlsplit(url), urlsplit(target)
-    except ValueError:
-        raise SourceError(f"{shown(url)} redirects to an address that cannot be read.") from None
-    if now.scheme not in ("http", "https") or (was.scheme == "https" and now.scheme == "http"):
-        raise SourceError(f"{shown(url)} redirects to {shown(target)}, which is not followed.")
-    # A login that a server hands out is not one that was configured here.
-    return now._replace(netloc=now.netloc.rpartition("@")[2]).geturl()
 
 
 async def _find_base(http: RegistryHttp, host: str, registries: Registries) -> str:

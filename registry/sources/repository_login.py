@@ -8,7 +8,6 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import httpx
@@ -17,8 +16,10 @@ from registry.errors import RegistryForbidden, SourceError, SourceUnreachable, U
 from registry.registries import DOCKER_HUB, Registries, host_of, is_same_registry, split_url
 from registry.sources.challenge import Challenge, read_challenges
 from registry.sources.credentials import Login, shown
-from registry.sources.logins import IdentityToken, Logins, RegistryLogin
-from registry.sources.registry_http import Dropped, RegistryHttp
+from registry.sources.http import Dropped
+from registry.sources.logins import IdentityToken, Logins
+from registry.sources.registry_http import RegistryHttp
+from registry.sources.tokens import Token, TokenCache, TokenKey
 
 CLIENT_ID = "puna"
 _MAX_TOKEN_DOCUMENT = 256 * 1024
@@ -34,45 +35,6 @@ _MAX_WAVED_THROUGH = 32
 _MAX_GRANTS = 3
 _GRANTS_SECONDS = 30.0
 """A server that refuses this many new logins in that time will not take the next one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """What a token server gave, until when on the monotonic clock."""
-
-    value: str = field(repr=False)
-    expires_at: float
-
-    def is_good(self, now: float) -> bool:
-        return now < self.expires_at
-
-
-@dataclass(frozen=True, slots=True)
-class TokenKey:
-    """For what, and for whom, a token was given."""
-
-    realm: str
-    service: str
-    scopes: tuple[str, ...]
-    login: RegistryLogin | None = field(repr=False)
-
-
-class TokenCache:
-    """Keeps tokens for as long as they are good; one for all pulls and pushes of a daemon."""
-
-    def __init__(self) -> None:
-        self._tokens: dict[TokenKey, Token] = {}
-
-    def get(self, key: TokenKey) -> Token | None:
-        now = time.monotonic()
-        self._tokens = {one: token for one, token in self._tokens.items() if token.is_good(now)}
-        return self._tokens.get(key)
-
-    def put(self, key: TokenKey, token: Token) -> None:
-        self._tokens[key] = token
-
-    def drop(self, key: TokenKey) -> None:
-        self._tokens.pop(key, None)
 
 
 class RepositoryLogin:

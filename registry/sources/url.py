@@ -14,8 +14,8 @@ from registry.progress import Notice
 from registry.registries import Registries
 from registry.sources.credentials import shown
 from registry.sources.host_rules import HostRules
+from registry.sources.http import HttpOptions
 from registry.sources.model_url import ModelUrl
-from registry.sources.registry_http import HttpOptions
 from registry.sources.resolved import HttpFile, ResolvedFile, ResolvedModel
 from registry.sources.web_api import WebApi
 

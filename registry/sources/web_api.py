@@ -12,8 +12,8 @@ import httpx
 
 from registry.errors import SourceError, SourceUnreachable
 from registry.sources.credentials import shown
-from registry.sources.registry_client import redirected
-from registry.sources.registry_http import Dropped, HttpOptions, RegistryHttp
+from registry.sources.http import Dropped, HttpOptions, redirected
+from registry.sources.registry_http import RegistryHttp
 from registry.sources.resolved import Authorizer, HostPolicy
 
 MAX_REDIRECTS = 5

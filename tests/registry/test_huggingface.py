@@ -30,7 +30,7 @@ from registry.name import ModelName
 from registry.registries import Registries
 from registry.sources.huggingface import HuggingFaceSource
 from registry.sources.huggingface_login import DEFAULT_ENDPOINT, HubLogin, find_login
-from registry.sources.registry_http import HttpOptions
+from registry.sources.http import HttpOptions
 from registry.sources.resolved import HttpFile, ResolvedModel
 from tests.registry.fake_hub import TOKEN, FakeHub
 
