@@ -9,9 +9,10 @@ there is any text is an exception here and a status code there.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from registry.errors import InvalidName, ModelNotFound
@@ -26,13 +27,16 @@ from runner.chat.types import (
     Finished,
     Limits,
     Message,
+    ScoredToken,
     TextDelta,
     TextPrompt,
 )
+from runner.choices import Choices
 from runner.engine import LoadedModel
 from runner.errors import EngineCrashed, InvalidRequest, ReportedError, Unsupported
 from runner.errors import ModelNotFound as NoSuchModel
 from runner.options import resolve_options
+from runner.sampling import Constraint
 from runner.settings import Settings
 from runner.supervisor.client import EventStream
 from runner.supervisor.lease import Lease
@@ -40,6 +44,8 @@ from runner.supervisor.supervisor import Supervisor
 from runner.supervisor.types import MemoryFacts, ModelSpec
 
 logger = logging.getLogger(__name__)
+
+_SEEDS = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +82,12 @@ class Call:
     thinking: bool | None = None
     truncate: bool = False
     shift: bool = False
+    constraint: Constraint | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
+    """Alternatives to tell with each token; None: no log-probabilities."""
+    variant: int = 0
+    """Added to the seed, so that several answers to one request differ and come again."""
 
     @property
     def is_empty(self) -> bool:
@@ -132,8 +144,10 @@ class Answer:
 
     text: str
     finished: Finished
-    generation: Generation
+    generation: Generation | Choices
     """For what it tells of the model; it is closed."""
+    tokens: tuple[ScoredToken, ...] = ()
+    """With their log-probabilities, if these were asked for."""
 
 
 class Generator:
@@ -167,17 +181,62 @@ class Generator:
         """The whole answer at once. Raises as `open`, also for what goes wrong later."""
         generation = await self.open(call)
         texts = []
+        tokens: list[ScoredToken] = []
         try:
             async for event in generation:
                 if isinstance(event, TextDelta):
                     texts.append(event.text)
+                    tokens += event.tokens
                 elif isinstance(event, Failed):
                     raise ReportedError(event.code, event.message, event.facts)
-                else:
-                    return Answer("".join(texts), event, generation)
+                elif isinstance(event, Finished):
+                    return Answer("".join(texts), event, generation, tuple(tokens))
         finally:
             await generation.aclose()
         raise EngineCrashed("The answer broke off.")
+
+    async def open_choices(self, calls: Sequence[Call]) -> Choices:
+        """Start several answers by one model; raises for what can be known without it.
+
+        The calls differ in prompt or variant only. Whatever one fails with comes as its event.
+        """
+        plans = await asyncio.to_thread(lambda: [self._plan(call) for call in calls])
+        first = plans[0]
+        lease = await self._supervisor.lease(first.spec, keep_alive=calls[0].keep_alive)
+        try:
+            streams = [
+                lease.generate(f"{call.request_id}#{next(self._numbers)}", plan.request)
+                for call, plan in zip(calls, plans, strict=True)
+            ]
+            return Choices(first.model, first.ignored, lease, streams, calls[0].request_id)
+        except BaseException:
+            lease.release()
+            raise
+
+    async def complete_choices(self, calls: Sequence[Call]) -> list[Answer]:
+        """All answers, in the order of the calls. Raises what any of them fails with."""
+        choices = await self.open_choices(calls)
+        texts: list[list[TextDelta]] = [[] for _ in calls]
+        ends: dict[int, Finished] = {}
+        try:
+            async for number, event in choices:
+                if isinstance(event, TextDelta):
+                    texts[number].append(event)
+                elif isinstance(event, Failed):
+                    raise ReportedError(event.code, event.message, event.facts)
+                elif isinstance(event, Finished):
+                    ends[number] = event
+        finally:
+            await choices.aclose()
+        return [
+            Answer(
+                "".join(delta.text for delta in deltas),
+                ends[number],
+                choices,
+                tuple(token for delta in deltas for token in delta.tokens),
+            )
+            for number, deltas in enumerate(texts)
+        ]
 
     async def load(self, call: Call) -> tuple[str, ...]:
         """Load the model of an empty call and leave it loaded; the options that had no effect."""
@@ -211,9 +270,12 @@ class Generator:
             request_path=call.options_path,
         )
         prompt, unused = _prompt(call, model)
+        sampling = options.sampling
+        if sampling.seed is not None and call.variant:
+            sampling = dataclasses.replace(sampling, seed=(sampling.seed + call.variant) % _SEEDS)
         request = ChatRequest(
             prompt,
-            options.sampling,
+            sampling,
             Limits(
                 num_predict=options.num_predict,
                 num_ctx=options.num_ctx,
@@ -224,6 +286,9 @@ class Generator:
             options.stop,
             (isinstance(call.prompt, Completion) and call.prompt.context) or (),
             wants_context=isinstance(call.prompt, Completion) and not call.prompt.raw,
+            constraint=call.constraint,
+            logit_bias=call.logit_bias,
+            logprobs=call.logprobs,
         )
         spec = ModelSpec(
             name=model.name.short,

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "runner.engine": {"runner.chat.types", "runner.sampling", "runner.errors"},
     "runner.messages": {"runner.chat.types", "runner.engine", "runner.sampling", "runner.errors"},
     "runner.jobs": {"runner.messages", "runner.errors"},
-    "runner.chat": {"runner.sampling", "runner.errors"},
+    "runner.chat": {"runner.sampling", "runner.errors", "registry.template_language"},
     "runner.worker": {
         "runner.engine", "runner.messages", "runner.jobs", "runner.chat", "runner.sampling", "runner.errors",
         "runner.logs",
@@ -47,12 +47,13 @@ ALLOWED: dict[str, set[str]] = {
     },
     "runner.supervisor.types": {"runner.engine", "runner.messages"},
     "runner.options": {"runner.supervisor.types", "runner.sampling", "runner.errors", "registry"},
+    "runner.choices": {"runner.chat.types", "runner.engine", "runner.supervisor", "registry.store"},
     "runner.generate": {
-        "runner.options", "runner.chat.types", "runner.supervisor", "runner.messages", "runner.engine",
+        "runner.choices", "runner.options", "runner.chat.types", "runner.supervisor", "runner.messages", "runner.engine",
         "runner.sampling", "runner.errors", "runner.settings", "registry",
     },
     "runner.api": {
-        "runner.generate", "runner.options", "runner.chat.types", "runner.supervisor", "runner.messages",
+        "runner.choices", "runner.generate", "runner.options", "runner.chat.types", "runner.supervisor", "runner.messages",
         "runner.sampling", "runner.errors", "runner.settings", "runner.config_file", "runner.notation", "registry",
     },
     "runner.daemon": {
