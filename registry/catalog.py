@@ -44,7 +44,24 @@ class LocalSpec:
     files: Mapping[Role, Path]
 
 
-SourceSpec = PackageIndexSpec | LocalSpec
+@dataclass(frozen=True, slots=True)
+class PackagePart:
+    """A piece of the model's file, inside a wheel of a Python package index."""
+
+    distribution: str
+    version: str
+    file: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackagePartsSpec:
+    """The model's file in pieces, each in a package of its own."""
+
+    parts: tuple[PackagePart, ...]
+
+
+SourceSpec = PackageIndexSpec | PackagePartsSpec | LocalSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +157,13 @@ def _read_entry(table: Mapping[str, object], where: str, folder: Path) -> Catalo
 
 def _read_file(role: Role, table: Mapping[str, object], where: str) -> CatalogFile:
     _only(table, {"digest", "size"}, where)
-    size = table.get("size")
-    if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
-        raise InvalidRequest(f"{where}.size is not a number of bytes.")
-    return CatalogFile(role, Digest.parse(_text(table, "digest", where)), size)
+    return CatalogFile(role, Digest.parse(_text(table, "digest", where)), _size(table, where))
 
 
 def _read_source(table: Mapping[str, object], roles: list[Role], where: str, folder: Path) -> SourceSpec:
     kind = _text(table, "kind", where)
+    if kind == "package_index_parts":
+        return _read_parts(table, roles, where)
     given = _table(table, "files", where)
     _only(given, set(roles), f"{where}.files")
     files = {role: _text(given, role, f"{where}.files") for role in roles}
@@ -158,7 +174,30 @@ def _read_source(table: Mapping[str, object], roles: list[Role], where: str, fol
     if kind == "file":
         _only(table, {"kind", "files"}, where)
         return LocalSpec({role: folder / Path(path).expanduser() for role, path in files.items()})
-    raise InvalidRequest(f'{where}.kind is {kind!r}; "package_index" and "file" are known.')
+    raise InvalidRequest(f'{where}.kind is {kind!r}; "package_index", "package_index_parts" and "file" are known.')
+
+
+def _read_parts(table: Mapping[str, object], roles: list[Role], where: str) -> PackagePartsSpec:
+    _only(table, {"kind", "parts"}, where)
+    if roles != ["model"]:
+        raise InvalidRequest(f"{where} has no place for a licence: a source in parts has the model alone.")
+    parts = []
+    for index, part in enumerate(_tables(table, "parts")):
+        place = f"{where}.parts[{index}]"
+        _only(part, {"distribution", "version", "file", "size"}, place)
+        version = str(Version(_text(part, "version", place)))
+        file, size = _text(part, "file", place), _size(part, place)
+        parts.append(PackagePart(_text(part, "distribution", place), version, file, size))
+    if not parts:
+        raise InvalidRequest(f"{where} has no parts.")
+    return PackagePartsSpec(tuple(parts))
+
+
+def _size(table: Mapping[str, object], where: str) -> int:
+    size = table.get("size")
+    if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
+        raise InvalidRequest(f"{where}.size is not a number of bytes.")
+    return size
 
 
 def _only(table: Mapping[str, object], known: set[str] | set[Role], where: str) -> None:

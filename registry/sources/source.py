@@ -7,14 +7,17 @@ from registry.partials import Partial
 
 
 class Sink:
-    """Writes one file into its partial, and no more bytes than the file has; what is there already is passed over.
+    """Writes one file, or the piece of one from `start` on, into its partial, and no more bytes than it has.
+
+    What is there already is passed over.
 
     `write` and `check` block: call them in a thread.
     """
 
-    def __init__(self, partial: Partial, size: int) -> None:
+    def __init__(self, partial: Partial, size: int, start: int = 0) -> None:
         self.size = size
         self._partial = partial
+        self._start = start
         self._position = 0
 
     @property
@@ -25,8 +28,9 @@ class Sink:
         """Raises SourceError for bytes beyond the file's size, DiskFull or StoreReadOnly."""
         if len(piece) > self.remaining:
             raise SourceError(f"The source sends more than the file's {self.size} bytes.")
-        begun, self._position = self._position, self._position + len(piece)
-        for start, end in self._partial.missing(begun, self._position):
+        begun = self._start + self._position
+        self._position += len(piece)
+        for start, end in self._partial.missing(begun, begun + len(piece)):
             self._partial.write(start, piece[start - begun : end - begun])
         self._partial.flush_if_due()
 
