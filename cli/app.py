@@ -166,13 +166,22 @@ def create(
         ),
     ] = None,
     origin: Annotated[
-        str | None, typer.Option("--from", metavar="FILE|MODEL", help="A GGUF file or a model, instead of a Modelfile.")
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FILE|FOLDER|MODEL",
+            help="A GGUF file, a folder with a model, or a model, instead of a Modelfile.",
+        ),
+    ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option("--quantize", "-q", metavar="TYPE", help="Bring F16, BF16 or F32 weights into a type: q4_K_M."),
     ] = None,
 ) -> Action:
     """Make a model."""
     from cli.commands.create import create
 
-    return partial(create, name, file, origin)
+    return partial(create, name, file, origin, quantize)
 
 
 @app.command()
@@ -199,6 +208,18 @@ def adopt(
         return partial(list_references, as_json=as_json)
     request = AdoptRequest(place, name, copy, force, as_json)
     return partial(list_adoptable if dry_run else adopt_models, request)
+
+
+@app.command()
+def export(
+    model: Model,
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Where to put the files; made if need be.")],
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace files of the same names.")] = False,
+) -> Action:
+    """Write a model as plain GGUF files and a Modelfile."""
+    from cli.commands.export import export
+
+    return partial(export, model, folder, force=force)
 
 
 @app.command()

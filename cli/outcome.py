@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cli.errors import FAILED, INTERRUPTED, CliError
+from cli.errors import FAILED, INTERRUPTED, ApiError, CliError
 from cli.output import OutputFailed, drop_output, flush_output, note, prepare_streams, show_error, write_line
 
 
@@ -29,6 +29,10 @@ def exit_code_of(arguments: list[str]) -> int:
         return error.exit_code
     except CliError as error:
         show_error(error.message)
+        if isinstance(error, ApiError) and error.facts.get("in_place"):
+            from cli.originals import tell_original
+
+            tell_original(error)
         return error.exit_code
     except Exception as error:
         _record_crash(error)

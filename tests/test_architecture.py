@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "runner.config_file": {"runner.setting_kinds"},
     "runner.settings": {"runner.config_file", "runner.setting_kinds", "runner.notation"},
     "runner.registries": {"runner.settings", "runner.config_file", "registry"},
+    "runner.sources": {"runner.registries", "runner.settings", "registry"},
     "runner.runtime_file": set(),
     "runner.http_protocol": set(),
     "runner.logs": {"runner.settings"},
@@ -54,12 +55,12 @@ ALLOWED: dict[str, set[str]] = {
     },
     "runner.api": {
         "runner.choices", "runner.generate", "runner.options", "runner.chat.types", "runner.supervisor", "runner.messages",
-        "runner.sampling", "runner.errors", "runner.settings", "runner.config_file", "runner.notation", "registry",
+        "runner.sampling", "runner.errors", "runner.settings", "runner.config_file", "runner.notation", "runner.sources", "registry",
     },
     "runner.daemon": {
         "runner.api.app", "runner.generate", "runner.supervisor", "runner.settings", "runner.config_file",
         "runner.notation", "runner.errors", "runner.logs", "runner.listening", "runner.runtime_file",
-        "runner.http_protocol", "runner.tidying", "runner.registries", "registry",
+        "runner.http_protocol", "runner.tidying", "runner.sources", "registry",
     },
     "runner.__main__": {"runner.daemon", "runner.options", "runner.settings", "runner.config_file", "registry.paths"},
     "cli": {
@@ -69,9 +70,11 @@ ALLOWED: dict[str, set[str]] = {
     "cli.commands.serve": {
         "cli", "registry.paths", "runner.settings", "runner.config_file", "runner.daemon", "runner.options",
     },
-    # These two work on files of this machine, with or without a daemon.
+    # These work on files of this machine, with or without a daemon.
     "cli.local_store": {"cli", "registry", "runner.settings", "runner.config_file", "runner.runtime_file"},
+    "cli.originals": {"cli", "registry"},
     "cli.commands.adopt": {"cli", "registry"},
+    "cli.commands.export": {"cli", "registry"},
 }  # fmt: skip
 
 OWNERS: dict[str, tuple[str, ...]] = {
