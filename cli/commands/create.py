@@ -1,19 +1,25 @@
-"""`puna create`: make a model from a Modelfile, a GGUF file or another model."""
+"""`puna create`: make a model from a Modelfile, from files or from another model."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import sys
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.client import CHUNK_BYTES, DaemonClient
+from cli.commands.model_files import is_checkpoint, model_files
 from cli.connect import connect
 from cli.errors import WrongUsage
 from cli.progress import ProgressView, follow, progress_view
 from cli.wire import Json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from registry.modelfile import Modelfile
 
 DEFAULT_MODELFILE = "Modelfile"
 GGUF_MAGIC = b"GGUF"
@@ -21,42 +27,48 @@ GGUF_MAGIC = b"GGUF"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a model is made from: a file here, or the name of a model; and what else it is given."""
+    """What a model is made from: files here, or the name of a model; and what else it is given."""
 
-    file: Path | None
     model: str | None
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """By the name that the daemon is told."""
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    drafts: Mapping[str, Path] = field(default_factory=dict)
     additions: Json = field(default_factory=dict)
     """Fields of the API's request: `system`, `template`, `parameters`, `messages`, `license`."""
 
 
-def create(name: str, modelfile: str | None, origin: str | None) -> None:
-    """Create model `name` from a Modelfile (`-` is standard input) or from `origin`, a file or a model's name."""
+def create(name: str, modelfile: str | None, origin: str | None, quantize: str | None = None) -> None:
+    """Create model `name` from a Modelfile (`-` is standard input) or from `origin`, files or a model's name."""
     if modelfile is not None and origin is not None:
         raise WrongUsage("--file and --from exclude each other: a Modelfile says itself what it starts from.")
     source = source_of(origin, Path.cwd()) if origin is not None else read_modelfile(modelfile or DEFAULT_MODELFILE)
-    create_model(connect(), name, source)
+    create_model(connect(), name, source, quantize)
 
 
-def create_model(client: DaemonClient, name: str, source: Source) -> None:
+def create_model(client: DaemonClient, name: str, source: Source, quantize: str | None = None) -> None:
     """Send what is needed and follow the creation to its end."""
     recipe: Json = {"model": name, **source.additions}
+    if quantize is not None:
+        recipe["quantize"] = quantize
+    if source.model is not None:
+        recipe["from"] = source.model
+    groups = {"files": source.files, "adapters": source.adapters, "draft_files": source.drafts}
     with closing(progress_view()) as view:
-        if source.file is not None:
-            # A name need not be text; what the daemon is told of it is only for people.
-            name_told = source.file.name.encode("utf-8", "replace").decode()
-            recipe["files"] = {name_told: upload(client, source.file, view)}
-        else:
-            recipe["from"] = source.model
+        for group, files in groups.items():
+            if files:
+                is_gguf = not is_checkpoint(files)
+                recipe[group] = {told: upload(client, file, view, is_gguf=is_gguf) for told, file in files.items()}
         with client.create(recipe) as records:
             follow(records, view)
 
 
-def upload(client: DaemonClient, path: Path, view: ProgressView) -> str:
+def upload(client: DaemonClient, path: Path, view: ProgressView, *, is_gguf: bool = True) -> str:
     """The digest of a file that the daemon has when this returns."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if file.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
+            if is_gguf and file.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
                 raise WrongUsage(f"{path} is no GGUF file.")
             file.seek(0)
             hasher = hashlib.sha256()
@@ -103,12 +115,33 @@ def read_modelfile(place: str) -> Source:
         modelfile = parse_modelfile(text)
     except RegistryError as error:
         raise WrongUsage(f"{shown}: {error.message}") from None
-    for instruction, is_there in (("from", modelfile.also_from), ("adapter", modelfile.adapters)):
-        if is_there:
-            line = modelfile.lines[instruction][-1]
-            raise WrongUsage(f"{shown}: (line {line}): a second file of a model is not supported yet.")
-    if modelfile.drafts:
-        raise WrongUsage(f"{shown}: (line {modelfile.lines['draft'][0]}): DRAFT is not supported yet.")
+    try:
+        return _source_of_modelfile(modelfile, folder)
+    except WrongUsage as error:
+        raise WrongUsage(f"{shown}: {error}") from None
+
+
+def source_of(text: str, folder: Path) -> Source:
+    """Files when there is something of that name, relative to `folder`; else a model. Raises WrongUsage for neither."""
+    if not text.strip():
+        raise WrongUsage("--from takes the path of a file or folder, or the name of a model.")
+    path = folder / Path(text).expanduser()
+    if path.exists():
+        return Source(None, _told(model_files(path)))
+    if looks_like_path(text):
+        raise WrongUsage(f"There is no file {path}.")
+    return Source(text)
+
+
+def looks_like_path(text: str) -> bool:
+    """Whether somebody who writes this means a file and not a model."""
+    return text.startswith((".", "/", "~")) or "\\" in text or text.lower().endswith((".gguf", ".safetensors"))
+
+
+def _source_of_modelfile(modelfile: Modelfile, folder: Path) -> Source:
+    place = _Place(modelfile.lines, folder)
+    with place.line("from", 0):
+        first = source_of(modelfile.from_, folder)
     additions = {
         "template": modelfile.template,
         "parser": modelfile.parser,
@@ -118,36 +151,47 @@ def read_modelfile(place: str) -> Source:
         "messages": [{"role": role, "content": content} for role, content in modelfile.messages],
         "license": list(modelfile.licenses),
     }
-    try:
-        source = source_of(modelfile.from_, folder)
-    except WrongUsage as error:
-        raise WrongUsage(f"{shown}: (line {modelfile.lines['from'][0]}): {error.message}") from None
-    # Empty texts count: they take away what the base model has.
-    kept = {name: value for name, value in additions.items() if value is not None and value not in ({}, [])}
-    return Source(source.file, source.model, kept)
+    return Source(
+        first.model,
+        {**first.files, **place.files("from", modelfile.also_from, start=1, known=first.files)},
+        place.files("adapter", modelfile.adapters),
+        place.files("draft", modelfile.drafts),
+        # Empty texts count: they take away what the base model has.
+        {name: value for name, value in additions.items() if value is not None and value not in ({}, [])},
+    )
 
 
-def source_of(text: str, folder: Path) -> Source:
-    """A file when there is one of that name, relative to `folder`; else a model. Raises WrongUsage for neither."""
-    if not text.strip():
-        raise WrongUsage("--from takes the path of a GGUF file or the name of a model.")
-    path = folder / Path(text).expanduser()
-    if path.is_file():
-        return Source(path, None)
-    if path.is_dir():
-        found = sorted(path.glob("*.gguf"))
-        if len(found) == 1:
-            return Source(found[0], None)
-        what = "no GGUF file" if not found else "more than one GGUF file"
-        raise WrongUsage(f"The folder {path} holds {what}; name the file itself.")
-    if looks_like_path(text):
-        raise WrongUsage(f"There is no file {path}.")
-    return Source(None, text)
+class _Place:
+    """Where a Modelfile's instructions stand, and its folder."""
+
+    def __init__(self, lines: Mapping[str, Sequence[int]], folder: Path) -> None:
+        self._lines = lines
+        self._folder = folder
+
+    def files(
+        self, instruction: str, texts: Sequence[str], *, start: int = 0, known: Mapping[str, Path] | None = None
+    ) -> dict[str, Path]:
+        """The files that the lines of an instruction name, under names that differ from one another."""
+        found: dict[str, Path] = {}
+        for number, text in enumerate(texts, start=start):
+            with self.line(instruction, number):
+                for name, file in _told(model_files(self._folder / Path(text).expanduser())).items():
+                    is_taken = name in found or name in (known or {})
+                    found[f"{number}/{name}" if is_taken else name] = file
+        return found
+
+    @contextmanager
+    def line(self, instruction: str, number: int) -> Iterator[None]:
+        """Complaints name the line."""
+        try:
+            yield
+        except WrongUsage as error:
+            raise WrongUsage(f"(line {self._lines[instruction][number]}): {error}") from None
 
 
-def looks_like_path(text: str) -> bool:
-    """Whether somebody who writes this means a file and not a model."""
-    return text.startswith((".", "/", "~")) or "\\" in text or text.lower().endswith(".gguf")
+def _told(files: Mapping[str, Path]) -> dict[str, Path]:
+    # A name need not be text; what the daemon is told of it is only for people.
+    return {name.encode("utf-8", "replace").decode(): file for name, file in files.items()}
 
 
 def _decode(content: bytes, what: str) -> str:

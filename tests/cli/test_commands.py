@@ -432,6 +432,62 @@ class TestCreate:
         assert said in puna("create", "mine", code=2).stderr
         assert daemon.requests == []
 
+    def test_every_file_that_a_modelfile_names_is_sent_under_its_heading(
+        self, puna: Puna, daemon: FakeDaemon, tmp_path: Path
+    ) -> None:
+        for name in ("m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "eyes.gguf", "lora.gguf", "small.gguf"):
+            (tmp_path / name).write_bytes(b"GGUF" + name.encode())
+        (tmp_path / "Modelfile").write_text(
+            "FROM ./m-00001-of-00002.gguf\nFROM ./eyes.gguf\nADAPTER ./lora.gguf\nDRAFT ./small.gguf\nREQUIRES 0.1.0\n"
+        )
+        daemon.routes["HEAD /api/blobs/*"] = lambda _: Reply()
+        daemon.routes["POST /api/create"] = lambda _: SUCCESS
+        puna("create", "mine", "--quantize", "q4_K_M")
+        (asked,) = daemon.asked("POST /api/create")
+        assert list(asked["files"]) == ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "eyes.gguf"]
+        assert list(asked["adapters"]) == ["lora.gguf"] and list(asked["draft_files"]) == ["small.gguf"]
+        assert asked["quantize"] == "q4_K_M" and asked["requires"] == "0.1.0"
+
+    def test_a_folder_with_a_checkpoint_is_sent_without_what_does_not_belong_to_it(
+        self, puna: Puna, daemon: FakeDaemon, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "repo"
+        (folder / "1_Pooling").mkdir(parents=True)
+        (folder / "1_Pooling" / "config.json").write_text("{}")
+        for name in ("model.safetensors", "consolidated.safetensors", "config.json", "tokenizer.json", "photo.png"):
+            (folder / name).write_bytes(name.encode())
+        daemon.routes["HEAD /api/blobs/*"] = lambda _: Reply()
+        daemon.routes["POST /api/create"] = lambda _: SUCCESS
+        puna("create", "mine", "--from", "./repo")
+        (asked,) = daemon.asked("POST /api/create")
+        assert set(asked["files"]) == {"model.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json"}
+
+    @pytest.mark.skipif(os.name == "nt", reason="links want a privilege there")
+    def test_a_link_out_of_a_folder_is_not_followed(self, puna: Puna, daemon: FakeDaemon, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text("secret")
+        (tmp_path / "repo").mkdir()
+        (tmp_path / "repo" / "model.safetensors").symlink_to(tmp_path / "secret")
+        assert "link to a file outside" in puna("create", "mine", "--from", "./repo", code=2).stderr
+        assert daemon.requests == []
+
+    @pytest.mark.parametrize(
+        ("names", "said"),
+        [
+            (("a.gguf", "b.gguf"), "more than one GGUF file"),
+            ((), "holds no GGUF file and no safetensors"),
+            (("m-00001-of-00002.gguf",), "m-00002-of-00002.gguf is not beside it"),
+        ],
+    )
+    def test_a_folder_that_could_mean_anything_is_refused(
+        self, puna: Puna, daemon: FakeDaemon, tmp_path: Path, names: tuple[str, ...], said: str
+    ) -> None:
+        (tmp_path / "repo").mkdir()
+        for name in names:
+            (tmp_path / "repo" / name).write_bytes(b"GGUF")
+        (tmp_path / "Modelfile").write_text("FROM ./repo\n")
+        error = puna("create", "mine", code=2).stderr
+        assert said in error and "(line 1)" in error
+
     def test_a_refused_upload_tells_why(self, puna: Puna, daemon: FakeDaemon, tmp_path: Path) -> None:
         (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
         daemon.routes["HEAD /api/blobs/*"] = lambda _: Reply(status=404)
