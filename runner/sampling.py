@@ -26,6 +26,8 @@ class Constraint:
     """Where it stands in the client's request, for errors."""
     after: str | None = None
     """The answer is free until it has said this; then what follows is constrained."""
+    is_optional: bool = False
+    """With `after`: the answer may as well end without having said it."""
 
 
 @dataclass(frozen=True, slots=True)

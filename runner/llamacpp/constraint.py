@@ -50,13 +50,16 @@ TokenIds = np.ndarray[Any, np.dtype[np.int32]]
 class CompiledConstraint:
     """A constraint of one vocabulary; may be used for many requests."""
 
-    def __init__(self, matcher: LLMatcher, compiler: ConstraintCompiler, after: str | None) -> None:
+    def __init__(self, matcher: LLMatcher, compiler: ConstraintCompiler, constraint: Constraint) -> None:
         self._matcher = matcher
         self._compiler = compiler
-        self._after = after
+        self._constraint = constraint
 
     def begin(self) -> ConstraintState:
-        return ConstraintState(self._matcher.deep_copy(), self._compiler, self._after)
+        constraint = self._constraint
+        return ConstraintState(
+            self._matcher.deep_copy(), self._compiler, constraint.after, is_optional=constraint.is_optional
+        )
 
 
 class ConstraintCompiler:
@@ -81,7 +84,7 @@ class ConstraintCompiler:
                 self._compiled[key] = matcher
                 while len(self._compiled) > CACHED:
                     self._compiled.popitem(last=False)
-        return CompiledConstraint(matcher, self, constraint.after)
+        return CompiledConstraint(matcher, self, constraint)
 
     @cached_property
     def tokenizer(self) -> LLTokenizer:
@@ -123,7 +126,10 @@ class ConstraintCompiler:
 class ConstraintState:
     """Where one answer stands in its constraint. Used on the engine thread."""
 
-    def __init__(self, matcher: LLMatcher, compiler: ConstraintCompiler, after: str | None) -> None:
+    def __init__(
+        self, matcher: LLMatcher, compiler: ConstraintCompiler, after: str | None, *, is_optional: bool = False
+    ) -> None:
+        self._is_optional = is_optional
         self._matcher = matcher
         self._compiler = compiler
         self._mask = np.zeros((compiler.vocabulary.size + 31) // 32, dtype=np.int32)
@@ -134,10 +140,10 @@ class ConstraintState:
         self.is_complete = False
         """Whether nothing may follow any more."""
 
-    def allowed(self) -> TokenIds:
-        """The tokens that may come next, in ascending order; empty when `failure` says why."""
+    def allowed(self) -> TokenIds | None:
+        """The tokens that may come next, in ascending order, or None for all; empty when `failure` says why."""
         if self._awaited is not None:
-            return self._compiler.free_tokens
+            return None if self._is_optional else self._compiler.free_tokens
         mask = self._mask
         self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
         if self._fails():
@@ -169,6 +175,10 @@ class ConstraintState:
             keep = len(self._awaited or b"")
             self._heard = (self._heard + self._compiler.vocabulary.written(token))[-keep:]
             return
+        if self._is_optional and self._matcher.validate_tokens(rest) < len(rest):
+            # What came in one token with the awaited text is not what may follow it: then it was not meant.
+            self._heard = b""
+            return
         self._awaited = None
         if rest:
             self._matcher.consume_tokens(rest)
@@ -180,7 +190,7 @@ class ConstraintState:
         _, found, rest = said.partition(self._awaited)
         if not found:
             return None
-        rest = rest.lstrip()
+        rest = rest if self._is_optional else rest.lstrip()
         return self._compiler.tokenizer.tokenize_bytes(rest) if rest else []
 
     def _fails(self) -> bool:

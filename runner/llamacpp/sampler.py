@@ -71,10 +71,12 @@ class ShapedSampler(SamplerChain):
             assert isinstance(plan.constraint, CompiledConstraint)
             self._constraint = plan.constraint.begin()
         self._allowed: Array | None = None
+        self._is_prepared = False
 
     def prepare(self) -> None:
-        if self._constraint is not None and self._allowed is None:
+        if self._constraint is not None and not self._is_prepared:
             self._allowed = self._constraint.allowed()
+            self._is_prepared = True
 
     def sample(self, context: Any, row: int) -> int:
         self.prepare()
@@ -82,15 +84,27 @@ class ShapedSampler(SamplerChain):
         if constraint is not None and constraint.failure is not None:
             self.failure = constraint.failure
             return 0
+        token = self._sample_freely(context, row) if self._is_free else self._sample_shaped(context, row)
+        if constraint is not None:
+            constraint.accept(token)
+            self.failure, self.is_complete = constraint.failure, constraint.is_complete
+            self._is_prepared = False
+        return token
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether this token needs nothing but the chain."""
+        return self._allowed is None and self._bias is None and self._alternatives is None
+
+    def _sample_freely(self, context: Any, row: int) -> int:
+        return super().sample(context, row)
+
+    def _sample_shaped(self, context: Any, row: int) -> int:
         logits = read_row(context, row, self._vocabulary)
         token = self._choose(logits if self._bias is None else self._bias.applied(logits))
         lib.llama_sampler_accept(self.handle, token)
         if self._alternatives is not None:
             self.score = _score(logits, token, self._alternatives)
-        if constraint is not None:
-            constraint.accept(token)
-            self.failure, self.is_complete = constraint.failure, constraint.is_complete
-            self._allowed = None
         return token
 
     def _choose(self, logits: Array) -> int:
