@@ -12,13 +12,16 @@ import asyncio
 import dataclasses
 import itertools
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from registry.errors import InvalidName, ModelNotFound
 from registry.name import ModelName
+from registry.requirement import check_requirement
 from registry.store import ModelStore, StoredModel
-from registry.template_language import is_go_template
 from runner.chat.types import (
     ChatEvent,
     ChatPrompt,
@@ -45,6 +48,8 @@ from runner.supervisor.types import MemoryFacts, ModelSpec
 
 logger = logging.getLogger(__name__)
 
+_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
+
 _SEEDS = 2**32 - 1
 
 
@@ -65,6 +70,8 @@ class Completion:
     raw: bool = False
     context: tuple[int, ...] | None = None
     """Tokens of an earlier answer to go on from."""
+    suffix: str = ""
+    """What is to come behind the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +259,7 @@ class Generator:
     def _plan(self, call: Call) -> _Plan:
         model = find_model(self._store, call.model)
         model.verify_unchanged()
+        check_requirement(model.config.required_puna)
         if "completion" not in model.capabilities():
             task = "chat" if isinstance(call.prompt, Conversation) else "generate"
             raise Unsupported(f'"{call.model}" does not support {task}', field="model")
@@ -336,32 +344,38 @@ def _prompt(call: Call, model: StoredModel) -> tuple[ChatPrompt | TextPrompt, tu
     if asked.raw:
         if asked.template or asked.system or asked.context is not None:
             raise InvalidRequest("raw mode does not support template, system, or context")
+        if asked.suffix:
+            raise InvalidRequest("raw mode does not support suffix", "suffix")
         return TextPrompt(asked.prompt), ()
-    if asked.template:
-        if is_go_template(asked.template):
-            raise Unsupported("template is written in Go's template language; here it is Jinja.", field="template")
-        return ChatPrompt(_completion(model, asked), asked.template, call.thinking), ()
-    template, unused = _own_template(model)
+    template, unused = (asked.template, ()) if asked.template else _own_template(model)
+    if asked.suffix:
+        if not asked.template and (template is None or "insert" not in model.capabilities()):
+            raise Unsupported(f"{model.name.short} does not support insert", field="suffix")
+        return ChatPrompt((Message("user", asked.prompt),), template, call.thinking, suffix=asked.suffix), unused
     if template is not None or model.metadata().chat_template:
         return ChatPrompt(_completion(model, asked), template, call.thinking), unused
     if asked.system:
         raise Unsupported(f"{model.name.short} has no chat template that would place a system text.", field="system")
     placeless = {"SYSTEM": model.system, "MESSAGE": model.messages}
-    return TextPrompt(asked.prompt), tuple(name for name, value in placeless.items() if value)
+    return TextPrompt(asked.prompt), (*unused, *(name for name, value in placeless.items() if value))
 
 
 def _own_template(model: StoredModel) -> tuple[str | None, tuple[str, ...]]:
-    """What the model has in place of the template in its file, and what of that is not honoured."""
-    if model.template is None or not model.template.strip():
-        return None, ()
-    if not is_go_template(model.template):
-        return model.template, ()
-    if model.metadata().chat_template:
-        return None, ("TEMPLATE",)
-    raise Unsupported(
-        f"{model.name.short} brings only a template in Go's language, which this version does not read; "
-        "send raw: true, or create the model with a Jinja TEMPLATE."
-    )
+    """What the model brings in place of the template in its file, and what of the model is not honoured.
+
+    A TEMPLATE, in Jinja or in Go's language, always goes before the one in the file. Only where a
+    model names a renderer, which makes its prompts elsewhere, its TEMPLATE is a mere stand-in.
+    """
+    config = model.config
+    unused = ("PARSER",) if config.parser not in ("", "passthrough") else ()
+    if config.renderer:
+        if not model.metadata().chat_template:
+            raise Unsupported(
+                f"{model.name.short} leaves its prompts to the renderer {config.renderer!a}, which is not built in, "
+                "and has no chat template; send raw: true, or create a model from it with a TEMPLATE."
+            )
+        return None, ("RENDERER", *unused)
+    return (model.template if model.template and model.template.strip() else None), unused
 
 
 def _conversation(model: StoredModel, messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -370,7 +384,20 @@ def _conversation(model: StoredModel, messages: tuple[Message, ...]) -> tuple[Me
         opening, rest = messages[:1], messages[1:]
     else:
         opening, rest = _system_message(model.system), messages
-    return (*opening, *_own_messages(model), *rest)
+    return (*opening, *_own_messages(model), *_without_earlier_thoughts(model, rest))
+
+
+def _without_earlier_thoughts(model: StoredModel, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Models that write their thoughts into the answer are not to read them again."""
+    if model.config.model_family != "qwen3" and model.name.model.lower() != "deepseek-r1":
+        return messages
+    last = max((index for index, message in enumerate(messages) if message.role == "user"), default=0)
+    return tuple(
+        msgspec.structs.replace(message, content=_THOUGHTS.sub("", message.content, count=1))
+        if message.role == "assistant" and index < last
+        else message
+        for index, message in enumerate(messages)
+    )
 
 
 def _completion(model: StoredModel, completion: Completion) -> tuple[Message, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from registry.digest import Digest
 from registry.errors import ModelNotFound, RegistryError
+from registry.manifest import ModelConfig
 from registry.name import ModelName
 from registry.progress import Progress
 from runner.chat.types import ChatEvent, ChatRequest, Finished, FinishReason, TextDelta, Truncation, Usage
@@ -178,12 +179,15 @@ class FakePuller:
     error: Exception | None = None
     gate: asyncio.Event | None = None
     pulled: list[ModelName] = field(default_factory=list)
+    insecure: list[ModelName] = field(default_factory=list)
+    """Those of them that may be asked for without protection."""
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a pull has ended, in whatever way."""
 
-    async def pull(self, name: ModelName) -> AsyncGenerator[Progress, None]:
+    async def pull(self, name: ModelName, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
         self.pulled.append(name)
+        self.insecure += [name] if insecure else []
         self.begun.set()
         try:
             for index, step in enumerate(self.steps):
@@ -194,6 +198,13 @@ class FakePuller:
                 raise self.error
         finally:
             self.stopped.set()
+
+
+class FakePusher(FakePuller):
+    """The same, the other way round."""
+
+    def push(self, name: ModelName, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
+        return self.pull(name, insecure=insecure)
 
 
 @dataclass
@@ -241,6 +252,7 @@ class FakeModel:
     parameters: dict[str, Any] = field(default_factory=dict)
     messages: list[tuple[str, str]] = field(default_factory=list)
     licenses: list[str] = field(default_factory=list)
+    config: ModelConfig = field(default_factory=ModelConfig)
     can: tuple[str, ...] = ("completion",)
     header: FakeMetadata = field(default_factory=FakeMetadata)
     damage: RegistryError | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,10 +19,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-MAX_SECONDS = 2.0
-"""Of processor time for one rendering; published templates take milliseconds."""
-MAX_CHARACTERS = 8_000_000
-"""That one rendering may put together, pieces of pieces counted again; more for a longer conversation."""
+from runner.chat.budget import Budget
 
 _PADDING_METHODS = frozenset({"ljust", "rjust", "center", "zfill", "expandtabs"})
 _HUGE_WIDTH = re.compile(r"[0-9]{6}")
@@ -31,25 +27,6 @@ _HUGE_WIDTH = re.compile(r"[0-9]{6}")
 
 class TemplateRefusal(Exception):
     """What a template says through `raise_exception`: it does not take this conversation."""
-
-
-class Budget:
-    """What one rendering may still use. It belongs to the thread that made it."""
-
-    def __init__(self, conversation_characters: int, seconds: float = MAX_SECONDS) -> None:
-        self._characters = MAX_CHARACTERS + 8 * conversation_characters
-        self._until = time.thread_time() + seconds
-
-    def tick(self) -> None:
-        """Raises SecurityError when the time is over."""
-        if time.thread_time() > self._until:
-            raise SecurityError("it takes too long")
-
-    def spend(self, characters: int) -> None:
-        """Raises SecurityError when that is more than is left."""
-        self._characters -= characters
-        if self._characters < 0:
-            raise SecurityError("it makes too long a text")
 
 
 def compile_template(source: str) -> Template:

@@ -1,64 +1,47 @@
-"""Render a model's chat template to the prompt that it makes of a conversation."""
+"""A model's chat template, in either language: it makes prompts of conversations."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any
 
-from jinja2 import Template, TemplateError, TemplateSyntaxError
-
-from runner.chat.sandbox import Budget, TemplateRefusal, compile_template, rendering_within
-from runner.chat.types import Message
-from runner.errors import InvalidRequest, ModelInvalid
-
-_CACHED_TEMPLATES = 16
+from registry.template_language import is_go_template
+from runner.chat.go_prompt import GoPrompt
+from runner.chat.jinja_prompt import JinjaPrompt
+from runner.chat.types import Message, Tool
+from runner.errors import Unsupported
 
 
 class ChatTemplate:
-    """A compiled template. Compiling and rendering take milliseconds and may be done in any thread."""
+    """A template that was read. Reading and rendering take milliseconds and may be done in any thread."""
 
-    def __init__(self, source: str, special_texts: Mapping[str, str]) -> None:
-        """Raises ModelInvalid when `source` is not a template."""
-        self._template = _compile(source)
-        self._special_texts = special_texts
+    def __init__(self, source: str, special_texts: Mapping[str, str], *, is_from_file: bool = False) -> None:
+        """`special_texts` are known to templates in Jinja, which those in model files always are.
 
-    def render(self, messages: tuple[Message, ...], *, thinking: bool | None = None) -> str:
+        Raises ModelInvalid when `source` is not a template.
+        """
+        is_go = not is_from_file and is_go_template(source)
+        self._prompt = GoPrompt(source) if is_go else JinjaPrompt(source, special_texts)
+
+    def render(
+        self, messages: tuple[Message, ...], *, thinking: bool | None = None, tools: tuple[Tool, ...] = ()
+    ) -> str:
         """The prompt that makes the model answer `messages`.
 
         Raises InvalidRequest when the template refuses the conversation, ModelInvalid when the
         template itself fails.
         """
-        variables: dict[str, Any] = {
-            **self._special_texts,
-            "messages": [{"role": message.role, "content": message.content} for message in messages],
-            "add_generation_prompt": True,
-            "tools": None,
-            "documents": None,
-        }
-        if thinking is not None:
-            variables["enable_thinking"] = thinking
-        try:
-            with rendering_within(Budget(sum(len(message.content) for message in messages))):
-                return self._template.render(variables)
-        except TemplateRefusal as refusal:
-            raise InvalidRequest(
-                f"The model's chat template refuses this conversation: {refusal}", field="messages"
-            ) from refusal
-        except Exception as error:  # a template is a stranger's program and may raise anything
-            raise ModelInvalid(f"The chat template fails: {_told(error)}") from error
+        return self._prompt.render(messages, thinking=thinking, tools=tools)
+
+    def render_insertion(self, prompt: str, suffix: str, *, thinking: bool | None = None) -> str:
+        """The prompt that makes the model write what stands between two texts.
+
+        Raises Unsupported when the template has no place for them, ModelInvalid when it fails.
+        """
+        if isinstance(self._prompt, JinjaPrompt):
+            raise Unsupported("The model's template has no place for a suffix, so it does not support insert.")
+        return self._prompt.render_insertion(prompt, suffix, thinking=thinking)
 
 
-@lru_cache(maxsize=_CACHED_TEMPLATES)
-def _compile(source: str) -> Template:
-    try:
-        return compile_template(source)
-    except TemplateSyntaxError as error:
-        raise ModelInvalid(f"The chat template is not valid Jinja: line {error.lineno}: {error.message}.") from error
-    except (TemplateError, RecursionError) as error:
-        raise ModelInvalid(f"The chat template cannot be compiled: {_told(error)}") from error
-
-
-def _told(error: BaseException) -> str:
-    text = str(error).strip().rstrip(".")
-    return f"{text[:200]}." if text else f"{type(error).__name__}."
+def check_template(source: str) -> None:
+    """Raises ModelInvalid, with the line, when a text is a template in neither language."""
+    ChatTemplate(source, {})

@@ -53,6 +53,8 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
     template: str | None = None
     thinking: bool | None = None
     tools: tuple[Tool, ...] = ()
+    suffix: str = ""
+    """What is to come behind the answer; then the last message alone is what comes before it."""
 
 
 class TextPrompt(msgspec.Struct, frozen=True, tag="text"):

@@ -55,10 +55,13 @@ def _fit_chat(
     source = prompt.template or engine.chat_template
     if source is None:
         raise Unsupported("This model has no chat template, so it does not support chat; use it with a raw prompt.")
-    template = ChatTemplate(source, engine.template_tokens)
+    template = ChatTemplate(source, engine.template_tokens, is_from_file=not prompt.template)
 
     def tokenize(messages: tuple[Message, ...]) -> list[int]:
-        text = template.render(messages, thinking=prompt.thinking)
+        if prompt.suffix:
+            text = template.render_insertion(messages[-1].content, prompt.suffix, thinking=prompt.thinking)
+        else:
+            text = template.render(messages, thinking=prompt.thinking, tools=prompt.tools)
         return [*request.context, *_tokenize(text, request, engine)]
 
     tokens = tokenize(prompt.messages)

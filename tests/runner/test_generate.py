@@ -8,6 +8,8 @@ from typing import Any, cast
 import pytest
 
 from registry.errors import ModelCorrupt
+from registry.errors import Unsupported as NotSupportedHere
+from registry.manifest import ModelConfig
 from registry.name import ModelName
 from runner.chat.types import ChatPrompt, Failed, Finished, Limits, Message, TextDelta, TextPrompt
 from runner.errors import InvalidRequest, ModelNotFound, ReportedError, RunnerError, Unsupported
@@ -232,27 +234,74 @@ async def test_templates_override_from_request_over_model_over_file() -> None:
         assert prompt.template == expected
 
 
-@pytest.mark.parametrize("template", [GO_TEMPLATE, "{{- range .Messages }}{{ .Content }}{{ end }}", "{{ $x := 1 }}"])
-async def test_a_go_template_in_a_request_is_refused(template: str) -> None:
-    with pytest.raises(Unsupported) as caught:
-        await generator(FakeSupervisor()).open(complete(template=template))
-    assert caught.value.facts["field"] == "template"
+@pytest.mark.parametrize("template", [GO_TEMPLATE, "{{- range .Messages }}{{ .Content }}{{ end }}"])
+async def test_templates_in_gos_language_count_as_those_in_jinja_do(template: str) -> None:
+    for header in (FakeMetadata(), NO_TEMPLATE):
+        model = FakeModel(template=template, header=header)
+        for call in (chat(USER), complete()):
+            told = await generator(supervisor := FakeSupervisor(answer("Hi")), model).complete(call)
+            assert isinstance(supervisor.request.prompt, ChatPrompt)
+            assert supervisor.request.prompt.template == template
+            assert told.generation.ignored == ()
+    prompt = await prompt_of(complete(template=template), FakeModel(template="{{ messages }}"))
+    assert isinstance(prompt, ChatPrompt)
+    assert prompt.template == template
 
 
-async def test_a_models_go_template_gives_way_to_its_files_and_says_so() -> None:
-    told = await generator(supervisor := FakeSupervisor(answer("Hi")), FakeModel(template=GO_TEMPLATE)).complete(
-        chat(USER)
-    )
+async def test_where_a_renderer_is_wanted_the_template_of_the_file_is_used_and_that_is_told() -> None:
+    config = ModelConfig(renderer="qwen3-coder", parser="qwen3-coder")
+    model = FakeModel(template="{{ .Prompt }}", config=config)
+    told = await generator(supervisor := FakeSupervisor(answer("Hi")), model).complete(chat(USER))
     assert isinstance(supervisor.request.prompt, ChatPrompt)
     assert supervisor.request.prompt.template is None
-    assert told.generation.ignored == ("TEMPLATE",)
+    assert told.generation.ignored == ("RENDERER", "PARSER")
+    with pytest.raises(Unsupported, match="renderer 'qwen3-coder', which is not built in"):
+        await generator(FakeSupervisor(), FakeModel(config=config, header=NO_TEMPLATE)).open(chat(USER))
 
 
-async def test_a_model_with_only_a_go_template_answers_raw_completions_alone() -> None:
-    model = FakeModel(template=GO_TEMPLATE, header=NO_TEMPLATE)
-    with pytest.raises(Unsupported, match="Go"):
-        await generator(FakeSupervisor(), model).open(chat(USER))
-    assert await prompt_of(complete(raw=True), model) == TextPrompt("Hello")
+async def test_a_model_for_a_later_puna_is_refused_and_one_for_a_later_other_program_is_not() -> None:
+    other = FakeModel(config=ModelConfig(requires="99.0.0"))
+    await generator(FakeSupervisor(answer("Hi")), other).complete(chat(USER))
+    with pytest.raises(NotSupportedHere, match="requires Puna 99"):
+        await generator(
+            FakeSupervisor(), FakeModel(config=ModelConfig(requires="99.0.0", requires_program="puna"))
+        ).open(chat(USER))
+
+
+async def test_text_between_two_texts_is_asked_of_models_that_can_insert() -> None:
+    template = "{{ if .Suffix }}<pre>{{ .Prompt }}<suf>{{ .Suffix }}<mid>{{ else }}{{ .Prompt }}{{ end }}"
+    model = FakeModel(template=template, can=("completion", "insert"), system="not for this")
+    prompt = await prompt_of(complete("def f(", suffix="return x"), model)
+    assert prompt == ChatPrompt((Message("user", "def f("),), template, suffix="return x")
+    with pytest.raises(Unsupported, match="does not support insert") as refused:
+        await generator(FakeSupervisor()).open(complete(suffix="x"))
+    assert refused.value.facts["field"] == "suffix"
+    with pytest.raises(InvalidRequest, match="raw mode does not support suffix"):
+        await generator(FakeSupervisor()).open(complete(raw=True, suffix="x"))
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "is_cut"), [("qwen3", "m", True), ("qwen2", "deepseek-r1:7b", True), ("qwen2", "m", False)]
+)
+async def test_models_that_write_their_thoughts_down_do_not_read_them_again(
+    family: str, name: str, is_cut: bool
+) -> None:
+    model = FakeModel(name=ModelName.parse(name), config=ModelConfig(model_family=family))
+    turns = (
+        USER,
+        Message("assistant", "<think>\nhm\n</think>\n\n4"),
+        Message("assistant", "no <think>this</think>"),
+        USER,
+        Message("assistant", "<think>now</think>5"),
+    )
+    call = Call(request_id="r", model=name, prompt=Conversation(messages=turns))
+    assert [content for _, content in await messages_of(call, model)] == [
+        "Hello",
+        "4" if is_cut else "<think>\nhm\n</think>\n\n4",
+        "no <think>this</think>",
+        "Hello",
+        "<think>now</think>5",
+    ]
 
 
 @pytest.mark.parametrize("thinking", [None, False])

@@ -1,0 +1,90 @@
+"""Prompts made by templates in Jinja, with the variables that published ones are written against."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import Template, TemplateError, TemplateSyntaxError
+
+from runner.chat.budget import Budget
+from runner.chat.sandbox import TemplateRefusal, compile_template, rendering_within
+from runner.chat.types import Message, Tool, ToolCall
+from runner.errors import InvalidRequest, ModelInvalid
+
+_CACHED_TEMPLATES = 16
+
+
+class JinjaPrompt:
+    """A compiled template. Compiling and rendering take milliseconds and may be done in any thread."""
+
+    def __init__(self, source: str, special_texts: Mapping[str, str]) -> None:
+        """Raises ModelInvalid when `source` is not a template."""
+        self._template = _compile(source)
+        self._special_texts = special_texts
+
+    def render(self, messages: tuple[Message, ...], *, thinking: bool | None, tools: tuple[Tool, ...]) -> str:
+        """The prompt that makes the model answer `messages`.
+
+        Raises InvalidRequest when the template refuses the conversation, ModelInvalid when the
+        template itself fails.
+        """
+        variables: dict[str, Any] = {
+            **self._special_texts,
+            "messages": [_message(message) for message in messages],
+            "add_generation_prompt": True,
+            "tools": [_tool(tool) for tool in tools] or None,
+            "documents": None,
+        }
+        if thinking is not None:
+            variables["enable_thinking"] = thinking
+        try:
+            with rendering_within(Budget(sum(len(message.content) for message in messages))):
+                return self._template.render(variables)
+        except TemplateRefusal as refusal:
+            raise InvalidRequest(
+                f"The model's chat template refuses this conversation: {refusal}", field="messages"
+            ) from refusal
+        except Exception as error:  # a template is a stranger's program and may raise anything
+            raise ModelInvalid(f"The chat template fails: {_told(error)}") from error
+
+
+def _message(message: Message) -> dict[str, Any]:
+    """A turn under the names that templates look for; what it has not is not there."""
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.thinking:
+        turn["thinking"] = turn["reasoning_content"] = message.thinking
+    if message.tool_calls:
+        turn["tool_calls"] = [_call(call) for call in message.tool_calls]
+    if message.tool_name:
+        turn["name"] = turn["tool_name"] = message.tool_name
+    if message.tool_call_id:
+        turn["tool_call_id"] = message.tool_call_id
+    return turn
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    arguments = json.loads(call.arguments or "{}")
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.schema}
+    return {"type": "function", "function": function}
+
+
+@lru_cache(maxsize=_CACHED_TEMPLATES)
+def _compile(source: str) -> Template:
+    try:
+        return compile_template(source)
+    except TemplateSyntaxError as error:
+        raise ModelInvalid(f"The chat template is not valid Jinja: line {error.lineno}: {error.message}.") from error
+    except (TemplateError, RecursionError) as error:
+        raise ModelInvalid(f"The chat template cannot be compiled: {_told(error)}") from error
+
+
+def _told(error: BaseException) -> str:
+    text = str(error).strip().rstrip(".")
+    return f"{text[:200]}." if text else f"{type(error).__name__}."
