@@ -33,6 +33,8 @@ _HASH_PIECE_BYTES = 1 << 20
 _HASH_STRETCH_BYTES = 64 << 20
 _COPY_PIECE_BYTES = 4 << 20
 
+_MAX_DOUBTS = 2
+
 _OTHER_PLACE_MAY_HELP = (SourceError, DigestMismatch, Unauthorized, RegistryForbidden)
 
 
@@ -192,7 +194,7 @@ class Download:
     async def _complete_from(self, place: Place, partial: Partial) -> Blob:
         """Fetch what is missing and verify the whole; what proves damaged is fetched once more."""
         is_all_from_here = partial.completed == 0
-        may_doubt = True
+        doubts = _MAX_DOUBTS
         while True:
             hashing = _Hashing(partial)
             async with hashing.along():
@@ -200,9 +202,9 @@ class Download:
             await hashing.finish()
             if self._file.digest in (None, hashing.digest()):
                 return await asyncio.to_thread(self._install, partial, hashing)
-            if partial.has_doubtful and may_doubt:
+            if partial.has_doubtful and doubts:
                 # Some of it is of another version, or was lost with the power: the rest may be good.
-                may_doubt = False
+                doubts -= 1
                 partial.drop_doubtful()
             elif is_all_from_here:
                 self._refuse(partial, hashing)

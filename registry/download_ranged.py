@@ -21,13 +21,12 @@ from registry.sources.credentials import shown
 from registry.sources.http import Dropped, HttpClient, is_same_host
 from registry.sources.resolved import HttpFile
 
-PIECE_BYTES = 1 << 20
-"""Written, and noted in the journal, at once; so much a kill takes from each connection, at most."""
-
 _PIECE_SECONDS = 1.0
 _LOOK_SECONDS = 0.1
 _IDLE_WORKER_SECONDS = 0.2
 _FIRST_NOTICE_SECONDS = 5.0
+_SILENT_SECONDS = 3.0
+_LONG_SILENT_SECONDS = 15.0
 _MAX_RESTARTS = 3
 _MAX_VAIN_READINGS = 5
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
@@ -47,6 +46,8 @@ class Window:
 class RangedOptions:
     parallel: int = 8
     idle_timeout_seconds: float = 120.0
+    piece_bytes: int = 1 << 20
+    """Written, and noted in the journal, at once; so much a kill takes from each connection, at most."""
 
 
 class RangedDownload:
@@ -78,6 +79,8 @@ class RangedDownload:
         """Where the address led to last, so that not every request asks again."""
         self._share = Share(())
         self._workers: set[asyncio.Task[None]] = set()
+        self._deadlines: dict[Span, asyncio.Timeout] = {}
+        """Of the requests under way: passed when a connection has been silent for too long."""
         self._paused = 0
         self._last_error: Dropped | None = None
         self._has_answered = False
@@ -139,6 +142,7 @@ class RangedDownload:
             for worker in done:
                 self._workers.discard(worker)
                 worker.result()
+            self._cut_silent(time.monotonic())
             waited = self._patience.waited
             if waited < _FIRST_NOTICE_SECONDS:
                 next_notice = _FIRST_NOTICE_SECONDS
@@ -149,6 +153,15 @@ class RangedDownload:
                 self._notice(f"waiting for network {waited:.0f} s, {self._kept()} kept")
         if not self._partial.is_complete:
             raise SourceError(f"{self.label} did not deliver the whole file.")
+
+    def _cut_silent(self, now: float) -> None:
+        """Give up connections on which nothing comes, sooner while others show that the network is there."""
+        are_others_moving = self._patience.waited < _SILENT_SECONDS
+        for span, deadline in self._deadlines.items():
+            has_begun = span.position > span.begun
+            limit = _SILENT_SECONDS if are_others_moving and has_begun else _LONG_SILENT_SECONDS
+            if now - span.last > limit:
+                deadline.reschedule(asyncio.get_running_loop().time())
 
     def _start_worker(self) -> None:
         self._workers.add(asyncio.create_task(self._work()))
@@ -170,7 +183,7 @@ class RangedDownload:
             begun = span.position
             url = self._final_url or self._place.url
             try:
-                await self._transfer(span, url)
+                await self._transfer_in_time(span, url)
                 failures = 0
             except Dropped as error:
                 failures = 1 if span.position > begun else failures + 1
@@ -211,6 +224,16 @@ class RangedDownload:
             self._paused -= 1
         return False
 
+    async def _transfer_in_time(self, span: Span, url: str) -> None:
+        try:
+            async with asyncio.timeout(None) as deadline:
+                self._deadlines[span] = deadline
+                await self._transfer(span, url)
+        except TimeoutError:
+            raise Dropped(f"{self.label} has gone silent.") from None
+        finally:
+            self._deadlines.pop(span, None)
+
     async def _transfer(self, span: Span, url: str) -> None:
         first, last = self._offset + span.position, self._offset + span.end - 1
         async with self._open(url, f"bytes={first}-{last}") as response:
@@ -228,7 +251,7 @@ class RangedDownload:
 
     async def _receive(self, response: httpx.Response, span: Span) -> None:
         """Write a body down in pieces; whatever ends it, nothing that came is lost."""
-        asked = span.end
+        asked, version = span.end, version_of(response)
         held, held_at, since = bytearray(), span.position, time.monotonic()
         try:
             async for chunk in response.aiter_raw():
@@ -242,15 +265,15 @@ class RangedDownload:
                     self._patience.renew()
                 if span.left <= 0 and span.end < asked:
                     break  # another connection has taken over the rest
-                if len(held) >= PIECE_BYTES or now - since >= _PIECE_SECONDS:
+                if len(held) >= self._options.piece_bytes or now - since >= _PIECE_SECONDS:
                     piece, place = held, held_at
                     held, held_at, since = bytearray(), span.position, now
-                    await self._write(place, piece)
+                    await self._write(place, piece, version)
         finally:
-            self._partial.write(held_at, held)
+            self._partial.write(held_at, held, version)
 
-    async def _write(self, offset: int, piece: bytearray) -> None:
-        writing = asyncio.ensure_future(asyncio.to_thread(self._write_now, offset, piece))
+    async def _write(self, offset: int, piece: bytearray, version: str | None) -> None:
+        writing = asyncio.ensure_future(asyncio.to_thread(self._write_now, offset, piece, version))
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
@@ -258,8 +281,8 @@ class RangedDownload:
             await asyncio.wait((writing,))
             raise
 
-    def _write_now(self, offset: int, piece: bytearray) -> None:
-        self._partial.write(offset, piece)
+    def _write_now(self, offset: int, piece: bytearray, version: str | None) -> None:
+        self._partial.write(offset, piece, version)
         self._partial.flush_if_due()
 
     @contextlib.asynccontextmanager
@@ -298,7 +321,7 @@ class RangedDownload:
 
     def _check_same(self, response: httpx.Response, total: int | None) -> None:
         """Raises _Changed, or SourceError when the file cannot be the one that is wanted."""
-        partial, version = self._partial, _version_of(response)
+        partial, version = self._partial, version_of(response)
         expected = self._window.total if self._window else partial.size
         is_other_size = total is not None and expected is not None and total != expected
         if self._is_digest_known:
@@ -364,7 +387,7 @@ class RangedDownload:
 
     async def _take_missing(self, response: httpx.Response) -> int:
         """Write what is not here yet; returns how many bytes of the wanted part have passed."""
-        position = -self._offset
+        position, version = -self._offset, version_of(response)
         held, held_at, since = bytearray(), 0, time.monotonic()
         try:
             async for chunk in response.aiter_raw():
@@ -376,19 +399,19 @@ class RangedDownload:
                     position = self._partial.size
                 for missing_start, missing_end in self._partial.missing(max(0, start), max(0, position)):
                     if missing_start != held_at + len(held):
-                        await self._write(held_at, held)
+                        await self._write(held_at, held, version)
                         held, held_at = bytearray(), missing_start
                     held += chunk[missing_start - start : missing_end - start]
-                if len(held) >= PIECE_BYTES or time.monotonic() - since >= _PIECE_SECONDS:
+                if len(held) >= self._options.piece_bytes or time.monotonic() - since >= _PIECE_SECONDS:
                     if self._partial.size is None:
                         self._check_room(len(held))
                     piece, place = held, held_at
                     held, held_at, since = bytearray(), max(0, position), time.monotonic()
-                    await self._write(place, piece)
+                    await self._write(place, piece, version)
                 if position == self._partial.size and self._window is not None:
                     break
         finally:
-            self._partial.write(held_at, held)
+            self._partial.write(held_at, held, version)
         return position
 
     # --- what is told --------------------------------------------------------------------------
@@ -424,7 +447,7 @@ class _Changed(RegistryError):
         self.version = version
 
 
-def _version_of(response: httpx.Response) -> str | None:
+def version_of(response: httpx.Response) -> str | None:
     """What the server calls this state of the file: a strong entity tag, else when it was changed."""
     tag: str | None = response.headers.get("ETag")
     if tag and tag.startswith('"') and len(tag) > 2:

@@ -5,6 +5,7 @@ journal there instead of being misread:
 
     {…}          what is known of the file, as JSON; a later one replaces it
     + 0 1048576  these bytes have been written
+    o 0 1048576  these too, but they are of an earlier version of the file
     - 0 1048576  these bytes are not to be trusted any more
     v "tag"      bytes from here on are of this version of the file, as its server calls it
     m            what is written so far is about to be brought to the disk itself
@@ -79,6 +80,10 @@ class JournalState:
             start, end = _pair(rest)
             self.done.add(start, end)
             self.older.remove(start, end)
+        elif kind == "o":
+            start, end = _pair(rest)
+            self.done.add(start, end)
+            self.older.add(start, end)
         elif kind == "-":
             start, end = _pair(rest)
             for ranges in (self.done, self.flushed, self.marked, self.older):
@@ -109,6 +114,10 @@ def written_event(start: int, end: int) -> str:
     return f"+ {start} {end}"
 
 
+def written_older_event(start: int, end: int) -> str:
+    return f"o {start} {end}"
+
+
 def dropped_event(start: int, end: int) -> str:
     return f"- {start} {end}"
 
@@ -128,18 +137,14 @@ def to_line(event: str) -> bytes:
 
 
 def whole_journal(state: JournalState) -> bytes:
-    """The shortest journal that comes to this state, but for what is older than its version."""
+    """The shortest journal that comes to this state."""
     events = [facts_event(state.facts)]
+    if state.version is not None:
+        events.append(version_event(state.version))
     events += [written_event(*one) for one in state.flushed]
     events += [MARK_EVENT, FLUSHED_EVENT]
     events += [written_event(*one) for one in without(state.done, state.flushed)]
-    if state.version is not None and state.older.total:
-        # Any other version in between makes everything above older, and what follows is not.
-        events.append(version_event(""))
-        events.append(version_event(state.version))
-        events += [written_event(*one) for one in without(state.done, state.older)]
-    elif state.version is not None:
-        events.append(version_event(state.version))
+    events += [written_older_event(*one) for one in state.older]
     return b"".join(map(to_line, events))
 
 

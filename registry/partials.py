@@ -28,6 +28,7 @@ from registry.journal import (
     with_name,
     without,
     written_event,
+    written_older_event,
 )
 from registry.locks import writing
 
@@ -187,15 +188,19 @@ class Partial:
             self._state.facts = replace(self._state.facts, size=size)
             self._note(facts_event(self._state.facts))
 
-    def write(self, offset: int, content: bytes | bytearray | memoryview) -> None:
-        """Write bytes and note that they are there. Raises DiskFull or StoreReadOnly."""
+    def write(self, offset: int, content: bytes | bytearray | memoryview, version: str | None = None) -> None:
+        """Write bytes and note that they are there; those of another version than the present one are doubtful.
+
+        Raises DiskFull or StoreReadOnly.
+        """
         if not content:
             return
         end = offset + len(content)
         with writing(self._path.parent), self._using():
             self._write_at(offset, content)
             with self._lock:
-                self._note(written_event(offset, end))
+                is_older = version is not None and version != self._state.version
+                self._note(written_older_event(offset, end) if is_older else written_event(offset, end))
                 self._doubtful.remove(offset, end)
                 self._unflushed += len(content)
 
