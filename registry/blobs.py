@@ -65,6 +65,8 @@ class Blobs:
         """Downloads under way."""
         self._known: dict[Digest, _Verdict] = {}
         """What is recorded in `verified/`, or would be if the store could be written."""
+        self._told: set[tuple[Digest, str]] = set()
+        """Which lost originals are in the log already."""
 
     def path(self, digest: Digest) -> Path:
         """Where the file is to be read; perhaps in another program's folder or in a layer, so never written."""
@@ -265,9 +267,11 @@ class Blobs:
         if reference is None:
             return ModelCorrupt(f"The file of {digest} {what}.", digest=str(digest), **facts)
         state = reference.state if reference.state != "there" else "changed"
-        logger.warning("%s is used where another program keeps it, and %s there: %s", digest, state, reference.path)
+        if (digest, state) not in self._told:
+            self._told.add((digest, state))
+            logger.warning("%s is used where another program keeps it, and %s there: %s", digest, state, reference.path)
         return ModelCorrupt(
-            f"The file of {digest} is used where another program keeps it, and there it is {state}. "
+            f"The file of {digest} is used where another program keeps it, and is {state} there. "
             "`puna adopt --status` on the daemon's machine names it: put it back, or remove the model and get it anew.",
             digest=str(digest),
             in_place=True,
