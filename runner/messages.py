@@ -22,11 +22,26 @@ FRAME_HEADER = struct.Struct("<I")
 MAX_FRAME_BYTES = 512 * 1024 * 1024
 
 
+class CacheOptions(msgspec.Struct, frozen=True):
+    """How much of what was computed is kept for requests that begin alike. Without arguments: a little, in memory."""
+
+    memory_bytes: int = 256 * 1024 * 1024
+    """In the worker's memory; 0 keeps nothing there, and then nothing on disk either."""
+    disk_bytes: int = 0
+    """In the files of all models together; 0 writes none."""
+    directory: str = ""
+    weights_digest: str = ""
+    """Of the model's files: what names its cache files."""
+
+
 class Load(msgspec.Struct, frozen=True, tag="load"):
     model_path: str
     options: LoadOptions
     shards: tuple[str, ...] = ()
     """The other files of a model that is split, in order."""
+    cache: CacheOptions = CacheOptions()
+    step_target_ms: float = 80.0
+    """How long a step should take at most while an answer is being read."""
 
 
 class Generate(msgspec.Struct, frozen=True, tag="generate"):

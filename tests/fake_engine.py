@@ -69,6 +69,7 @@ class FakeEngine:
         hidden_cells: int = 0,
         memory: MemoryKind = MemoryKind.CELLS,
         resting: int = 2,
+        step_ns: Callable[[int, int], int] = lambda _rows, _cells: 1000,
     ) -> None:
         self.native_ns = 0
         self.cells: dict[int, list[Cell]] = {}
@@ -76,6 +77,10 @@ class FakeEngine:
         self.saves: list[tuple[int, int]] = []
         self.restores: list[tuple[int, int]] = []
         self.samplers: list[FakeSampler] = []
+        self.now_ns = 0
+        """A clock that only steps move: by what `step_ns` says for their rows and the cells in use."""
+        self.step_times: list[int] = []
+        self._step_ns = step_ns
         self._capacity = cells
         self._hidden_cells = hidden_cells
         self._ends_every = ends_every
@@ -156,6 +161,8 @@ class FakeEngine:
             cells.extend(Cell(chunk.start + offset, token) for offset, token in enumerate(chunk.tokens))
             if chunk.sampler is not None:
                 tokens.append(self.next_token([cell.token for cell in cells]))
+        self.step_times.append(self._step_ns(sum(len(chunk.tokens) for chunk in chunks), self.used))
+        self.now_ns += self.step_times[-1]
         return tokens
 
     @property

@@ -8,13 +8,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runner.chat.types import ChatEvent, Failed, FinishReason
-from runner.engine import Chunk, Engine, EngineFault, OutOfCells, Sampler
-from runner.messages import Events, Report, Stats
-from runner.worker.scheduler import PlannedChunk, Preemption, Scheduler
+from runner.engine import Chunk, Engine, EngineFault, MemoryKind, OutOfCells, Sampler
+from runner.messages import CacheOptions, Events, Report, Stats
+from runner.worker.admission import Admission
+from runner.worker.cell_keeper import CellKeeper
+from runner.worker.keeper import Keeper
+from runner.worker.prefix_cache import PrefixCache
+from runner.worker.scheduler import PlannedChunk, Scheduler
 from runner.worker.sequence import Sequence
+from runner.worker.step_cost import StepCost
 
-PREFILL_ROWS_WHILE_DECODING = 128
-"""Prompt tokens beside running answers in one step: long enough to be efficient, short enough not to be felt."""
+STEP_TARGET_NS = 80_000_000
+UNMEASURED_PREFILL_ROWS = 32
+"""Prompt tokens beside running answers while nobody knows what they cost."""
+MIN_PREFILL_ROWS = 8
+"""Prompt tokens beside running answers even when those fill the step alone: everybody gets on."""
 STATS_INTERVAL_NS = 500_000_000
 MAX_FAULTS = 2
 """A request whose steps failed so often ends with an error; the second failure was with itself alone."""
@@ -46,18 +54,26 @@ class Loop:
     """
 
     def __init__(
-        self, engine: Engine, emit: Callable[[Report], None], *, clock: Callable[[], int] | None = None
+        self,
+        engine: Engine,
+        emit: Callable[[Report], None],
+        *,
+        cache: CacheOptions | None = None,
+        step_target_ns: int = STEP_TARGET_NS,
+        clock: Callable[[], int] | None = None,
     ) -> None:
+        """`step_target_ns` is how long a step may take while somebody reads along."""
         self._engine = engine
         self._emit = emit
         self._clock = clock or time.perf_counter_ns
         self._commands: queue.SimpleQueue[LoopCommand] = queue.SimpleQueue()
-        self._scheduler = Scheduler(
-            cells=engine.info.context_length,
-            max_sequences=engine.info.max_sequences,
-            max_rows=engine.info.max_rows,
-            prefill_rows_while_decoding=PREFILL_ROWS_WHILE_DECODING,
-        )
+        self._step_target_ns = step_target_ns
+        self._cost = StepCost()
+        self._scheduler = Scheduler(max_sequences=engine.info.max_sequences, max_rows=engine.info.max_rows)
+        self._keeper = _make_keeper(engine, cache or CacheOptions(), self._cost, self._clock)
+        self._admission = Admission(self._scheduler, self._keeper)
+        self._ask_again_ns: int | None = None
+        """When somebody who waits should be looked at again though nothing has happened."""
         self._sequences: dict[str, Sequence] = {}
         self._events: list[tuple[str, ChatEvent]] = []
         self._stats = _Totals()
@@ -79,9 +95,12 @@ class Loop:
             self._report_stats(force=not can_step)
 
     def _obey(self, *, wait: bool) -> None:
+        timeout = None
+        if wait and self._ask_again_ns is not None:
+            timeout = max(self._ask_again_ns - self._clock(), 0) / 1e9
         try:
             while True:
-                self._handle(self._commands.get(block=wait))
+                self._handle(self._commands.get(block=wait, timeout=timeout))
                 wait = False
         except queue.Empty:
             pass
@@ -107,15 +126,16 @@ class Loop:
             self._flush()
 
     def _step(self) -> bool:
-        """Compute one batch; False when there was nothing to compute."""
-        scheduler, engine = self._scheduler, self._engine
+        """Compute one batch, then do a piece of what may wait; False when there was nothing of either."""
+        engine = self._engine
         started, native_before = self._clock(), engine.native_ns
-        self._forget(scheduler.make_room())
-        scheduler.admit()
-        planned = scheduler.plan_step()
+        self._admission.make_room()
+        self._ask_again_ns = self._admission.admit(started)
+        planned = self._scheduler.plan_step(prefill_rows=self._prefill_rows(), now=started)
         if not planned:
-            return False
+            return self._keeper.tidy(started)
         chunks = [self._chunk(item) for item in planned]
+        began = self._clock()
         try:
             tokens = engine.step(chunks)
         except OutOfCells:
@@ -123,10 +143,21 @@ class Loop:
         except EngineFault as fault:
             self._isolate(planned, fault)
         else:
+            rows = sum(item.count for item in planned)
+            self._cost.observe(rows, self._keeper.ledger.used + rows, self._clock() - began)
             self._advance(planned, chunks, tokens, started)
         self._flush()
         self._stats.count(chunks, self._clock() - started, engine.native_ns - native_before)
+        self._keeper.tidy(self._clock())
         return True
+
+    def _prefill_rows(self) -> int:
+        """How many tokens of prompts may stand beside the running answers in the next step."""
+        if not self._cost.is_known:
+            return UNMEASURED_PREFILL_ROWS
+        decoding = sum(sequence.is_decoding for sequence in self._scheduler.running if not sequence.paused)
+        rows = self._cost.rows_within(self._step_target_ns, self._keeper.ledger.used, beside=decoding)
+        return max(rows, MIN_PREFILL_ROWS)
 
     def _chunk(self, item: PlannedChunk) -> Chunk:
         sequence, count = item.sequence, item.count
@@ -148,6 +179,7 @@ class Loop:
         for item, chunk in zip(planned, chunks, strict=True):
             sequence = item.sequence
             sequence.computed += item.count
+            self._keeper.grown(sequence, item.count)
             sequence.faults = 0
             if not sequence.first_step_ns:
                 sequence.first_step_ns = started
@@ -178,7 +210,7 @@ class Loop:
         assert sequence.sequence_id is not None
         keep = min(sequence.request.limits.num_keep, sequence.prompt_tokens, sequence.window - 2)
         discard = max((sequence.computed - keep) // 2, 1)
-        self._engine.shift(sequence.sequence_id, keep, discard)
+        self._keeper.shift(sequence, keep, discard)
         sequence.forget(keep, discard)
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
@@ -189,21 +221,18 @@ class Loop:
 
     def _fail(self, sequence: Sequence, failure: Failed) -> None:
         self._events.append((sequence.request_id, failure))
-        self._drop(sequence)
+        self._drop(sequence, keep=False)
 
-    def _drop(self, sequence: Sequence) -> None:
+    def _drop(self, sequence: Sequence, *, keep: bool = True) -> None:
         del self._sequences[sequence.request_id]
-        sequence_id = self._scheduler.remove(sequence)
-        if sequence_id is not None:
-            self._engine.remove(sequence_id)
+        self._admission.end(sequence, keep=keep)
         if sequence.sampler is not None:
             sequence.sampler.close()
             sequence.sampler = None
 
     def _give_way(self) -> None:
         """The engine found no cells for the step although the count allowed it."""
-        if preemption := self._scheduler.give_way():
-            self._forget([preemption])
+        if self._admission.give_way():
             return
         [sequence] = self._scheduler.running
         self._fail(
@@ -223,13 +252,7 @@ class Loop:
                 message = f"The engine failed while computing this request ({fault})."
                 self._fail(sequence, Failed(code="internal", message=message))
             elif sequence.sequence_id is not None:
-                self._engine.remove(sequence.sequence_id)
-                sequence.computed = 0
-
-    def _forget(self, preemptions: list[Preemption]) -> None:
-        for preemption in preemptions:
-            self._engine.remove(preemption.sequence_id)
-        self._stats.preempted += len(preemptions)
+                self._keeper.forget(sequence)
 
     def _flush(self) -> None:
         if self._events:
@@ -241,14 +264,20 @@ class Loop:
         if not force and now - self._stats_sent_ns < STATS_INTERVAL_NS:
             return
         self._stats_sent_ns = now
-        self._emit(self._stats.report(self._scheduler))
+        self._emit(self._stats.report(self._scheduler, self._keeper, self._admission))
+
+
+def _make_keeper(engine: Engine, cache: CacheOptions, cost: StepCost, clock: Callable[[], int]) -> Keeper:
+    if engine.info.memory is MemoryKind.CELLS:
+        return CellKeeper(engine, PrefixCache(cache.memory_bytes), cost, clock=clock)
+    return Keeper(engine)
 
 
 class _Totals:
     """What the loop has done since the model was loaded."""
 
     def __init__(self) -> None:
-        self.steps = self.rows = self.sampled = self.step_ns = self.native_ns = self.preempted = 0
+        self.steps = self.rows = self.sampled = self.step_ns = self.native_ns = 0
 
     def count(self, chunks: list[Chunk], step_ns: int, native_ns: int) -> None:
         self.steps += 1
@@ -256,15 +285,15 @@ class _Totals:
         self.step_ns += step_ns
         self.native_ns += native_ns
 
-    def report(self, scheduler: Scheduler) -> Stats:
+    def report(self, scheduler: Scheduler, keeper: Keeper, admission: Admission) -> Stats:
         return Stats(
             running=len(scheduler.running),
             waiting=len(scheduler.waiting),
-            cells_used=scheduler.cells_used,
+            cells_used=keeper.ledger.used,
             steps=self.steps,
             rows=self.rows,
             sampled=self.sampled,
             step_ns=self.step_ns,
             native_ns=self.native_ns,
-            preempted=self.preempted,
+            preempted=admission.parked,
         )

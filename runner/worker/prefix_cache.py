@@ -91,6 +91,10 @@ class PrefixCache:
         self._in_memory: dict[Segment, None] = {}
         self._uses = 0
 
+    def __len__(self) -> int:
+        """Segments whose state is in memory."""
+        return len(self._in_memory)
+
     def root(self, scope: str) -> Segment:
         """Where the prefixes of a scope begin; scopes share nothing."""
         return self.root_of_key(hashlib.blake2b(scope.encode(), digest_size=20, person=b"puna scope").digest())

@@ -1,13 +1,11 @@
-"""Chooses which tokens go into the next batch."""
+"""Chooses which sequences run and which tokens go into the next batch."""
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
 from collections.abc import Sequence as ReadOnlySequence
 from dataclasses import dataclass
 
-from runner.worker.sequence import Sequence
+from runner.worker.sequence import BACKGROUND_DELAY_NS, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,129 +16,98 @@ class PlannedChunk:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Preemption:
-    """A sequence that gave up its cells and waits again; the engine must forget `sequence_id`."""
-
-    sequence: Sequence
-    sequence_id: int
-
-
 class Scheduler:
-    """Which sequences run, which wait, and what each step computes.
+    """Which sequences run, which wait, and what each step computes. Knows nothing of cells.
 
-    Admission counts the tokens that exist, never those a request might still generate; so the
-    cells can run out, and then a sequence goes back to the head of the queue and is computed anew
-    later. Its text is not repeated, and nobody sees more than a pause. Sequences that give way:
-    those whose reader is slow, then the youngest.
+    Who is due earlier goes first: interactive requests before background ones that came less than
+    `BACKGROUND_DELAY_NS` before them. Who gives way under pressure: sequences whose reader is slow,
+    then those that are due last.
     """
 
-    def __init__(self, *, cells: int, max_sequences: int, max_rows: int, prefill_rows_while_decoding: int) -> None:
-        self._cells = cells
+    def __init__(self, *, max_sequences: int, max_rows: int) -> None:
+        self._max_sequences = max_sequences
         self._max_rows = max_rows
-        self._prefill_rows_while_decoding = min(prefill_rows_while_decoding, max_rows)
-        self._free_ids = list(range(max_sequences))
-        self.waiting: deque[Sequence] = deque()
+        self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         """In order of admission."""
-        self._is_full = False
-        """Whether the engine ran out of cells unexpectedly; nothing is admitted until a sequence ends."""
 
     @property
     def is_idle(self) -> bool:
         return not self.running and not self.waiting
 
     @property
-    def cells_used(self) -> int:
-        return sum(sequence.computed for sequence in self.running)
+    def pending(self) -> int:
+        """Tokens of running sequences that have no cell yet."""
+        return sum(sequence.pending for sequence in self.running)
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
 
-    def remove(self, sequence: Sequence) -> int | None:
-        """Take a sequence out; its sequence id when it held one, which the engine must forget."""
-        if sequence.sequence_id is None:
-            self.waiting.remove(sequence)
-            return None
+    def remove(self, sequence: Sequence) -> None:
+        """Take a sequence out, wherever it is."""
+        (self.running if sequence in self.running else self.waiting).remove(sequence)
+
+    def candidates(self) -> list[Sequence]:
+        """Those that wait, in the order in which they should start."""
+        return sorted(self.waiting, key=lambda sequence: sequence.due_ns)
+
+    @property
+    def has_place(self) -> bool:
+        return len(self.running) < self._max_sequences
+
+    def start(self, sequence: Sequence) -> None:
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
+
+    def put_back(self, sequence: Sequence) -> None:
+        """A running sequence waits again, before all that is due at the same time."""
         self.running.remove(sequence)
-        self._is_full = False
-        return self._release_id(sequence)
+        self.waiting.insert(0, sequence)
 
-    def make_room(self) -> list[Preemption]:
-        """Take cells back until every running sequence's tokens fit."""
-        preempted = []
-        while len(self.running) > 1 and sum(len(sequence.tokens) for sequence in self.running) > self._cells:
-            preempted.append(self._preempt())
-        return preempted
-
-    def give_way(self) -> Preemption | None:
-        """The engine has fewer cells than it said: let one sequence wait until another has ended.
-
-        None when only one runs, which then cannot be computed at all.
-        """
+    def victim(self) -> Sequence | None:
+        """Who gives way when the cells run out; None when only one runs, which then cannot be helped."""
         if len(self.running) < 2:
             return None
-        self._is_full = True
-        return self._preempt()
+        numbered = enumerate(self.running)
+        return max(numbered, key=lambda item: (item[1].paused, item[1].due_ns, item[0]))[1]
 
-    def admit(self) -> None:
-        """Start waiting sequences, oldest first, while they fit."""
-        committed = sum(len(sequence.tokens) + 1 for sequence in self.running)
-        while self.waiting and self._free_ids and not self._is_full:
-            needed = len(self.waiting[0].tokens) + 1
-            if self.running and committed + needed > self._cells:
-                return
-            sequence = self.waiting.popleft()
-            sequence.sequence_id = heapq.heappop(self._free_ids)
-            self.running.append(sequence)
-            committed += needed
+    def gives_way_to(self, candidate: Sequence) -> Sequence | None:
+        """A background sequence that an interactive one need not wait for, if there is any."""
+        if candidate.is_background:
+            return None
+        background = [one for one in self.running if one.is_background and one.due_ns > candidate.due_ns]
+        return max(background, key=lambda one: one.due_ns, default=None)
 
-    def plan_step(self) -> list[PlannedChunk]:
-        """The next batch; empty when nothing can run.
+    def plan_step(self, *, prefill_rows: int, now: int) -> list[PlannedChunk]:
+        """The next batch, with at most `prefill_rows` of prompts beside running answers; empty when nothing can run.
 
         After a failed step its sequences are tried one at a time, so that the one that causes
         the failure is found and the others go on.
         """
         runnable = [sequence for sequence in self.running if not sequence.paused]
         suspects = [sequence for sequence in runnable if sequence.faults]
-        return plan_step(
-            suspects[:1] or runnable,
-            max_rows=self._max_rows,
-            prefill_rows_while_decoding=self._prefill_rows_while_decoding,
-        )
-
-    def _preempt(self) -> Preemption:
-        victim = max(enumerate(self.running), key=lambda numbered: (numbered[1].paused, numbered[0]))[1]
-        self.running.remove(victim)
-        sequence_id = self._release_id(victim)
-        victim.computed = 0
-        self.waiting.appendleft(victim)
-        return Preemption(victim, sequence_id)
-
-    def _release_id(self, sequence: Sequence) -> int:
-        assert sequence.sequence_id is not None
-        sequence_id, sequence.sequence_id = sequence.sequence_id, None
-        heapq.heappush(self._free_ids, sequence_id)
-        return sequence_id
+        return plan_step(suspects[:1] or runnable, max_rows=self._max_rows, prefill_rows=prefill_rows, now=now)
 
 
-def plan_step(
-    running: ReadOnlySequence[Sequence], *, max_rows: int, prefill_rows_while_decoding: int
-) -> list[PlannedChunk]:
+def plan_step(running: ReadOnlySequence[Sequence], *, max_rows: int, prefill_rows: int, now: int) -> list[PlannedChunk]:
     """One token for every answer in progress, then chunks of prompts.
 
-    Answers come first, and prompts get fewer rows beside them, so that a long prompt slows the
-    others down by a bounded step and never by its whole length.
+    Answers come first, and prompts get no more than `prefill_rows` beside them, so that a long
+    prompt slows the others down by a bounded step and never by its whole length. Background
+    prompts get what the others leave, until they have waited long enough.
     """
     decoding = [sequence for sequence in running if sequence.is_decoding]
     prefilling = [sequence for sequence in running if not sequence.is_decoding]
     room = max_rows - len(decoding)
     if decoding:
-        room = min(room, prefill_rows_while_decoding)
-    shares = share_rows([sequence.pending for sequence in prefilling], room)
-    return [PlannedChunk(sequence, 1) for sequence in decoding] + [
-        PlannedChunk(sequence, share) for sequence, share in zip(prefilling, shares, strict=True) if share
-    ]
+        room = min(room, max(prefill_rows, 0))
+    chunks = [PlannedChunk(sequence, 1) for sequence in decoding]
+    deferred = [one for one in prefilling if one.is_background and now - one.received_ns < BACKGROUND_DELAY_NS]
+    for group in ([one for one in prefilling if one not in deferred], deferred):
+        shares = share_rows([sequence.next_rows for sequence in group], room)
+        chunks += [PlannedChunk(one, share) for one, share in zip(group, shares, strict=True) if share]
+        room -= sum(shares)
+    return chunks
 
 
 def share_rows(pending: ReadOnlySequence[int], room: int) -> list[int]:

@@ -20,6 +20,7 @@ class Sequence:
 
     __slots__ = (
         "answer",
+        "awaits_other",
         "cached",
         "computed",
         "faults",
@@ -38,6 +39,8 @@ class Sequence:
         "request_id",
         "sampler",
         "sequence_id",
+        "shared_with",
+        "stops",
         "tokens",
         "truncated",
         "window",
@@ -75,6 +78,8 @@ class Sequence:
         """Its cells are no longer those that its tokens would give: nobody may share them."""
         self.cached = CachedTokens()
         """What it did not have to compute when it first began."""
+        self.awaits_other = False
+        """Another sequence is computing what both begin with."""
         self.shared_with: dict[str, int] = {}
         """Tokens in common with other requests, for the keeper."""
         self.stops: list[int] = []
@@ -111,10 +116,10 @@ class Sequence:
         return self.received_ns + (BACKGROUND_DELAY_NS if self.is_background else 0)
 
     def forget(self, keep: int, discard: int) -> None:
-        """Drop `discard` tokens after the first `keep`; their cells are the engine's to shift."""
+        """Drop `discard` tokens after the first `keep`; their cells are the keeper's to shift."""
         original = len(self.tokens)
         del self.tokens[keep : keep + discard]
-        self.computed -= discard
+        self.computed = max(self.computed - discard, 0)
         self.is_shifted = True
         first = self.truncated.original if self.truncated else original
         self.truncated = Truncation(original=first, kept=len(self.tokens), strategy="shift")

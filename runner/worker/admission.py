@@ -1,0 +1,91 @@
+"""Who may start, and who gives way when the KV cells run out."""
+
+from __future__ import annotations
+
+import math
+
+from runner.worker.keeper import Keeper
+from runner.worker.scheduler import Scheduler
+from runner.worker.sequence import Sequence
+
+
+class Admission:
+    """Moves sequences between waiting and running, as the cells allow.
+
+    Counts the tokens that exist, never those a request might still generate; so the cells can run
+    out. Then what only rests in them goes first, and after that one sequence is parked: it waits,
+    begins again where it was, and nobody sees more than a pause.
+    """
+
+    def __init__(self, scheduler: Scheduler, keeper: Keeper) -> None:
+        self._scheduler = scheduler
+        self._keeper = keeper
+        self.parked = 0
+        """How often a sequence had to give way."""
+        self._is_full = False
+        """The engine ran out of cells although the count allowed it: nobody starts until a sequence ends."""
+
+    def make_room(self) -> None:
+        """See that the pending tokens of all running sequences fit."""
+        while not self._keeper.free_cells(self._scheduler.pending):
+            victim = self._scheduler.victim()
+            if victim is None:
+                return
+            self._park(victim)
+
+    def admit(self, now: int) -> int | None:
+        """Start those that wait, the most urgent first, while there is room; when to ask again, if time decides."""
+        ask_again: float = math.inf
+        for sequence in self._scheduler.candidates():
+            if self._is_full:
+                break
+            if wait := self._keeper.wait_for(sequence, now):
+                ask_again = min(ask_again, math.inf if wait.until_ns is None else wait.until_ns)
+            elif self._has_room(sequence):
+                self._scheduler.start(sequence)
+                self._keeper.begin(sequence)
+            else:
+                break  # the next one may be smaller, but this one has waited longer
+        return None if ask_again == math.inf else int(ask_again)
+
+    def give_way(self) -> bool:
+        """The engine has fewer cells than it said: one sequence waits until another has ended. False when one runs."""
+        if self._keeper.let_one_go():
+            return True
+        victim = self._scheduler.victim()
+        if victim is None:
+            return False
+        self._is_full = True
+        self._park(victim)
+        return True
+
+    def end(self, sequence: Sequence, *, keep: bool = True) -> None:
+        """A sequence is over; with `keep` its cells may serve others."""
+        self._scheduler.remove(sequence)
+        if sequence.sequence_id is None:
+            return
+        self._is_full = False
+        if not keep:
+            self._keeper.forget(sequence)
+        self._keeper.release(sequence)
+
+    def _has_room(self, sequence: Sequence) -> bool:
+        while True:
+            needed = len(sequence.tokens) + 1 - self._keeper.shared_cells(sequence)
+            promised = self._scheduler.pending + len(self._scheduler.running)
+            # What rests goes before anybody waits; going, it takes what it shared along, hence the second look.
+            if self._scheduler.has_place and (
+                self._keeper.free_cells(needed + promised) or not self._scheduler.running
+            ):
+                if needed == len(sequence.tokens) + 1 - self._keeper.shared_cells(sequence):
+                    return True
+                continue
+            victim = self._scheduler.gives_way_to(sequence)
+            if victim is None:
+                return False
+            self._park(victim)
+
+    def _park(self, sequence: Sequence) -> None:
+        self._scheduler.put_back(sequence)
+        self._keeper.park(sequence)
+        self.parked += 1

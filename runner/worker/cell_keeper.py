@@ -1,0 +1,266 @@
+"""Keeps what was computed where any range of it can be shared, saved and restored.
+
+Three places, the nearer the better:
+
+    live cells ──tidy()──▶ host memory ──write──▶ disk
+        ▲ ◀──restore()─────────┘ ◀──────read───────┘
+
+A sequence that begins shares the cells of whichever live one has computed the longest beginning of
+its prompt, and has the rest restored from memory. One that ends rests in its cells just until they
+are saved, a segment at a time between steps: every step looks at all cells up to the highest in
+use, so idle ones would slow down everybody.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from runner.chat.types import CachedTokens
+from runner.engine import Engine
+from runner.worker.keeper import CacheFacts, Keeper, Wait
+from runner.worker.prefix_cache import PrefixCache, Segment, shared_length
+from runner.worker.sequence import Sequence
+from runner.worker.step_cost import StepCost
+
+SEGMENT_TOKENS = 256
+"""Most tokens of a segment, so that saving one is no longer than a step."""
+MIN_SHARED = 32
+"""Tokens that another must be about to compute before a sequence begins to wait for it; then it waits for them all."""
+MIN_KEPT = 16
+"""Shorter sequences are not worth keeping."""
+
+
+@dataclass(eq=False, slots=True)
+class _Resting:
+    """The cells of a sequence that has ended."""
+
+    sequence_id: int
+    scope: str
+    tokens: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Donor:
+    """A live sequence whose first `length` cells are those of another's prompt."""
+
+    sequence_id: int
+    length: int
+
+
+class CellKeeper(Keeper):
+    """A keeper for memory of the kind CELLS."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        cache: PrefixCache,
+        cost: StepCost,
+        *,
+        clock: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        super().__init__(engine)
+        self.cache = cache
+        self._cost = cost
+        self._clock = clock
+        self._resting: list[_Resting] = []
+        """In the order they came to rest."""
+        self._resting_ids = list(engine.info.resting_ids)
+        self._restore_ns_per_token = 0.0
+
+    def wait_for(self, sequence: Sequence, now: int) -> Wait | None:
+        if sequence.is_shifted:
+            return None
+        limit = len(sequence.tokens) - 1
+        ready = max(self._shared_with_live(sequence).length, self._kept_length(sequence, limit))
+        coming = max((shared for donor, shared in self._ahead(sequence) if shared > donor.computed), default=0)
+        # Whoever computes the shared part is ahead of where this one would begin, so waiting takes no longer.
+        sequence.awaits_other = min(coming, limit) >= ready + (1 if sequence.awaits_other else MIN_SHARED)
+        return Wait() if sequence.awaits_other else None
+
+    def shared_cells(self, sequence: Sequence) -> int:
+        return self._shared_with_live(sequence).length
+
+    def shift(self, sequence: Sequence, keep: int, discard: int) -> bool:
+        assert sequence.sequence_id is not None
+        if not self._make_own(sequence, keep):
+            self.forget(sequence)
+            return False
+        return super().shift(sequence, keep, discard)
+
+    def release(self, sequence: Sequence) -> None:
+        if self._is_worth_keeping(sequence) and self._resting_ids_left():
+            self._rest(sequence)
+        super().release(sequence)
+
+    def park(self, sequence: Sequence) -> None:
+        assert sequence.sequence_id is not None
+        if self._is_worth_keeping(sequence):
+            while self._save_next(
+                sequence.request.cache_scope, sequence.tokens[: sequence.computed], sequence.sequence_id
+            ):
+                pass
+        super().park(sequence)
+
+    def free_cells(self, needed: int) -> bool:
+        while not super().free_cells(needed) and self.let_one_go():
+            pass
+        return super().free_cells(needed)
+
+    def let_one_go(self) -> bool:
+        if not self._resting:
+            return False
+        self._let_go(self._resting[0])
+        return True
+
+    def tidy(self, now: int) -> bool:
+        if not self._resting or not self.cache.memory_bytes:
+            return False
+        resting = self._resting[0]
+        if not self._save_next(resting.scope, resting.tokens, resting.sequence_id):
+            self._remove(resting)
+        return bool(self._resting)
+
+    @property
+    def facts(self) -> CacheFacts:
+        return CacheFacts(self.cache.memory_bytes, self.cache.memory_used, len(self.cache))
+
+    # --- beginning --------------------------------------------------------------------------------
+
+    def _fill(self, sequence: Sequence, sequence_id: int) -> CachedTokens:
+        if sequence.is_shifted:
+            self.cache.use([])
+            return CachedTokens()
+        donor = self._shared_with_live(sequence)
+        if donor.length:
+            self.engine.copy(donor.sequence_id, sequence_id, donor.length)
+            self.ledger.copy(donor.sequence_id, sequence_id, donor.length)
+        used = []
+        from_memory = from_disk = 0
+        for segment, end in self.cache.find(sequence.request.cache_scope, sequence.tokens, len(sequence.tokens) - 1):
+            place = self.ledger.length(sequence_id)
+            if end > place and not self._restore(segment, end, place, sequence_id):
+                break
+            used.append(segment)
+            from_memory += max(end - place, 0)
+        self.cache.use(used)
+        return CachedTokens(live=donor.length, memory=from_memory, disk=from_disk)
+
+    def _restore(self, segment: Segment, end: int, place: int, sequence_id: int) -> bool:
+        state = segment.state
+        if state is None or not self.free_cells(len(segment.tokens)):
+            return False
+        if not self._is_restoring_quicker(end - place):
+            return False
+        began = self._clock()
+        if not self.engine.restore(sequence_id, state, max(segment.start, place), end):
+            self.cache.drop_state(segment)
+            return False
+        spent = (self._clock() - began) / len(segment.tokens)
+        self._restore_ns_per_token = (
+            spent if not self._restore_ns_per_token else (0.8 * self._restore_ns_per_token + 0.2 * spent)
+        )
+        self.ledger.grow(sequence_id, end - place)
+        return True
+
+    def _is_restoring_quicker(self, tokens: int) -> bool:
+        if not self._cost.is_known:
+            return True
+        computing = self._cost.prefill(tokens, self.ledger.used, step_rows=self.engine.info.max_rows)
+        return self._restore_ns_per_token * tokens < computing
+
+    def _kept_length(self, sequence: Sequence, limit: int) -> int:
+        """Up to where a prompt is kept in memory; looked up again only when the cache has changed."""
+        if sequence.kept_version != self.cache.version:
+            found = self.cache.find(sequence.request.cache_scope, sequence.tokens, limit)
+            sequence.kept_version = self.cache.version
+            sequence.kept_length = found[-1][1] if found else 0
+        return sequence.kept_length
+
+    # --- live sequences ---------------------------------------------------------------------------
+
+    def _shared_with_live(self, sequence: Sequence) -> _Donor:
+        limit = len(sequence.tokens) - 1
+        best = _Donor(-1, 0)
+        if sequence.is_shifted:
+            return best
+        for donor, shared in self._running_donors(sequence):
+            assert donor.sequence_id is not None
+            length = min(shared, donor.computed, limit)
+            if length > best.length:
+                best = _Donor(donor.sequence_id, length)
+        for resting in self._resting:
+            if resting.scope == sequence.request.cache_scope:
+                length = min(shared_length(resting.tokens, sequence.tokens), limit)
+                if length > best.length:
+                    best = _Donor(resting.sequence_id, length)
+        return best
+
+    def _ahead(self, sequence: Sequence) -> Iterator[tuple[Sequence, int]]:
+        """Prompts that are computed now, no less urgent than this one, and what they have in common with it."""
+        for donor, shared in self._running_donors(sequence):
+            if not donor.paused and not donor.faults and donor.is_background <= sequence.is_background:
+                yield donor, shared
+
+    def _running_donors(self, sequence: Sequence) -> Iterator[tuple[Sequence, int]]:
+        for donor in self.running.values():
+            if donor is sequence or donor.is_shifted or donor.request.cache_scope != sequence.request.cache_scope:
+                continue
+            # What the prompts share does not change; what they generate is compared once they rest.
+            if donor.request_id not in sequence.shared_with:
+                sequence.shared_with[donor.request_id] = shared_length(donor.tokens, sequence.tokens)
+            yield donor, sequence.shared_with[donor.request_id]
+
+    def _make_own(self, sequence: Sequence, start: int) -> bool:
+        """See that no cell from `start` on is shared: what is shared is saved and comes back in cells of its own."""
+        assert sequence.sequence_id is not None
+        if self.ledger.own_from(sequence.sequence_id) <= start:
+            return True
+        if not self.free_cells(sequence.computed - start):
+            return False
+        state = self.engine.save(sequence.sequence_id, start, sequence.computed)
+        self.engine.cut(sequence.sequence_id, start)
+        self.ledger.cut(sequence.sequence_id, start)
+        if not self.engine.restore(sequence.sequence_id, state, start, sequence.computed):
+            return False
+        self.ledger.grow(sequence.sequence_id, sequence.computed - start)
+        return True
+
+    # --- resting and saving -----------------------------------------------------------------------
+
+    def _is_worth_keeping(self, sequence: Sequence) -> bool:
+        return sequence.computed >= MIN_KEPT and not sequence.is_shifted and not sequence.faults
+
+    def _resting_ids_left(self) -> bool:
+        if not self._resting_ids and self._resting:
+            self._let_go(self._resting[0])
+        return bool(self._resting_ids)
+
+    def _rest(self, sequence: Sequence) -> None:
+        assert sequence.sequence_id is not None
+        resting = _Resting(self._resting_ids.pop(), sequence.request.cache_scope, sequence.tokens[: sequence.computed])
+        self.engine.copy(sequence.sequence_id, resting.sequence_id, sequence.computed)
+        self.ledger.copy(sequence.sequence_id, resting.sequence_id, sequence.computed)
+        self._resting.append(resting)
+
+    def _let_go(self, resting: _Resting) -> None:
+        """Save the rest of a resting sequence at once and give its cells back."""
+        while self.cache.memory_bytes and self._save_next(resting.scope, resting.tokens, resting.sequence_id):
+            pass
+        self._remove(resting)
+
+    def _remove(self, resting: _Resting) -> None:
+        self._resting.remove(resting)
+        self.engine.remove(resting.sequence_id)
+        self.ledger.remove(resting.sequence_id)
+        self._resting_ids.append(resting.sequence_id)
+
+    def _save_next(self, scope: str, tokens: list[int], sequence_id: int) -> bool:
+        """Save one more segment; False when all is kept, or no more can be."""
+        missing = self.cache.next_missing(scope, tokens, len(tokens), SEGMENT_TOKENS)
+        if missing is None:
+            return False
+        start, end = missing
+        state = self.engine.save(sequence_id, start, end)
+        return self.cache.add(scope, tokens, start, end, state) is not None

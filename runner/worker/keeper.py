@@ -1,0 +1,118 @@
+"""Keeper: which sequences the engine holds, under which ids, and how a new one starts.
+
+This one shares and keeps nothing: every prompt is computed. `cell_keeper.py` and
+`state_keeper.py` are the two ways of not doing work twice.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+from runner.chat.types import CachedTokens
+from runner.engine import Engine
+from runner.worker.ledger import CellLedger
+from runner.worker.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not yet: what a sequence needs is on its way. Ask again after the next step, or at `until_ns`."""
+
+    until_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFacts:
+    """What is kept, in bytes and segments."""
+
+    memory_bytes: int = 0
+    memory_used: int = 0
+    segments: int = 0
+
+
+class Keeper:
+    """Owns the sequence ids and the count of cells. Used on the engine thread only."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.ledger = CellLedger()
+        self.running: dict[int, Sequence] = {}
+        self._free_ids = list(range(engine.info.max_sequences))
+
+    @property
+    def has_free_id(self) -> bool:
+        return bool(self._free_ids)
+
+    def wait_for(self, sequence: Sequence, now: int) -> Wait | None:
+        """Whether it is quicker for a sequence to start later than now; None to start."""
+        return None
+
+    def shared_cells(self, sequence: Sequence) -> int:
+        """How many cells that are in use already a sequence would start with."""
+        return 0
+
+    def begin(self, sequence: Sequence) -> None:
+        """Give a sequence an id and whatever of its tokens needs no computing; at least one always does."""
+        sequence_id = sequence.sequence_id = heapq.heappop(self._free_ids)
+        sequence.computed = 0
+        self.running[sequence_id] = sequence
+        found = self._fill(sequence, sequence_id)
+        sequence.computed = self.ledger.length(sequence_id)
+        assert sequence.computed < len(sequence.tokens)
+        if not sequence.first_step_ns:
+            sequence.cached = found
+
+    def grown(self, sequence: Sequence, count: int) -> None:
+        """A step has computed `count` tokens of a sequence; its `computed` is up to date."""
+        assert sequence.sequence_id is not None
+        self.ledger.grow(sequence.sequence_id, count)
+
+    def shift(self, sequence: Sequence, keep: int, discard: int) -> bool:
+        """Forget positions keep..keep+discard; False when that cannot be done, and then all of it is forgotten."""
+        assert sequence.sequence_id is not None
+        self.engine.shift(sequence.sequence_id, keep, discard)
+        self.ledger.shift(sequence.sequence_id, discard)
+        return True
+
+    def forget(self, sequence: Sequence) -> None:
+        """A sequence's cells are in doubt, or not wanted; it keeps its id and has computed nothing."""
+        assert sequence.sequence_id is not None
+        self.engine.remove(sequence.sequence_id)
+        self.ledger.remove(sequence.sequence_id)
+        sequence.computed = 0
+
+    def release(self, sequence: Sequence) -> None:
+        """A sequence has ended; what it computed may be of use to others."""
+        self.forget(sequence)
+        self._give_back_id(sequence)
+
+    def park(self, sequence: Sequence) -> None:
+        """A sequence gives up its cells and will begin again later."""
+        self.forget(sequence)
+        self._give_back_id(sequence)
+
+    def free_cells(self, needed: int) -> bool:
+        """Let go of what only rests in the cells until `needed` more are free; whether they are."""
+        return self.ledger.used + needed <= self.engine.info.context_length
+
+    def let_one_go(self) -> bool:
+        """Let go of one thing that only rests in the cells; False when there is none."""
+        return False
+
+    def tidy(self, now: int) -> bool:
+        """A small piece of the work that may wait; False when there is none."""
+        return False
+
+    @property
+    def facts(self) -> CacheFacts:
+        return CacheFacts()
+
+    def _fill(self, sequence: Sequence, sequence_id: int) -> CachedTokens:
+        return CachedTokens()
+
+    def _give_back_id(self, sequence: Sequence) -> None:
+        assert sequence.sequence_id is not None
+        del self.running[sequence.sequence_id]
+        heapq.heappush(self._free_ids, sequence.sequence_id)
+        sequence.sequence_id = None
