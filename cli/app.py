@@ -98,11 +98,59 @@ def run_(
 
 
 @app.command()
-def pull(model: Model) -> Action:
+def pull(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|URL|FILE|FOLDER",
+            help="A name, such as smollm2:135m or hf.co/OWNER/REPO:Q4_K_M; the address of a GGUF file; or files here.",
+        ),
+    ],
+    given_name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Call the model so, instead of what the source says.")
+    ] = None,
+) -> Action:
     """Fetch a model."""
     from cli.commands.pull import pull
 
-    return partial(pull, model)
+    return partial(pull, source, given_name)
+
+
+@app.command()
+def search(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="WORD", help="What to look for; none lists all.")
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="How many of the hub's models.")] = 20,
+    offline: Annotated[bool, typer.Option("--offline", help="Look in the catalog alone.")] = False,
+    as_json: AsJson = False,
+) -> Action:
+    """Look for models in the catalog and on Hugging Face."""
+    from cli.commands.search import search
+
+    return partial(search, words or (), limit=limit, offline=offline, as_json=as_json)
+
+
+@app.command()
+def outdated(
+    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="Only these models.")] = None,
+    as_json: AsJson = False,
+) -> Action:
+    """Tell which models have something newer at their sources."""
+    from cli.commands.update import list_outdated
+
+    return partial(list_outdated, models or (), as_json=as_json)
+
+
+@app.command()
+def update(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="The model to fetch again.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that are outdated.")] = False,
+) -> Action:
+    """Fetch models again whose sources have something newer."""
+    from cli.commands.update import update
+
+    return partial(update, model, everything=everything)
 
 
 @app.command(name="list")

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from typing import IO
 
     from cli.address import DaemonAddress
-    from cli.wire import AnswerRecord, Json, Message, ModelEntry, ProgressRecord, RunningModel, ShowReply
+    from cli.wire import (
+        AnswerRecord,
+        Json,
+        Message,
+        ModelEntry,
+        ProgressRecord,
+        RunningModel,
+        SearchReply,
+        ShowReply,
+        SourceVerdict,
+    )
 
 CONNECT_SECONDS = 5.0
 REPLY_SECONDS = 120.0
@@ -78,8 +88,24 @@ class DaemonClient:
             body["options"] = options
         self._json("POST", "/api/generate", body, timeout=None)
 
-    def pull(self, name: str) -> RecordStream[ProgressRecord]:
-        return RecordStream(self._stream("/api/pull", {"model": name}))
+    def pull(self, source: str, given_name: str | None = None) -> RecordStream[ProgressRecord]:
+        """Fetch a model by its name or the address of its file, and install it under that or the given name."""
+        body: Json = {"model": source}
+        if given_name is not None:
+            body["as"] = given_name
+        return RecordStream(self._stream("/api/pull", body))
+
+    def search(self, text: str, *, limit: int, hub: bool) -> SearchReply:
+        from urllib.parse import urlencode
+
+        query = urlencode({"q": text, "limit": limit, "hub": "true" if hub else "false"})
+        return cast("SearchReply", self._json("GET", f"/api/search?{query}"))
+
+    def outdated(self, names: Sequence[str]) -> list[SourceVerdict]:
+        from urllib.parse import urlencode
+
+        path = f"/api/outdated?{urlencode([('model', name) for name in names])}" if names else "/api/outdated"
+        return cast("list[SourceVerdict]", self._json("GET", path, timeout=None).get("models") or [])
 
     def create(self, recipe: Json) -> RecordStream[ProgressRecord]:
         return RecordStream(self._stream("/api/create", recipe))

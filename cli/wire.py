@@ -65,6 +65,42 @@ class ShowReply(TypedDict, total=False):
     capabilities: list[str]
 
 
+class FoundModel(TypedDict, total=False):
+    """One of `GET /api/search`."""
+
+    name: str
+    kind: str
+    size: int
+    size_is_estimate: bool
+    quantizations: list[str]
+    fit: str
+    license: str
+    gated: bool
+    installed: list[str]
+
+
+class HubReply(TypedDict, total=False):
+    """Whether the hub was asked, and what came of it."""
+
+    asked: bool
+    reached: bool
+    error: str
+
+
+class SearchReply(TypedDict):
+    models: list[FoundModel]
+    hub: HubReply
+
+
+class SourceVerdict(TypedDict, total=False):
+    """One of `GET /api/outdated`."""
+
+    name: str
+    state: str
+    reason: str
+    source: str
+
+
 class ProgressRecord(TypedDict, total=False):
     """One line of a pull or a create."""
 

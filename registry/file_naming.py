@@ -7,6 +7,7 @@ import unicodedata
 
 from registry.errors import InvalidName
 from registry.name import DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName
+from registry.sources import quantization
 from registry.sources.gguf_choice import shard_of
 
 MAX_PART = 80
@@ -21,6 +22,12 @@ def name_of_file(file_name: str, *, before: str = "") -> ModelName:
     stem = stem_of(file_name)
     text = f"{before}-{stem}" if before else stem
     return ModelName(DEFAULT_HOST, DEFAULT_NAMESPACE, name_part(text), DEFAULT_TAG)
+
+
+def tagged_name_of_file(file_name: str) -> ModelName:
+    """As `name_of_file`, in small letters and with the quantization that the file's name tells as its tag."""
+    model, found = quantization.split_off(stem_of(file_name))
+    return ModelName(DEFAULT_HOST, DEFAULT_NAMESPACE, name_part(model.lower()), found or DEFAULT_TAG)
 
 
 def stem_of(file_name: str) -> str:

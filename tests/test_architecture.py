@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "runner.supervisor.types": {"runner.engine", "runner.messages"},
     "runner.options": {"runner.supervisor.types", "runner.sampling", "runner.errors", "registry"},
-    "runner.choices": {"runner.chat.types", "runner.engine", "runner.supervisor", "registry.store"},
+    "runner.choices": {"runner.chat.types", "runner.engine", "runner.errors", "runner.supervisor", "registry.store"},
     "runner.generate": {
         "runner.choices", "runner.options", "runner.chat.types", "runner.supervisor", "runner.messages", "runner.engine",
         "runner.sampling", "runner.errors", "runner.settings", "registry",
@@ -64,7 +64,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "runner.__main__": {"runner.daemon", "runner.options", "runner.settings", "runner.config_file", "registry.paths"},
     "cli": {
-        "registry.name", "registry.modelfile", "registry.parameters", "registry.paths", "registry.errors",
+        "registry.name", "registry.file_naming", "registry.modelfile", "registry.parameters", "registry.paths",
+        "registry.errors",
         "runner.settings", "runner.config_file", "runner.notation",
     },
     "cli.commands.serve": {

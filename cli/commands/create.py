@@ -135,7 +135,9 @@ def source_of(text: str, folder: Path) -> Source:
 
 def looks_like_path(text: str) -> bool:
     """Whether somebody who writes this means a file and not a model."""
-    return text.startswith((".", "/", "~")) or "\\" in text or text.lower().endswith((".gguf", ".safetensors"))
+    # The tag of a model's name may be the name of a file.
+    is_file_name = text.lower().endswith((".gguf", ".safetensors")) and ":" not in text
+    return text.startswith((".", "/", "~")) or "\\" in text or is_file_name
 
 
 def _source_of_modelfile(modelfile: Modelfile, folder: Path) -> Source:

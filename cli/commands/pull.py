@@ -1,19 +1,47 @@
-"""`puna pull`: fetch a model."""
+"""`puna pull`: fetch a model, or take one in from files of this machine."""
 
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 
 from cli.client import DaemonClient
 from cli.connect import connect
+from cli.errors import WrongUsage
 from cli.progress import follow, progress_view
 
 
-def pull(name: str) -> None:
-    pull_model(connect(), name)
+def pull(source: str, given_name: str | None = None) -> None:
+    """Fetch a model by its name or the address of its file; files here become a model as they are."""
+    path = local_path(source)
+    if path is not None:
+        _take_in(path, given_name)
+    else:
+        pull_model(connect(), source, given_name)
 
 
-def pull_model(client: DaemonClient, name: str) -> None:
+def pull_model(client: DaemonClient, source: str, given_name: str | None = None) -> None:
     """Fetch a model and return when it is here; interrupted, the daemon stops fetching as well."""
-    with closing(progress_view()) as view, client.pull(name) as records:
+    with closing(progress_view()) as view, client.pull(source, given_name) as records:
         follow(records, view)
+
+
+def local_path(source: str) -> Path | None:
+    """The file or folder that somebody means; None for names and addresses. Raises WrongUsage for a file that lacks."""
+    if "://" in source:
+        return None
+    path = Path(source).expanduser()
+    if source.startswith((".", "/", "~")) or "\\" in source:
+        if not path.exists():
+            raise WrongUsage(f"There is no file {path}.")
+        return path
+    # A name may end like a file's too: its tag can be the name of a file.
+    return path if source.lower().endswith(".gguf") and path.is_file() else None
+
+
+def _take_in(path: Path, given_name: str | None) -> None:
+    from cli.commands.create import create_model, source_of
+    from registry.file_naming import tagged_name_of_file
+
+    name = given_name or tagged_name_of_file(path.resolve().name).short
+    create_model(connect(), name, source_of(str(path), Path.cwd()))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from registry.digest import Digest
+from registry.download import PullOptions, http_options
 from registry.errors import ModelNotFound, SourceError, SourceUnreachable
 from registry.manifest import (
     LICENSE_LAYER,
@@ -25,11 +28,12 @@ from registry.registries import Registries, RegistryEntry
 from registry.sources import quantization
 from registry.sources.gguf_choice import ListedFile, Variant, choose, choose_projector, variants
 from registry.sources.host_rules import HostRules
-from registry.sources.http import HttpOptions
 from registry.sources.huggingface_api import MAX_TEXT_BYTES, Hub, HubModel, Repository
 from registry.sources.huggingface_login import DEFAULT_ENDPOINT, HOSTS, HubLogin, find_login
 from registry.sources.resolved import HostPolicy, HttpFile, ResolvedFile, ResolvedModel
-from registry.sources.web_api import WebApi
+
+if TYPE_CHECKING:
+    from registry.sources.web_api import WebApi
 
 _TEXTS = {"template": TEMPLATE_LAYER, "system": SYSTEM_LAYER, "params": PARAMS_LAYER}
 """Files with which a repository's owner says how its models are to be run."""
@@ -43,7 +47,7 @@ class HuggingFaceSource:
     def __init__(
         self,
         load_registries: Callable[[], Registries],
-        options: HttpOptions,
+        options: PullOptions,
         environ: Mapping[str, str],
         home: Path,
     ) -> None:
@@ -58,7 +62,7 @@ class HuggingFaceSource:
     async def resolve(self, name: ModelName, notice: Notice, *, insecure: bool = False) -> ResolvedModel:
         """As ModelSource says; raises Unauthorized too. `insecure` means nothing here: HF_ENDPOINT says the scheme."""
         login, hosts = await asyncio.to_thread(self._prepare)
-        async with WebApi(login, hosts, self._options) as api:
+        async with await self._open(login, hosts) as api:
             hub = Hub(login, api)
             repository = await hub.repository(f"{name.namespace}/{name.model}")
             files = await hub.files(repository)
@@ -73,12 +77,19 @@ class HuggingFaceSource:
         Raises SourceUnreachable, SourceError or RegistryForbidden.
         """
         login, hosts = await asyncio.to_thread(self._prepare)
-        api = WebApi(login, hosts, self._options, attempts=1)
+        api = await self._open(login, hosts, attempts=1)
         try:
             async with asyncio.timeout(timeout_seconds), api:
                 return await Hub(login, api).search(text, limit)
         except TimeoutError:
             raise SourceUnreachable(f"{login.host} has not answered for {timeout_seconds:g} seconds.") from None
+
+    async def _open(self, login: HubLogin, hosts: HostRules, attempts: int | None = None) -> WebApi:
+        # Only those who ask the hub pay for loading the HTTP client, and they do it in a thread.
+        await asyncio.to_thread(importlib.import_module, "registry.sources.web_api")
+        from registry.sources.web_api import ATTEMPTS, WebApi
+
+        return WebApi(login, hosts, http_options(self._options), attempts=attempts or ATTEMPTS)
 
     def _prepare(self) -> tuple[HubLogin, HostRules]:
         """Login and rules as they are now. The hub that the environment names is allowed by that."""

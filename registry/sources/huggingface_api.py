@@ -6,13 +6,16 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import quote, urlencode
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode, urljoin
 
 from registry.errors import ModelNotFound, SourceError, Unauthorized
 from registry.sources.credentials import shown
 from registry.sources.gguf_choice import ListedFile
 from registry.sources.huggingface_login import HubLogin, origin_of
-from registry.sources.web_api import Answer, WebApi, next_page
+
+if TYPE_CHECKING:
+    from registry.sources.web_api import Answer, WebApi
 
 MAX_PAGE_BYTES = 16 * 1024 * 1024
 MAX_PAGES = 50
@@ -85,7 +88,7 @@ class Hub:
             answer = await self._api.get(url, limit=MAX_PAGE_BYTES)
             self._check(answer, repository.id)
             found += [file for entry in _array(answer) if (file := _read_file(entry)) is not None]
-            url = next_page(answer.headers, answer.url)
+            url = _next_page(answer)
         raise SourceError(f"The list of files of {repository.id} has more than {MAX_PAGES} pages.")
 
     async def text(self, repository: Repository, path: str) -> bytes:
@@ -141,6 +144,16 @@ class Hub:
 def is_repository(id: str) -> bool:
     """Whether a text can be `owner/name` of a repository, which leaves nothing that an address would read otherwise."""
     return bool(_REPOSITORY.fullmatch(id)) and ".." not in id
+
+
+def _next_page(answer: Answer) -> str | None:
+    """The address that a `Link` header names as the next page."""
+    links: str = answer.headers.get("Link", "")
+    for link in links.split(","):
+        target, _, parameters = link.partition(";")
+        if 'rel="next"' in parameters.replace(" ", "") and target.strip().startswith("<"):
+            return urljoin(answer.url, target.strip().strip("<>"))
+    return None
 
 
 def _gated(page: str, *, has_token: bool) -> Unauthorized:

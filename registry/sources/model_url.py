@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from registry.errors import InvalidName, InvalidRequest
+from registry.file_naming import tagged_name_of_file
 from registry.name import ModelName
-from registry.sources import quantization
 from registry.sources.credentials import shown
 from registry.sources.gguf_choice import shard_name, shard_of
 from registry.sources.huggingface_login import HOSTS
 
 _HUB_PAGE = re.compile(r"/([^/]+)/([^/]+)/(?:blob|resolve|raw)/main/([^/]+)")
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
-_MAX_PART = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +48,8 @@ class ModelUrl:
 
     @property
     def suggested_name(self) -> ModelName:
-        """A name for the model, from the file's. Raises InvalidRequest when nothing can be made of it."""
-        shard = shard_of(self.file_name)
-        stem = shard[0] if shard else self.file_name[: -len(".gguf")]
-        found = quantization.find(stem)
-        if found is not None:
-            before, _, after = _cut(stem, found)
-            stem = before or after
-        model = _NOT_IN_NAMES.sub("-", stem).strip(".-").lower()[:_MAX_PART].rstrip(".-")
-        try:
-            return ModelName.parse(f"{model}:{found}" if found else model)
-        except InvalidName:
-            raise InvalidRequest(f"The file name {self.file_name!a} makes no name for a model; give it one.") from None
+        """A name for the model, from the file's."""
+        return tagged_name_of_file(self.file_name)
 
 
 def parse_model_url(text: str) -> ModelUrl | ModelName | None:
@@ -102,11 +90,3 @@ def _split(text: str) -> SplitResult:
     except ValueError:
         raise InvalidRequest("The address cannot be read.", field="model") from None
     return parts
-
-
-def _cut(stem: str, found: str) -> tuple[str, str, str]:
-    """Before, at and after the place where a quantization stands in a file's name, in whatever spelling."""
-    spellings = [one for one in (found, found.replace("F", "FP", 1)) if one.lower() in stem.lower()]
-    at = stem.lower().rindex(spellings[0].lower())
-    end = at + len(spellings[0])
-    return stem[:at].rstrip("-._ "), stem[at:end], stem[end:].lstrip("-._ ")

@@ -50,6 +50,16 @@ def find(text: str) -> str | None:
     return normal(found[-1]) if found else None
 
 
+def split_off(text: str) -> tuple[str, str | None]:
+    """A name without its quantization, as it was spelled, and the quantization; the last when there are several."""
+    found = [*_FORM.finditer(text)]
+    if not found:
+        return text, None
+    match = found[-1]
+    before, after = text[: match.start()].rstrip("-._ "), text[match.end() :].lstrip("-._ ")
+    return "-".join(part for part in (before, after) if part), normal(match[1])
+
+
 def without_mark(quantization: str) -> str:
     """Without the mark of tuned mixtures, which are asked for by their plain name when no plain one is there."""
     return quantization.removeprefix(_DYNAMIC)

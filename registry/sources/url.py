@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
+from registry.download import PullOptions, http_options
 from registry.errors import ModelNotFound, SourceError, Unauthorized
 from registry.manifest import MODEL_LAYER
 from registry.progress import Notice
 from registry.registries import Registries
 from registry.sources.credentials import shown
 from registry.sources.host_rules import HostRules
-from registry.sources.http import HttpOptions
 from registry.sources.model_url import ModelUrl
 from registry.sources.resolved import HttpFile, ResolvedFile, ResolvedModel
-from registry.sources.web_api import WebApi
+
+if TYPE_CHECKING:
+    from registry.sources.web_api import WebApi
 
 _AT_ONCE = 8
 
@@ -34,7 +38,7 @@ class UrlFacts:
 class UrlSource:
     """Finds out what is behind an address. The rules for hosts decide which may be asked, and how."""
 
-    def __init__(self, load_registries: Callable[[], Registries], options: HttpOptions) -> None:
+    def __init__(self, load_registries: Callable[[], Registries], options: PullOptions) -> None:
         self._load_registries = load_registries
         self._options = options
 
@@ -67,8 +71,12 @@ class UrlSource:
         return HostRules(await asyncio.to_thread(self._load_registries))
 
     async def _ask(self, url: ModelUrl, hosts: HostRules) -> list[UrlFacts]:
+        # Only those who ask pay for loading the HTTP client, and they do it in a thread.
+        await asyncio.to_thread(importlib.import_module, "registry.sources.web_api")
+        from registry.sources.web_api import WebApi
+
         gate = asyncio.Semaphore(_AT_ONCE)
-        async with WebApi(None, hosts, self._options) as api:
+        async with WebApi(None, hosts, http_options(self._options)) as api:
 
             async def ask(one: str) -> UrlFacts:
                 async with gate:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from urllib.parse import urljoin
 
 import httpx
 
 from registry.errors import SourceError, SourceUnreachable
 from registry.sources.credentials import shown
-from registry.sources.http import Dropped, HttpOptions, redirected
-from registry.sources.registry_http import RegistryHttp
+from registry.sources.http import RETRY_STATUSES, Dropped, HttpOptions, redirected
+from registry.sources.registry_http import DOCUMENT_SECONDS, RegistryHttp
 from registry.sources.resolved import Authorizer, HostPolicy
 
 MAX_REDIRECTS = 5
 ATTEMPTS = 3
 _PAUSE_SECONDS = 0.3
-_TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +42,17 @@ class WebApi:
     """
 
     def __init__(
-        self, authorizer: Authorizer | None, hosts: HostPolicy, options: HttpOptions, *, attempts: int = ATTEMPTS
+        self,
+        authorizer: Authorizer | None,
+        hosts: HostPolicy,
+        options: HttpOptions,
+        *,
+        attempts: int = ATTEMPTS,
+        document_seconds: float = DOCUMENT_SECONDS,
     ) -> None:
+        """`document_seconds` is for one try, however slowly an answer trickles."""
         self._authorizer = authorizer
-        self._http = RegistryHttp(hosts, options)
+        self._http = RegistryHttp(hosts, options, document_seconds=document_seconds)
         self._attempts = attempts
 
     async def __aenter__(self) -> WebApi:
@@ -77,7 +81,7 @@ class WebApi:
             except TimeoutError:
                 raise self._http.too_slow(url) from None
             else:
-                if answer.status not in _TRY_AGAIN:
+                if answer.status not in RETRY_STATUSES:
                     return answer
                 problem = Dropped(f"{shown(url)} answers with status {answer.status}.", http_status=answer.status)
             if attempt < self._attempts:
@@ -93,12 +97,3 @@ class WebApi:
                     return Answer(url, response.status_code, response.headers, body)
                 url = redirected(url, response.headers["Location"])
         raise SourceError(f"{shown(url)} redirects more than {MAX_REDIRECTS} times.")
-
-
-def next_page(headers: Mapping[str, str], url: str) -> str | None:
-    """The address that a `Link` header names as the next page."""
-    for link in headers.get("link", "").split(","):
-        target, _, parameters = link.partition(";")
-        if 'rel="next"' in parameters.replace(" ", "") and target.strip().startswith("<"):
-            return urljoin(url, target.strip().strip("<>"))
-    return None

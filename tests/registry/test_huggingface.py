@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from registry.download import PullOptions
 from registry.errors import (
     ModelNotFound,
     RegistryError,
@@ -30,7 +31,6 @@ from registry.name import ModelName
 from registry.registries import Registries
 from registry.sources.huggingface import HuggingFaceSource
 from registry.sources.huggingface_login import DEFAULT_ENDPOINT, HubLogin, find_login
-from registry.sources.http import HttpOptions
 from registry.sources.resolved import HttpFile, ResolvedModel
 from tests.registry.fake_hub import TOKEN, FakeHub
 
@@ -58,7 +58,7 @@ class Resolver:
 
     @property
     def source(self) -> HuggingFaceSource:
-        return HuggingFaceSource(Registries, HttpOptions(), self.environ, self.home)
+        return HuggingFaceSource(Registries, PullOptions(), self.environ, self.home)
 
     async def refusal(self, name: str) -> RegistryError:
         with pytest.raises(RegistryError) as caught:
@@ -99,7 +99,7 @@ async def test_both_hosts_and_any_case_name_the_same(hub: FakeHub, resolve: Reso
 
 
 def test_names_of_other_hosts_are_not_the_hubs(tmp_path: Path) -> None:
-    source = HuggingFaceSource(Registries, HttpOptions(), {}, tmp_path)
+    source = HuggingFaceSource(Registries, PullOptions(), {}, tmp_path)
     assert not source.handles(ModelName.parse("smollm2:135m"))
     assert not source.handles(ModelName.parse("hf.co.example.com/owner/repo"))
 
