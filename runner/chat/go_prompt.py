@@ -32,18 +32,25 @@ class GoPrompt:
         """Raises ModelInvalid when `source` is not a template."""
         self._parts = _read(source)
 
-    def render(self, messages: tuple[Message, ...], *, thinking: bool | None, tools: tuple[Tool, ...]) -> str:
+    def render(
+        self,
+        messages: tuple[Message, ...],
+        *,
+        thinking: bool | None,
+        effort: str | None = None,
+        tools: tuple[Tool, ...] = (),
+    ) -> str:
         """The prompt that makes the model answer `messages`. Raises ModelInvalid when the template fails."""
         budget = Budget(_size(messages))
         try:
             if not self._parts.takes_messages:
-                return self._render_turns(_merged(messages), _thinking(thinking), budget)
+                return self._render_turns(_merged(messages), _thinking(thinking, effort), budget)
             data = {
                 "System": "\n\n".join(message.content for message in messages if message.role == "system"),
                 "Messages": go_messages(_merged(messages)),
                 "Tools": go_tools(tools),
                 _RESPONSE: "",
-                **_thinking(thinking),
+                **_thinking(thinking, effort),
             }
             return self._parts.whole.execute(data, budget)
         except (GoTemplateError, Fault) as error:
@@ -119,8 +126,9 @@ def _joined(messages: list[Message]) -> Message:
     )
 
 
-def _thinking(thinking: bool | None) -> dict[str, Value]:
-    return {"Think": bool(thinking), "ThinkLevel": "medium" if thinking else "", "IsThinkSet": thinking is not None}
+def _thinking(thinking: bool | None, effort: str | None = None) -> dict[str, Value]:
+    level = (effort or "medium") if thinking else ""
+    return {"Think": bool(thinking), "ThinkLevel": level, "IsThinkSet": thinking is not None}
 
 
 def _size(messages: tuple[Message, ...]) -> int:

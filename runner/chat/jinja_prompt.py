@@ -25,7 +25,14 @@ class JinjaPrompt:
         self._template = _compile(source)
         self._special_texts = special_texts
 
-    def render(self, messages: tuple[Message, ...], *, thinking: bool | None, tools: tuple[Tool, ...]) -> str:
+    def render(
+        self,
+        messages: tuple[Message, ...],
+        *,
+        thinking: bool | None,
+        effort: str | None = None,
+        tools: tuple[Tool, ...] = (),
+    ) -> str:
         """The prompt that makes the model answer `messages`.
 
         Raises InvalidRequest when the template refuses the conversation, ModelInvalid when the
@@ -39,9 +46,12 @@ class JinjaPrompt:
             "documents": None,
         }
         if thinking is not None:
-            variables["enable_thinking"] = thinking
+            # Templates differ in what they call it.
+            variables["enable_thinking"] = variables["thinking"] = thinking
+        if effort is not None:
+            variables["reasoning_effort"] = effort
         try:
-            with rendering_within(Budget(sum(len(message.content) for message in messages))):
+            with rendering_within(Budget(_size(messages, tools))):
                 return self._template.render(variables)
         except TemplateRefusal as refusal:
             raise InvalidRequest(
@@ -49,6 +59,13 @@ class JinjaPrompt:
             ) from refusal
         except Exception as error:  # a template is a stranger's program and may raise anything
             raise ModelInvalid(f"The chat template fails: {_told(error)}") from error
+
+
+def _size(messages: tuple[Message, ...], tools: tuple[Tool, ...]) -> int:
+    """Characters that a template may rightly write out."""
+    calls = sum(len(call.arguments) for message in messages for call in message.tool_calls)
+    declared = sum(len(json.dumps(_tool(tool))) for tool in tools)
+    return calls + declared + sum(len(message.content) + len(message.thinking or "") for message in messages)
 
 
 def _message(message: Message) -> dict[str, Any]:

@@ -23,14 +23,19 @@ class ChatTemplate:
         self._prompt = GoPrompt(source) if is_go else JinjaPrompt(source, special_texts)
 
     def render(
-        self, messages: tuple[Message, ...], *, thinking: bool | None = None, tools: tuple[Tool, ...] = ()
+        self,
+        messages: tuple[Message, ...],
+        *,
+        thinking: bool | None = None,
+        effort: str | None = None,
+        tools: tuple[Tool, ...] = (),
     ) -> str:
         """The prompt that makes the model answer `messages`.
 
         Raises InvalidRequest when the template refuses the conversation, ModelInvalid when the
         template itself fails.
         """
-        return self._prompt.render(messages, thinking=thinking, tools=tools)
+        return self._prompt.render(messages, thinking=thinking, effort=effort, tools=tools)
 
     def render_insertion(self, prompt: str, suffix: str, *, thinking: bool | None = None) -> str:
         """The prompt that makes the model write what stands between two texts.

@@ -53,6 +53,8 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
     template: str | None = None
     thinking: bool | None = None
     tools: tuple[Tool, ...] = ()
+    effort: str | None = None
+    """How hard to think, for templates that know such words: low, medium, high."""
     suffix: str = ""
     """What is to come behind the answer; then the last message alone is what comes before it."""
 
@@ -113,6 +115,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """With a required call: the one tool that it has to be."""
     parallel_calls: bool = True
     """Whether one answer may hold several calls."""
+    is_render: bool = False
+    """Only make the prompt, and answer with it."""
     constraint: Constraint | None = None
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Token ids and what is added to their logits."""
@@ -124,6 +128,13 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """Requests share what was computed for them only within a scope. Chosen by the daemon, never by a client."""
     deterministic: bool = False
     """Compute it so that nothing else that runs can change the text."""
+
+
+def usable_tools(request: ChatRequest) -> tuple[Tool, ...]:
+    """The tools that the answer to a request may call."""
+    if isinstance(request.prompt, TextPrompt) or request.tool_use is ToolUse.NONE:
+        return ()
+    return request.prompt.tools
 
 
 class FinishReason(enum.StrEnum):
@@ -207,6 +218,21 @@ class ToolCallDelta(msgspec.Struct, frozen=True, tag="tool_call", omit_defaults=
     """More of the arguments' JSON text."""
 
 
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """The prompt is computed; the first event of an answer that has any."""
+
+    prompt_tokens: int
+    cached_tokens: int
+
+
+class Rendered(msgspec.Struct, frozen=True, tag="rendered"):
+    """What would have been answered; the only event of a request that was to be rendered."""
+
+    text: str
+    tokens: tuple[int, ...]
+    context_length: int
+
+
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
     """The answer is complete; the last event of its request."""
 
@@ -227,4 +253,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     facts: dict[str, Fact] = {}
 
 
-ChatEvent = TextDelta | ThinkingDelta | ToolCallDelta | Finished | Failed
+ChatEvent = Started | TextDelta | ThinkingDelta | ToolCallDelta | Rendered | Finished | Failed
+
+LAST_EVENTS = frozenset((Rendered, Finished, Failed))
+"""Nothing of a request comes after one of these."""

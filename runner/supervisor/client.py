@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from runner.chat.types import ChatEvent, ChatRequest, Failed, TextDelta
+from runner.chat.types import LAST_EVENTS, ChatEvent, ChatRequest, Failed
 from runner.messages import (
     FRAME_HEADER,
     Cancel,
@@ -143,7 +143,7 @@ class WorkerClient:
                 stream = streams.get(request_id)
                 if stream is None:
                     continue  # cancelled while this was under way
-                if type(event) is not TextDelta:
+                if type(event) in LAST_EVENTS:
                     del streams[request_id]
                 stream._push(event)
         elif type(report) is Stats:
@@ -205,7 +205,7 @@ class EventStream:
         event = events.popleft()
         if self.is_paused and len(events) < RESUME_BELOW:
             self._client._resume(self)
-        if type(event) is not TextDelta:
+        if type(event) in LAST_EVENTS:
             self._is_over = True
             events.clear()
         return event

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from runner.chat.types import ChatRequest, Failed, FinishReason, ScoredToken, TextDelta
+from runner.chat.types import ChatEvent, ChatRequest, Failed, FinishReason, ScoredToken, TextDelta
 from runner.engine import Sampler, TokenScore
 from runner.worker.detokenizer import TextStream
+from runner.worker.output import OutputPlan, OutputReader
 
 SHIFTING_BUDGET_IN_WINDOWS = 10
 """An answer that may shift its window and was given no limit ends after so many windows."""
+
+_NO_MARKERS: frozenset[int] = frozenset()
 
 
 class TokenReader(Protocol):
@@ -29,10 +33,22 @@ class Answer:
     be no more, and `finish` gives the text that was held back.
     """
 
-    __slots__ = ("_scored", "_text", "_wants_scores", "ended", "failed", "generated", "max_generated")
+    __slots__ = (
+        "_markers",
+        "_reader",
+        "_scored",
+        "_text",
+        "_wants_scores",
+        "ended",
+        "failed",
+        "generated",
+        "max_generated",
+    )
 
-    def __init__(self, request: ChatRequest, window: int) -> None:
+    def __init__(self, request: ChatRequest, window: int, plan: OutputPlan | None = None) -> None:
         self._text = TextStream(request.stop)
+        self._reader = OutputReader(plan) if plan is not None else None
+        self._markers = plan.marker_tokens if plan is not None else _NO_MARKERS
         self._wants_scores = request.logprobs is not None
         self._scored = _ScoredTokens()
         self.generated = 0
@@ -48,33 +64,53 @@ class Answer:
         """The stop string that ended the answer, if one did."""
         return self._text.stopped_by
 
-    def accept(self, token: int, vocabulary: TokenReader, sampler: Sampler) -> TextDelta | None:
+    def accept(self, token: int, vocabulary: TokenReader, sampler: Sampler) -> Sequence[ChatEvent]:
         """One more token, just sampled; what is certain by now, if there is anything."""
         if sampler.failure is not None:
             message = f"The answer could not go on within its constraint: {sampler.failure}."
             self.failed = Failed(code="constraint_invalid", message=message)
-            return None
+            return ()
         self.generated += 1
         if vocabulary.ends_generation(token):
-            self.ended = FinishReason.STOP
-            return None
-        text = self._text.push(vocabulary.token_bytes(token))
-        if self._text.stopped_by is not None or sampler.is_complete:
-            self.ended = FinishReason.STOP
-        elif self.generated == self.max_generated:
-            self.ended = FinishReason.LENGTH
+            self._end(FinishReason.STOP)
+            return ()
+        text = self._text.push(vocabulary.written(token) if token in self._markers else vocabulary.token_bytes(token))
+        delta = TextDelta(text) if text else None
         if self._wants_scores:
             if sampler.score is not None:
                 self._scored.add(sampler.score, vocabulary)
-            return self._scored.delta(text)
-        return TextDelta(text) if text else None
+            delta = self._scored.delta(text)
+        events = self._read(delta)
+        if self._text.stopped_by is not None or sampler.is_complete:
+            self._end(FinishReason.STOP)
+        elif self.generated == self.max_generated:
+            self._end(FinishReason.LENGTH)
+        return events
 
-    def finish(self) -> TextDelta | None:
-        """What was held back, now that nothing follows."""
+    def finish(self) -> Sequence[ChatEvent]:
+        """What was held back, now that nothing follows; `ended` may then tell of calls."""
         text = self._text.finish()
+        delta = TextDelta(text) if text else None
         if self._wants_scores:
-            return self._scored.delta(text, is_last=True)
-        return TextDelta(text) if text else None
+            delta = self._scored.delta(text, is_last=True)
+        events = self._read(delta)
+        if self._reader is not None:
+            events = (*events, *self._reader.finish())
+            if self.ended is not None:
+                self._end(self.ended)
+        return events
+
+    def _read(self, delta: TextDelta | None) -> Sequence[ChatEvent]:
+        if delta is None:
+            return ()
+        if self._reader is None:
+            return (delta,)
+        events = tuple(self._reader.push(delta.text))
+        return (*events, TextDelta("", delta.tokens)) if delta.tokens else events
+
+    def _end(self, reason: FinishReason) -> None:
+        has_calls = self._reader is not None and self._reader.has_calls
+        self.ended = FinishReason.TOOL_CALLS if has_calls and reason is FinishReason.STOP else reason
 
 
 class _ScoredTokens:

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from runner.chat.types import ChatRequest, Failed
+from runner.chat.types import ChatRequest, Failed, Rendered
 from runner.engine import Engine
 from runner.errors import InvalidRequest, RunnerError
 from runner.messages import Cancel, Command, Events, Generate, Load, Pause, Report, Resume
 from runner.worker.loop import CancelSequence, LoopCommand, SetPaused
+from runner.worker.output import constrain, plan_output
 from runner.worker.prompt import prepare_prompt
 from runner.worker.sequence import Sequence
 
@@ -60,6 +61,7 @@ class Control:
         self._post(command)
 
     def _prepare(self, command: Generate, received_ns: int) -> None:
+        outcome: Sequence | Rendered | Failed
         try:
             outcome = self._sequence(command, received_ns)
         except RunnerError as error:
@@ -73,17 +75,20 @@ class Control:
             # The loop does not know the request; it reports, and so the daemon learns that it was heard.
             self._post(CancelSequence(command.request_id))
             return
-        if isinstance(outcome, Failed):
+        if isinstance(outcome, Failed | Rendered):
             self._emit(Events([(command.request_id, outcome)]))
             return
         for item in (outcome, *commands):
             self._post(item)
 
-    def _sequence(self, command: Generate, received_ns: int) -> Sequence | Failed:
+    def _sequence(self, command: Generate, received_ns: int) -> Sequence | Rendered:
         request = command.request
         _check_biased_tokens(request, self._engine)
         prompt = prepare_prompt(request, self._engine)
-        constraint = request.constraint and self._engine.compile_constraint(request.constraint)
+        if request.is_render:
+            return Rendered(prompt.text, tuple(prompt.tokens), prompt.window)
+        plan = plan_output(request, prompt, self._engine)
+        wanted = constrain(request, plan, self._engine)
         seed = request.sampling.seed
         return Sequence(
             command.request_id,
@@ -93,7 +98,8 @@ class Control:
             seed=random.SystemRandom().getrandbits(32) if seed is None else seed,
             received_ns=received_ns,
             truncated=prompt.truncated,
-            constraint=constraint,
+            constraint=wanted and self._engine.compile_constraint(wanted),
+            output=plan,
         )
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runner.chat.types import ChatEvent, Failed, FinishReason
+from runner.chat.types import ChatEvent, Failed, FinishReason, Started
 from runner.engine import Chunk, Engine, EngineFault, MemoryKind, OutOfCells, Sampler
 from runner.messages import CacheOptions, Events, Report, Stats
 from runner.worker.admission import Admission
@@ -194,8 +194,9 @@ class Loop:
         sequence.last_token_ns = now
         if answer.generated == 0:
             sequence.first_token_ns = now
-        if delta := answer.accept(token, self._engine, sampler):
-            self._events.append((sequence.request_id, delta))
+            self._events.append((sequence.request_id, Started(sequence.prompt_tokens, sequence.cached.total)))
+        for event in answer.accept(token, self._engine, sampler):
+            self._events.append((sequence.request_id, event))
         if answer.failed is not None:
             self._fail(sequence, answer.failed)
         elif answer.ended is not None:
@@ -214,9 +215,9 @@ class Loop:
         sequence.forget(keep, discard)
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
-        if delta := sequence.answer.finish():
-            self._events.append((sequence.request_id, delta))
-        self._events.append((sequence.request_id, sequence.finished(reason)))
+        answer = sequence.answer
+        self._events += [(sequence.request_id, event) for event in answer.finish()]
+        self._events.append((sequence.request_id, sequence.finished(answer.ended or reason)))
         self._drop(sequence)
 
     def _fail(self, sequence: Sequence, failure: Failed) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from runner.chat.output_format import OutputFormat, output_format
+from runner.chat.plain_tools import without_tools
 from runner.chat.template import ChatTemplate
-from runner.chat.types import ChatPrompt, ChatRequest, Message, TextPrompt, Truncation
+from runner.chat.types import ChatPrompt, ChatRequest, Message, TextPrompt, Truncation, usable_tools
 from runner.engine import Engine
 from runner.errors import ContextLengthExceeded, InvalidRequest, Unsupported
 
@@ -22,7 +25,11 @@ class PreparedPrompt:
 
     tokens: list[int]
     window: int
-    truncated: Truncation | None
+    text: str
+    """What the tokens were made of, without the context of an earlier answer."""
+    truncated: Truncation | None = None
+    output: OutputFormat | None = None
+    """How a conversation's answer is written."""
 
 
 def prepare_prompt(request: ChatRequest, engine: Engine) -> PreparedPrompt:
@@ -41,53 +48,58 @@ def prepare_prompt(request: ChatRequest, engine: Engine) -> PreparedPrompt:
                 f"Token {token} is not in this model's vocabulary of {info.vocabulary}.", field="context"
             )
     if isinstance(request.prompt, ChatPrompt):
-        tokens, truncated = _fit_chat(request, request.prompt, engine, window)
+        prepared = _fit_chat(request, request.prompt, engine, window)
     else:
-        tokens, truncated = _fit_text(request, request.prompt, engine, window)
-    if not tokens:
+        prepared = _fit_text(request, request.prompt, engine, window)
+    if not prepared.tokens:
         raise InvalidRequest("The prompt is empty.", field="prompt")
-    return PreparedPrompt(tokens, window, truncated)
+    return prepared
 
 
-def _fit_chat(
-    request: ChatRequest, prompt: ChatPrompt, engine: Engine, window: int
-) -> tuple[list[int], Truncation | None]:
+def _fit_chat(request: ChatRequest, prompt: ChatPrompt, engine: Engine, window: int) -> PreparedPrompt:
     source = prompt.template or engine.chat_template
     if source is None:
         raise Unsupported("This model has no chat template, so it does not support chat; use it with a raw prompt.")
     template = ChatTemplate(source, engine.template_tokens, is_from_file=not prompt.template)
+    output = output_format(source)
+    tools = usable_tools(request)
 
-    def tokenize(messages: tuple[Message, ...]) -> list[int]:
+    def make(messages: tuple[Message, ...]) -> PreparedPrompt:
         if prompt.suffix:
             text = template.render_insertion(messages[-1].content, prompt.suffix, thinking=prompt.thinking)
+        elif output.knows_tools:
+            text = template.render(messages, thinking=prompt.thinking, effort=prompt.effort, tools=tools)
         else:
-            text = template.render(messages, thinking=prompt.thinking, tools=prompt.tools)
-        return [*request.context, *_tokenize(text, request, engine)]
+            plain = without_tools(messages, tools)
+            text = template.render(plain, thinking=prompt.thinking, effort=prompt.effort)
+        tokens = [*request.context, *_tokenize(text, request, engine)]
+        return PreparedPrompt(tokens, window, text, output=output)
 
-    tokens = tokenize(prompt.messages)
-    if len(tokens) < window:
-        return tokens, None
+    prepared = make(prompt.messages)
+    original = len(prepared.tokens)
+    if original < window:
+        return prepared
     if not request.limits.truncate:
-        raise ContextLengthExceeded(len(tokens), window)
-    kept = drop_oldest_turns(prompt.messages, lambda messages: len(tokenize(messages)) <= _goal(request, window))
-    shortened = tokenize(kept)
-    if len(shortened) >= window:
-        raise ContextLengthExceeded(len(shortened), window, is_shortened=True)
-    return shortened, Truncation(original=len(tokens), kept=len(shortened), strategy="drop_oldest_turns")
+        raise ContextLengthExceeded(original, window)
+    kept = drop_oldest_turns(prompt.messages, lambda messages: len(make(messages).tokens) <= _goal(request, window))
+    shortened = make(kept)
+    if len(shortened.tokens) >= window:
+        raise ContextLengthExceeded(len(shortened.tokens), window, is_shortened=True)
+    truncated = Truncation(original=original, kept=len(shortened.tokens), strategy="drop_oldest_turns")
+    return dataclasses.replace(shortened, truncated=truncated)
 
 
-def _fit_text(
-    request: ChatRequest, prompt: TextPrompt, engine: Engine, window: int
-) -> tuple[list[int], Truncation | None]:
+def _fit_text(request: ChatRequest, prompt: TextPrompt, engine: Engine, window: int) -> PreparedPrompt:
     tokens = [*request.context, *_tokenize(prompt.text, request, engine)]
     if len(tokens) < window:
-        return tokens, None
+        return PreparedPrompt(tokens, window, prompt.text)
     if not request.limits.truncate:
         raise ContextLengthExceeded(len(tokens), window)
     goal = max(_goal(request, window), 1)
     keep = min(request.limits.num_keep, goal - 1)
     shortened = tokens[:keep] + tokens[len(tokens) - (goal - keep) :]
-    return shortened, Truncation(original=len(tokens), kept=len(shortened), strategy="drop_middle")
+    truncated = Truncation(original=len(tokens), kept=len(shortened), strategy="drop_middle")
+    return PreparedPrompt(shortened, window, prompt.text, truncated)
 
 
 def drop_oldest_turns(

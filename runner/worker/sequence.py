@@ -5,6 +5,7 @@ from __future__ import annotations
 from runner.chat.types import CachedTokens, ChatRequest, Finished, FinishReason, Priority, Truncation, Usage
 from runner.engine import CompiledConstraint, Sampler, SamplerPlan
 from runner.worker.answer import Answer
+from runner.worker.output import OutputPlan
 
 BACKGROUND_DELAY_NS = 10_000_000_000
 """How long background work lets interactive requests go first."""
@@ -57,6 +58,7 @@ class Sequence:
         received_ns: int,
         truncated: Truncation | None = None,
         constraint: CompiledConstraint | None = None,
+        output: OutputPlan | None = None,
     ) -> None:
         self.request_id = request_id
         self.request = request
@@ -65,7 +67,7 @@ class Sequence:
         self.window = window
         self.plan = SamplerPlan(request.sampling, seed, request.logit_bias, constraint, request.logprobs)
         self.truncated = truncated
-        self.answer = Answer(request, window)
+        self.answer = Answer(request, window, output)
         self.computed = 0
         self.faults = 0
         """Steps with this sequence that failed in the engine."""

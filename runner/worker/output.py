@@ -1,0 +1,148 @@
+"""What a request's answer will be made of, and the constraint that its tools put on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from runner.chat.output_format import OutputFormat
+from runner.chat.output_parser import OutputParser
+from runner.chat.thinking import begins_thinking
+from runner.chat.tool_formats.calls import CallArguments, CallStarted, Content, Piece, Thinking
+from runner.chat.tool_formats.grammar import call_grammar, required_grammar
+from runner.chat.types import (
+    ChatEvent,
+    ChatRequest,
+    TextDelta,
+    ThinkingDelta,
+    Tool,
+    ToolCallDelta,
+    ToolUse,
+    usable_tools,
+)
+from runner.engine import Engine
+from runner.errors import InvalidRequest
+from runner.sampling import Constraint, ConstraintKind
+from runner.worker.prompt import PreparedPrompt
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPlan:
+    """How one answer is read."""
+
+    format: OutputFormat
+    tools: tuple[Tool, ...]
+    begins_thinking: bool
+    marker_tokens: frozenset[int]
+    """Control tokens that stand for markers and are wanted as text."""
+
+    def parser(self) -> OutputParser:
+        return OutputParser(
+            thinking=self.format.thinking,
+            begins_thinking=self.begins_thinking,
+            tool_format=self.format.calls,
+            tools=self.tools,
+        )
+
+
+def plan_output(request: ChatRequest, prompt: PreparedPrompt, engine: Engine) -> OutputPlan | None:
+    """None for an answer that is plain text and nothing else."""
+    how, tools = prompt.output, usable_tools(request)
+    if how is None or not (tools or how.thinking or how.calls.is_always_read):
+        return None
+    thinks = how.thinking is not None and begins_thinking(prompt.text, how.thinking)
+    return OutputPlan(how, tools, thinks, frozenset(_control_tokens(how.markers, engine)))
+
+
+def constrain(request: ChatRequest, plan: OutputPlan | None, engine: Engine) -> Constraint | None:
+    """The constraint of a request, with what its tools and its model's thinking make of it.
+
+    Raises InvalidRequest for wishes that exclude each other.
+    """
+    wanted = request.constraint
+    if plan is None:
+        return wanted
+    thinking = plan.format.thinking
+    after_thinking = thinking.closing if thinking is not None and plan.begins_thinking else None
+    if plan.tools and request.tool_use is ToolUse.REQUIRED:
+        if wanted is not None:
+            raise InvalidRequest("An answer cannot be a tool call and follow another format too.", wanted.field)
+        chosen = [tool for tool in plan.tools if request.named_tool in (None, tool.name)]
+        if not chosen:
+            raise InvalidRequest(f"There is no tool named {request.named_tool!r}.", "tool_choice")
+        grammar = required_grammar(
+            plan.format.calls, chosen, _Terms(engine, plan.format.markers), is_parallel=request.parallel_calls
+        )
+        return Constraint(ConstraintKind.LARK, grammar, "tools", after=after_thinking)
+    if wanted is not None:
+        return dataclasses.replace(wanted, after=after_thinking)
+    if plan.tools and plan.format.calls.opening:
+        grammar = call_grammar(
+            plan.format.calls, plan.tools, _Terms(engine, plan.format.markers), is_parallel=request.parallel_calls
+        )
+        return Constraint(ConstraintKind.LARK, grammar, "tools", after=plan.format.calls.opening, is_optional=True)
+    return None
+
+
+class OutputReader:
+    """Turns an answer's text into events; one for each answer."""
+
+    def __init__(self, plan: OutputPlan) -> None:
+        self._parser = plan.parser()
+
+    @property
+    def has_calls(self) -> bool:
+        return self._parser.calls > 0
+
+    def push(self, text: str) -> Iterable[ChatEvent]:
+        return map(_event, self._parser.push(text))
+
+    def finish(self) -> Iterable[ChatEvent]:
+        return map(_event, self._parser.finish())
+
+
+def _event(piece: Piece) -> ChatEvent:
+    match piece:
+        case Content(text):
+            return TextDelta(text)
+        case Thinking(text):
+            return ThinkingDelta(text)
+        case CallStarted(index, name):
+            return ToolCallDelta(index, id=f"call_{secrets.token_hex(12)}", name=name)
+        case CallArguments(index, text):
+            return ToolCallDelta(index, arguments=text)
+
+
+class _Terms:
+    """Terminals for one vocabulary: markers that are tokens of their own must be asked for by number."""
+
+    def __init__(self, engine: Engine, markers: Sequence[str]) -> None:
+        self._tokens = {marker: token for marker in markers if (token := _marker_token(marker, engine)) is not None}
+        longest_first = sorted(self._tokens, key=len, reverse=True)
+        self._split = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if longest_first else None
+
+    def literal(self, text: str) -> str:
+        parts = [part for part in self._split.split(text) if part] if self._split else [text]
+        return " ".join(
+            f"<[{self._tokens[part]}]>" if part in self._tokens else json.dumps(part) for part in parts or [""]
+        )
+
+
+def _marker_token(marker: str, engine: Engine) -> int | None:
+    """The token that llguidance takes for a special one: it matches no text."""
+    tokens = engine.tokenize(marker, add_special=False, parse_special=True)
+    if len(tokens) != 1:
+        return None
+    looks_special = marker.startswith("<") and marker.endswith(">")
+    return tokens[0] if looks_special or not engine.token_bytes(tokens[0]) else None
+
+
+def _control_tokens(markers: Sequence[str], engine: Engine) -> Iterable[int]:
+    for marker in markers:
+        token = _marker_token(marker, engine)
+        if token is not None and not engine.token_bytes(token):
+            yield token
