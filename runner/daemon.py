@@ -23,12 +23,8 @@ from typing import Any
 
 import uvicorn
 
-from registry.catalog import Catalog
-from registry.download import PullOptions
 from registry.errors import RegistryError
 from registry.paths import Paths
-from registry.pull import Puller
-from registry.sources.cataloged import CatalogSource
 from registry.store import ModelStore
 from runner.api.app import AppParts, create_app
 from runner.config_file import SettingsError
@@ -39,8 +35,10 @@ from runner.logs import set_up_daemon_logging
 from runner.notation import is_loopback
 from runner.runtime_file import RuntimeFile, remove_runtime_file, write_runtime_file
 from runner.settings import Settings
+from runner.sources import make_sources
 from runner.supervisor.process import WORKER_COMMAND
 from runner.supervisor.supervisor import Supervisor
+from runner.supervisor.workshop import ProcessWorkshop
 from runner.tidying import is_own_store, tidy_in_background
 
 logger = logging.getLogger(__name__)
@@ -114,21 +112,11 @@ class _Daemon:
         self._version = importlib.metadata.version("puna")
         self._signals: asyncio.Queue[int] = asyncio.Queue()
         self._store = store = ModelStore(paths.models, settings.store.layers)
-        pull = settings.pull
-        puller = Puller(
-            store,
-            [CatalogSource(Catalog.load())],
-            PullOptions(
-                parallel=pull.parallel,
-                idle_timeout_seconds=pull.idle_timeout_seconds,
-                keep_free_bytes=pull.keep_free_bytes,
-                proxy=pull.proxy,
-                ca_bundle=pull.ca_bundle,
-            ),
-        )
+        sources = make_sources(settings, paths.config_file, store, os.environ, Path.home())
         self._supervisor = Supervisor(settings, worker_command)
         self._generator = Generator(store, self._supervisor, settings)
-        app = create_app(AppParts(settings, store, puller, self._supervisor, self._generator, self._version))
+        workshop = ProcessWorkshop(settings.pull.keep_free_bytes, worker_command)
+        app = create_app(AppParts(settings, store, sources, self._supervisor, self._generator, self._version, workshop))
         self._server = _Server(_server_config(app))
 
     async def run(self) -> int:

@@ -10,11 +10,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import runner.api.ollama.models
+import runner.api.ollama.push
 import runner.api.ollama.routes
 import runner.api.openai.routes
 from registry.errors import RegistryError
-from registry.pull import Puller
 from registry.store import ModelStore
+from registry.workshop import Workshop
 from runner.api import context, monitoring
 from runner.api.access import AccessPolicy, cors_headers, preflight_headers
 from runner.api.documents import describe_bodies
@@ -27,6 +28,7 @@ from runner.config_file import SettingsError
 from runner.errors import RunnerError
 from runner.generate import Generator
 from runner.settings import Settings
+from runner.sources import Sources
 from runner.supervisor.supervisor import Supervisor
 
 
@@ -36,10 +38,12 @@ class AppParts:
 
     settings: Settings
     store: ModelStore
-    puller: Puller
+    sources: Sources
     supervisor: Supervisor
     generator: Generator
     version: str
+    workshop: Workshop | None = None
+    """What quantizes and converts models that are created; without one both are refused."""
 
 
 def create_app(parts: AppParts) -> FastAPI:
@@ -48,10 +52,13 @@ def create_app(parts: AppParts) -> FastAPI:
         title="Puna", version=parts.version, docs_url=None, redoc_url=None, redirect_slashes=False
     )  # the pages would fetch their scripts from other hosts
     limit = parts.settings.server.max_body_bytes
-    downloads = Downloads(parts.puller)
+    downloads = Downloads(parts.sources.puller)
     app.include_router(monitoring.create_router(parts.version))
     app.include_router(runner.api.ollama.routes.create_router(parts.generator, limit))
-    app.include_router(runner.api.ollama.models.create_router(parts.store, parts.supervisor, downloads, limit))
+    app.include_router(
+        runner.api.ollama.models.create_router(parts.store, parts.supervisor, downloads, parts.workshop, limit)
+    )
+    app.include_router(runner.api.ollama.push.create_router(parts.sources.pusher, limit))
     app.include_router(runner.api.openai.routes.create_router(parts.generator, parts.store, limit))
     for expected in (RunnerError, RegistryError, SettingsError, HTTPException):
         app.add_exception_handler(expected, _answer_error)

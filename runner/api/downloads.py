@@ -23,7 +23,7 @@ class Downloads:
         self._running: defaultdict[str, _Ends] = defaultdict(set)
         """For each pull a future that is done when somebody else has ended it."""
 
-    async def pull(self, name: ModelName) -> AsyncGenerator[Progress, None]:
+    async def pull(self, name: ModelName, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
         """As `Puller.pull`; closing it, or cancelling whoever waits for it, gives the pull up.
 
         Raises ModelNotFound when `end` was called for its model.
@@ -31,7 +31,7 @@ class Downloads:
         ended = asyncio.get_running_loop().create_future()
         self._running[name.folded].add(ended)
         try:
-            async with contextlib.aclosing(self._puller.pull(name)) as steps:
+            async with contextlib.aclosing(self._puller.pull(name, insecure=insecure)) as steps:
                 while (progress := await _next(steps, ended)) is not None:
                     yield progress
             if ended.done():

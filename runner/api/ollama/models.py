@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 
 from fastapi import APIRouter, Request, Response
 
@@ -17,30 +17,28 @@ from registry.name import ModelName
 from registry.progress import Progress
 from registry.recipe import Recipe
 from registry.store import ModelStore, StoredModel
+from registry.workshop import Workshop
 from runner.api.bodies import read_body, stream_body
-from runner.api.context import request_id
 from runner.api.documents import json_body
 from runner.api.downloads import Downloads
-from runner.api.errors import report_of
 from runner.api.ollama.describe import loaded_model, model_details, model_entry
+from runner.api.ollama.progress import answer_progress
 from runner.api.ollama.schema import CopyBody, CreateBody, DeleteBody, PullBody, ShowBody
-from runner.api.ollama.translate import error_record, progress_body, progress_record, recipe
-from runner.api.streaming import (
-    NDJSON,
-    EventSource,
-    JsonResponse,
-    Opened,
-    StreamResponse,
-    ignored_header,
-    while_connected,
-)
+from runner.api.ollama.translate import model_name, recipe
+from runner.api.streaming import JsonResponse, ignored_header
 from runner.api.validation import ignored_fields
 from runner.errors import InvalidRequest, ModelInUse, ModelNotFound
 from runner.generate import find_model
 from runner.supervisor.supervisor import Supervisor
 
 
-def create_router(store: ModelStore, supervisor: Supervisor, downloads: Downloads, max_body_bytes: int) -> APIRouter:
+def create_router(
+    store: ModelStore,
+    supervisor: Supervisor,
+    downloads: Downloads,
+    workshop: Workshop | None,
+    max_body_bytes: int,
+) -> APIRouter:
     router = APIRouter()
 
     @router.get("/api/tags")
@@ -75,14 +73,14 @@ def create_router(store: ModelStore, supervisor: Supervisor, downloads: Download
     @router.post("/api/pull", openapi_extra=json_body(PullBody))
     async def pull(request: Request) -> Response:
         body = await read_body(request, PullBody, max_body_bytes)
-        name = _parse_name(body.model_name)
-        return await _answer_progress(request, lambda: downloads.pull(name), body)
+        name = model_name(body.model_name)
+        return await answer_progress(request, lambda: downloads.pull(name, insecure=bool(body.insecure)), body)
 
     @router.post("/api/create", openapi_extra=json_body(CreateBody))
     async def create(request: Request) -> Response:
         body = await read_body(request, CreateBody, max_body_bytes)
         wanted = recipe(body)
-        return await _answer_progress(request, lambda: _create(store, downloads, wanted), body)
+        return await answer_progress(request, lambda: _create(store, downloads, workshop, wanted), body)
 
     @router.head("/api/blobs/{digest}")
     async def has_blob(digest: str) -> Response:
@@ -118,7 +116,7 @@ async def _delete(
     store: ModelStore, supervisor: Supervisor, downloads: Downloads, name: str, *, is_forced: bool
 ) -> None:
     """Unload a model and remove it; one that is in use only when forced, and then its users are told."""
-    wanted = _parse_name(name)
+    wanted = model_name(name)
     if downloads.is_running(wanted):
         if not is_forced:
             raise _in_use(wanted, "is being downloaded")
@@ -157,15 +155,18 @@ def _weights(model: StoredModel) -> Digest | None:
         return None
 
 
-async def _create(store: ModelStore, downloads: Downloads, recipe: Recipe) -> AsyncGenerator[Progress, None]:
+async def _create(
+    store: ModelStore, downloads: Downloads, workshop: Workshop | None, recipe: Recipe
+) -> AsyncGenerator[Progress, None]:
     """A creation's progress, after that of the pull when the model it starts from is not here yet."""
     if recipe.from_model is not None and not await asyncio.to_thread(_is_installed, store, recipe.from_model):
         async with contextlib.aclosing(downloads.pull(recipe.from_model)) as steps:
             async for progress in steps:
                 if progress.status != "success":
                     yield progress
-    async for progress in create_model(store, recipe):
-        yield progress
+    async with contextlib.aclosing(create_model(store, recipe, workshop)) as steps:
+        async for progress in steps:
+            yield progress
 
 
 def _is_installed(store: ModelStore, name: ModelName) -> bool:
@@ -174,44 +175,6 @@ def _is_installed(store: ModelStore, name: ModelName) -> bool:
     except NotInstalled:
         return False
     return True
-
-
-async def _answer_progress(
-    request: Request, start: Callable[[], EventSource[Progress]], body: PullBody | CreateBody
-) -> Response:
-    headers = ignored_header(ignored_fields(body))
-    if body.stream is False:
-        last = await while_connected(request.receive, _last(start))
-        return JsonResponse(progress_body(last), headers=headers)
-    opened = await while_connected(request.receive, _opened(start))
-    return StreamResponse(
-        opened,
-        progress_record,
-        lambda error: error_record(report_of(error, request_id(request))),
-        NDJSON,
-        headers,
-    )
-
-
-async def _opened(start: Callable[[], EventSource[Progress]]) -> Opened[Progress]:
-    return await Opened.open(start())
-
-
-async def _last(start: Callable[[], EventSource[Progress]]) -> Progress:
-    opened = await _opened(start)
-    try:
-        async for progress in opened:
-            last = progress
-    finally:
-        await opened.aclose()
-    return last
-
-
-def _parse_name(text: str) -> ModelName:
-    try:
-        return ModelName.parse(text)
-    except InvalidName as error:
-        raise InvalidRequest(f"invalid model name: {error.message}", "model") from None
 
 
 async def _store_blob(store: ModelStore, expected: Digest, request: Request) -> None:

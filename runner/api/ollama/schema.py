@@ -110,7 +110,16 @@ class DeleteBody(_Named):
 
 class PullBody(_Named):
     stream: bool | None = None
-    insecure: Annotated[Any, not_honoured(False)] = None
+    insecure: bool | None = None
+    """Plain HTTP and unverified TLS, of registries that are listed."""
+    username: Ignored = None
+    password: Ignored = None
+
+
+class PushBody(_Named):
+    stream: bool | None = None
+    insecure: bool | None = None
+    """As for a pull."""
     username: Ignored = None
     password: Ignored = None
 
@@ -138,13 +147,14 @@ class CreateBody(_Named):
     ] = None
     parameters: dict[str, Any] | None = None
     messages: list[CreateMessage] | None = None
-    adapters: Annotated[Any, not_honoured({})] = None
-    draft_files: Annotated[Any, not_honoured({})] = None
-    quantize: Annotated[Any, not_honoured("")] = None
-    quantization: Annotated[Any, not_honoured("")] = None
+    adapters: dict[str, str] | None = None
+    draft_files: dict[str, str] | None = None
+    quantize: str | None = None
+    quantization: str | None = None
+    """The older name of `quantize`."""
     draft_quantize: Annotated[Any, not_honoured("")] = None
-    renderer: Annotated[Any, not_honoured("")] = None
-    parser: Annotated[Any, not_honoured("")] = None
-    requires: Annotated[Any, not_honoured("")] = None
+    renderer: str | None = None
+    parser: str | None = None
+    requires: str | None = None
     remote_host: Annotated[Any, not_honoured("")] = None
     info: Annotated[Any, not_honoured({})] = None

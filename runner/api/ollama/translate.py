@@ -158,9 +158,12 @@ def progress_body(progress: Progress) -> Json:
 def recipe(body: CreateBody) -> Recipe:
     """What to create. Raises InvalidRequest for names and digests that cannot be."""
     return Recipe(
-        name=_name(body.model_name, "model"),
-        from_model=_name(body.from_, "from") if body.from_ else None,
-        files={path: _digest(digest, path) for path, digest in (body.files or {}).items()},
+        name=model_name(body.model_name),
+        from_model=model_name(body.from_, "from") if body.from_ else None,
+        files=_files(body.files, "files"),
+        adapters=_files(body.adapters, "adapters"),
+        draft_files=_files(body.draft_files, "draft_files"),
+        quantize=body.quantize or body.quantization or None,
         template=body.template,
         system=body.system,
         parameters=body.parameters or {},
@@ -169,15 +172,20 @@ def recipe(body: CreateBody) -> Recipe:
     )
 
 
-def _name(text: str, field: str) -> ModelName:
+def model_name(text: str, field: str = "model") -> ModelName:
+    """A model's name, as a request gives it. Raises InvalidRequest."""
     try:
         return ModelName.parse(text)
     except InvalidName as error:
         raise InvalidRequest(f"invalid model name: {error.message}", field) from None
 
 
-def _digest(text: str, path: str) -> Digest:
+def _files(given: dict[str, str] | None, field: str) -> dict[str, Digest]:
+    return {path: _digest(digest, f"{field}.{path}") for path, digest in (given or {}).items()}
+
+
+def _digest(text: str, field: str) -> Digest:
     try:
         return Digest.parse(text)
     except RegistryError:
-        raise InvalidRequest("invalid digest format", f"files.{path}") from None
+        raise InvalidRequest("invalid digest format", field) from None

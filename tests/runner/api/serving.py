@@ -18,7 +18,8 @@ from registry.store import ModelStore
 from runner.api.app import AppParts, create_app
 from runner.generate import Generator
 from runner.settings import Settings
-from tests.fakes import FakeModel, FakePuller, FakeStore, FakeSupervisor
+from runner.sources import Sources
+from tests.fakes import FakeModel, FakePuller, FakePusher, FakeStore, FakeSupervisor
 
 
 @dataclass
@@ -28,12 +29,14 @@ class FakeDaemon:
     supervisor: FakeSupervisor = field(default_factory=FakeSupervisor)
     store: FakeStore | ModelStore = field(default_factory=lambda: FakeStore(FakeModel()))
     puller: FakePuller = field(default_factory=FakePuller)
+    pusher: FakePusher = field(default_factory=FakePusher)
     settings: Settings = field(default_factory=Settings)
 
     def app(self) -> FastAPI:
         store, supervisor = cast("Any", self.store), cast("Any", self.supervisor)
         generator = Generator(store, supervisor, self.settings)
-        return create_app(AppParts(self.settings, store, cast("Any", self.puller), supervisor, generator, "0.1.0"))
+        sources = Sources(cast("Any", self.puller), cast("Any", self.pusher), cast("Any", None))
+        return create_app(AppParts(self.settings, store, sources, supervisor, generator, "0.1.0"))
 
     def client(self) -> httpx.AsyncClient:
         """Collects whole answers; for streaming use `serve`."""

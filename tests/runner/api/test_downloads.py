@@ -105,7 +105,10 @@ async def test_a_failure_after_progress_is_the_last_record() -> None:
     assert unstreamed.status_code == 502
 
 
-async def test_insecure_pulls_are_refused() -> None:
-    async with FakeDaemon().client() as client:
-        response = await client.post("/api/pull", json={"model": "m", "insecure": True})
-    assert (response.status_code, response.json()["code"]) == (400, "unsupported")
+async def test_a_pull_may_ask_to_go_without_protection() -> None:
+    daemon = FakeDaemon()
+    async with daemon.client() as client:
+        await client.post("/api/pull", json={"model": "localhost:5000/a/b", "insecure": True})
+        await client.post("/api/pull", json={"model": "localhost:5000/c/d"})
+    assert [name.model for name in daemon.puller.pulled] == ["b", "d"]
+    assert [name.model for name in daemon.puller.insecure] == ["b"]
