@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from runner.chat.go_template.errors import Fault
 from runner.chat.go_template.values import GoList, GoMap, Record, RecordField, RecordType, TypeNames, Value, from_json
 from runner.chat.types import Message, Tool, ToolCall
 
@@ -105,7 +106,12 @@ def go_tools(tools: Iterable[Tool]) -> GoList:
 
 
 def _call(index: int, call: ToolCall) -> Record:
-    arguments = from_json(json.loads(call.arguments or "{}"))
+    try:
+        arguments = from_json(json.loads(call.arguments or "{}"))
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise Fault(f"the arguments of the call of {call.name[:100]!a} are no JSON object")
     called = Record(_CALLED, Index=index, Name=call.name, Arguments=GoMap(arguments))
     return Record(_CALL, ID=call.id, Function=called)
 
@@ -124,10 +130,10 @@ def _tool(tool: Tool) -> Record:
     return Record(_TOOL, Type="function", Items=None, Function=function)
 
 
-def _properties(schema: Mapping[str, Any]) -> GoMap:
+def _properties(schema: Mapping[str, Any], *, is_ordered: bool = False) -> GoMap:
     found = schema.get("properties")
     items = {name: _property(one) for name, one in found.items()} if isinstance(found, dict) else {}
-    return GoMap(items, zero=_property({}), is_nil=not isinstance(found, dict))
+    return GoMap(items, zero=_property({}), is_nil=not isinstance(found, dict), is_ordered=is_ordered)
 
 
 def _property(schema: object) -> Record:
@@ -142,7 +148,7 @@ def _property(schema: object) -> Record:
         Items=from_json(schema.get("items")),
         Description=_text(schema, "description"),
         Enum=from_json(values) if isinstance(values, list) else [],
-        Properties=_properties(schema) if isinstance(nested, dict) else None,
+        Properties=_properties(schema, is_ordered=True) if isinstance(nested, dict) else None,
         Required=_texts(schema, "required"),
     )
 

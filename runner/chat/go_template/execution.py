@@ -5,7 +5,7 @@ from __future__ import annotations
 from runner.chat.budget import Budget, OverBudget
 from runner.chat.go_template import nodes
 from runner.chat.go_template.errors import Fault, GoTemplateError
-from runner.chat.go_template.formatting import show
+from runner.chat.go_template.formatting import show, shows_itself
 from runner.chat.go_template.functions import call_function
 from runner.chat.go_template.values import Value, field_of, is_true, sorted_items
 
@@ -224,7 +224,8 @@ class _Execution:
         for name in names:
             if receiver is None:
                 raise Fault(f"nil pointer evaluating interface {{}}.{name[:100]}")
-            receiver = field_of(receiver, name)
+            is_method = name == "String" and shows_itself(receiver)
+            receiver = show(receiver) if is_method else field_of(receiver, name)
         return receiver
 
     def _variable(self, name: str) -> Value:

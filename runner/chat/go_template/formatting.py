@@ -50,7 +50,14 @@ def sprintf(template: str, values: Sequence[Any], spend: Spend) -> str:
     return _Printer(template, values, spend).text()
 
 
-def _plain(value: Any, depth: int, *, quotes: bool = False) -> str:
+def shows_itself(value: Any) -> bool:
+    """Whether a value has a way of its own to show itself, as it has with Go's method `String`."""
+    if isinstance(value, Record):
+        return value.type.is_shown_as_json
+    return isinstance(value, GoMap | TypeNames) or (isinstance(value, GoList) and value.is_shown_as_json)
+
+
+def _plain(value: Any, depth: int) -> str:
     """`%v`."""
     if depth > MAX_DEPTH:
         raise Fault(f"values are nested more than {MAX_DEPTH} deep")
@@ -64,24 +71,21 @@ def _plain(value: Any, depth: int, *, quotes: bool = False) -> str:
         case float():
             return _float(value)
         case str():
-            return _quoted(value) if quotes else value
+            return value
         case GoMap():
             return "{}" if value.is_nil else to_json(value)
         case Record() if value.type.is_shown_as_json:
             return to_json(value)
         case Record():
-            return f"{{{' '.join(_plain(one, depth + 1, quotes=quotes) for one in value.values)}}}"
+            return f"{{{' '.join(_plain(one, depth + 1) for one in value.values)}}}"
         case GoList() if value.is_shown_as_json:
             return to_json(value)
         case TypeNames() if len(value) < 2:
             return "".join(value)
         case list():
-            return f"[{' '.join(_plain(one, depth + 1, quotes=quotes) for one in value)}]"
+            return f"[{' '.join(_plain(one, depth + 1) for one in value)}]"
         case dict():
-            shown = (
-                f"{_plain(key, depth, quotes=quotes)}:{_plain(one, depth + 1, quotes=quotes)}"
-                for key, one in sorted_items(value)
-            )
+            shown = (f"{_plain(key, depth)}:{_plain(one, depth + 1)}" for key, one in sorted_items(value))
             return f"map[{' '.join(shown)}]"
         case _:
             raise Fault(f"a {type(value).__name__} cannot be shown")
@@ -105,7 +109,7 @@ def _infinite(value: float) -> str:
     return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
 
 
-def _quoted(text: str) -> str:
+def _quoted(text: str, *, is_ascii: bool = False) -> str:
     """`%q`: as it would be written in Go."""
     written = []
     for character in text:
@@ -113,7 +117,7 @@ def _quoted(text: str) -> str:
         short = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 34: '\\"', 92: "\\\\"}
         if code in short:
             written.append(short[code])
-        elif character.isprintable():
+        elif character.isprintable() and (code < 0x80 or not is_ascii):
             written.append(character)
         elif 0xDC80 <= code <= 0xDCFF:
             written.append(f"\\x{code - 0xDC00:02x}")
@@ -186,18 +190,39 @@ class _Printer:
 
 
 def _formatted(verb: str, value: Any, flags: str, width: int | None, precision: int | None) -> str:
+    if verb == "T":
+        return _padded(type_name(value), "", verb, flags, width)
+    if isinstance(value, list | dict | Record) and not (verb in "vsqxX" and shows_itself(value)):
+        return _each(value, lambda one: _formatted(verb, one, flags, width, precision))
     text = _converted(verb, value, flags, precision)
     if text is None:
         shown = "<nil>" if value is None else f"{type_name(value)}={_plain(value, 0)}"
         return f"%!{verb}({shown})"
+    return _padded(text, value, verb, flags, width)
+
+
+def _padded(text: str, value: Any, verb: str, flags: str, width: int | None) -> str:
     if width is None or len(text) >= width:
         return text
     if "-" in flags:
         return text.ljust(width)
-    if "0" in flags and verb in "vdboxXeEfFgGsq" and not (isinstance(value, float) and not math.isfinite(value)):
+    if "0" in flags and not (isinstance(value, float) and not math.isfinite(value)) and verb != "T":
         signed = not isinstance(value, str) and text[:1] in ("+", "-", " ")
         return text[:signed] + text[signed:].rjust(width - signed, "0")
     return text.rjust(width)
+
+
+def _each(value: Any, form: Callable[[Any], str]) -> str:
+    """What is made of values goes around each of what they hold."""
+
+    def inner(one: Any) -> str:
+        return "<nil>" if one is None else form(one)
+
+    if isinstance(value, dict):
+        return f"map[{' '.join(f'{form(key)}:{inner(one)}' for key, one in sorted_items(value))}]"
+    if isinstance(value, Record):
+        return f"{{{' '.join(map(inner, value.values))}}}"
+    return f"[{' '.join(map(inner, value))}]"
 
 
 def _converted(verb: str, value: Any, flags: str, precision: int | None) -> str | None:
@@ -211,24 +236,19 @@ def _converted(verb: str, value: Any, flags: str, precision: int | None) -> str 
             return _real(verb, value, flags, precision)
         case None:
             return "<nil>" if verb == "v" else None
-    if verb in "vsq" and not (isinstance(value, str) or _shows_itself(value)):
-        return _plain(value, 0, quotes=verb == "q")
     text = value if isinstance(value, str) else _plain(value, 0)
     if verb in "vs":
         return text if precision is None else text[:precision]
     if verb == "q":
         cut = text if precision is None else text[:precision]
-        return f"`{cut}`" if "#" in flags and "`" not in cut and cut.isprintable() else _quoted(cut)
+        if "#" in flags and "`" not in cut and cut.isprintable():
+            return f"`{cut}`"
+        return _quoted(cut, is_ascii="+" in flags)
     if verb in "xX":
-        digits = text.encode("utf-8", "surrogateescape")[:precision].hex(" " if " " in flags else "")
-        return str(digits.upper() if verb == "X" else digits)
+        content = text.encode("utf-8", "surrogateescape")[:precision]
+        digits = content.hex(" ") if " " in flags else content.hex()
+        return digits.upper() if verb == "X" else digits
     return None
-
-
-def _shows_itself(value: Any) -> bool:
-    if isinstance(value, Record):
-        return value.type.is_shown_as_json
-    return isinstance(value, GoMap | TypeNames) or (isinstance(value, GoList) and value.is_shown_as_json)
 
 
 def _integer(verb: str, value: int, flags: str, precision: int | None) -> str | None:

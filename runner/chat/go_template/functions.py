@@ -69,9 +69,8 @@ def _slice(args: Args, budget: Budget) -> Value:
     bounds = [_position(index, len(sequence)) for index in indexes]
     if bounds != sorted(bounds):
         raise Fault(f"invalid slice index: {bounds[0]} > {bounds[1]}")
-    begin, end = (*bounds[:2], len(sequence))[:2] if len(bounds) != 1 else (bounds[0], len(sequence))
-    if not bounds:
-        begin, end = 0, len(sequence)
+    begin = bounds[0] if bounds else 0
+    end = bounds[1] if len(bounds) > 1 else len(sequence)
     budget.spend(end - begin)
     cut = sequence[begin:end]
     return cut.decode("utf-8", "surrogateescape") if isinstance(cut, bytes) else cut

@@ -35,8 +35,8 @@ def _encode(value: Any, depth: int) -> str:
             return json_text(value)
         case Record():
             return _encode_record(value, depth)
-        case TypeNames() if len(value) == 1:
-            return json_text(value[0])
+        case TypeNames() if len(value) < 2:
+            return json_text(value[0]) if value else "null"
         case list():
             if isinstance(value, GoList) and value.is_nil:
                 return "null"
@@ -44,7 +44,8 @@ def _encode(value: Any, depth: int) -> str:
         case dict():
             if isinstance(value, GoMap) and value.is_nil:
                 return "null"
-            items = (f"{json_text(key)}:{_encode(one, depth + 1)}" for key, one in sorted_items(value))
+            entries = value.items() if isinstance(value, GoMap) and value.is_ordered else sorted_items(value)
+            items = (f"{json_text(key)}:{_encode(one, depth + 1)}" for key, one in entries)
             return f"{{{','.join(items)}}}"
         case _:
             raise Fault(f"a {type(value).__name__} has no JSON")

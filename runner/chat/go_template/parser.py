@@ -78,7 +78,7 @@ class _Parser:
             return Text(token.text)
         word = self._peek_word()
         if word not in _KEYWORDS:
-            return Action(token.line, self._pipe("command", Kind.CLOSE))
+            return Action(token.line, self._pipe("command"))
         self._next_token()
         match word:
             case "break" | "continue":
@@ -88,11 +88,11 @@ class _Parser:
                 return Break(token.line) if word == "break" else Continue(token.line)
             case "template":
                 name = self._name(word)
-                pipe = None if self._closes() else self._pipe(word, Kind.CLOSE)
+                pipe = None if self._closes() else self._pipe(word)
                 return Call(token.line, name, pipe)
             case "block":
                 name = self._name(word)
-                pipe = self._pipe(word, Kind.CLOSE)
+                pipe = self._pipe(word)
                 self._definition(name, token)
                 return Call(token.line, name, pipe)
             case "define" | "end" | "else":
@@ -102,7 +102,7 @@ class _Parser:
     def _branch(self, word: str, line: int) -> Node:
         known = len(self._variables)
         with self._nested():
-            pipe = self._pipe(word, Kind.CLOSE)
+            pipe = self._pipe(word)
             self._ranges += word == "range"
             body, end = self._nodes()
             self._ranges -= word == "range"
@@ -165,12 +165,12 @@ class _Parser:
 
     # --- what stands in actions ---------------------------------------------------------------
 
-    def _pipe(self, context: str, end: Kind) -> Pipe:
+    def _pipe(self, context: str, end: str = "}}") -> Pipe:
         declared, is_assignment = self._declared(context)
         commands: list[Command] = []
         while True:
             token = self._next_token()
-            if token.kind is end or (end is Kind.MARK and token.text == ")"):
+            if token.text == end:
                 break
             self._at -= 1
             commands.append(self._command(token, context))
@@ -260,7 +260,7 @@ class _Parser:
                 return Literal(self._value(token, text_value))
             case Kind.MARK if token.text == "(":
                 with self._nested():
-                    return self._pipe("parenthesized pipeline", Kind.MARK)
+                    return self._pipe("parenthesized pipeline", ")")
         return None
 
     def _word(self, token: Token) -> Operand:

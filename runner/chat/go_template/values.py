@@ -27,10 +27,14 @@ class GoList(list[Value]):
 class GoMap(dict[str, Value]):
     """A map that shows itself as JSON. `zero` is what it gives for a key it lacks."""
 
-    def __init__(self, items: Mapping[str, Value], zero: Value = None, *, is_nil: bool = False) -> None:
+    def __init__(
+        self, items: Mapping[str, Value], zero: Value = None, *, is_nil: bool = False, is_ordered: bool = False
+    ) -> None:
         super().__init__(items)
         self.zero = zero
         self.is_nil = is_nil
+        self.is_ordered = is_ordered
+        """JSON has its entries in the order in which they came."""
 
 
 class TypeNames(list[str]):
