@@ -81,7 +81,7 @@ ALLOWED: dict[str, set[str]] = {
 OWNERS: dict[str, tuple[str, ...]] = {
     "llama_cpp": ("runner.llamacpp",),
     "llguidance": ("runner.llamacpp",),
-    "numpy": ("runner.llamacpp",),
+    "numpy": ("runner.llamacpp", "registry.convert"),
     "jinja2": ("runner.chat",),
     "fastapi": ("runner.api",),
     "pydantic": ("runner.api",),
@@ -95,7 +95,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "filelock": ("registry", "cli"),
     "packaging": ("registry",),
     "platformdirs": ("registry",),
-    "gguf": ("registry",),
+    "gguf": ("registry.convert",),
     "tomlkit": ("cli",),
     "typer": ("cli",),
     "click": ("cli",),

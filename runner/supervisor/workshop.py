@@ -48,7 +48,7 @@ class ProcessWorkshop:
     async def convert(self, folder: Path, target: Path) -> AsyncGenerator[float, None]:
         """As `Workshop.convert`. Raises ReportedError and EngineCrashed."""
         room = max(0, shutil.disk_usage(target.parent).free - self._keep_free_bytes)
-        command = [*self._converter_command, "--room", str(room), str(folder), str(target)]
+        command = [*self._converter_command, "--piped", "--room", str(room), str(folder), str(target)]
         is_done = False
         async with process_of(command) as process:
             assert process.stdout is not None
