@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from registry.store import StoredModel
 from runner.chat.types import ChatEvent, Failed, Finished
 from runner.engine import LoadedModel
+from runner.errors import ReportedError
 from runner.supervisor.client import EventStream
 from runner.supervisor.lease import Lease
 
@@ -44,12 +45,23 @@ class Choices:
         self._request_id = request_id
         self._events: asyncio.Queue[Choice] = asyncio.Queue(UNREAD)
         self._open = len(streams)
+        self._first: Choice | None = None
         self._pumps = [asyncio.create_task(self._pump(number, stream)) for number, stream in enumerate(streams)]
+
+    async def begin(self) -> None:
+        """Wait for the first event, which iterating then gives; raises what it fails with."""
+        first = await anext(self)
+        if isinstance(first[1], Failed):
+            raise ReportedError(first[1].code, first[1].message, first[1].facts)
+        self._first = first
 
     def __aiter__(self) -> Choices:
         return self
 
     async def __anext__(self) -> Choice:
+        first, self._first = self._first, None
+        if first is not None:
+            return first
         if not self._open:
             raise StopAsyncIteration
         choice = await self._events.get()

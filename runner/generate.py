@@ -22,7 +22,10 @@ from registry.errors import InvalidName, ModelNotFound
 from registry.name import ModelName
 from registry.requirement import check_requirement
 from registry.store import ModelStore, StoredModel
+from runner import answers
+from runner.answers import AnswerParts
 from runner.chat.types import (
+    LAST_EVENTS,
     ChatEvent,
     ChatPrompt,
     ChatRequest,
@@ -30,9 +33,10 @@ from runner.chat.types import (
     Finished,
     Limits,
     Message,
-    ScoredToken,
-    TextDelta,
+    Rendered,
     TextPrompt,
+    Tool,
+    ToolUse,
 )
 from runner.choices import Choices
 from runner.engine import LoadedModel
@@ -58,6 +62,7 @@ class Conversation:
     """Messages to be answered with the next one."""
 
     messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +92,13 @@ class Call:
     keep_alive: float | None = None
     """Seconds the model stays loaded afterwards; None leaves it to the configuration."""
     thinking: bool | None = None
+    effort: str | None = None
+    """How hard to think, in the word that the model's template may know."""
+    may_think_in_vain: bool = False
+    """Whether a wish for thinking is let go where the model cannot; otherwise it is an error."""
+    tool_use: ToolUse = ToolUse.AUTO
+    named_tool: str | None = None
+    parallel_calls: bool = True
     truncate: bool = False
     shift: bool = False
     constraint: Constraint | None = None
@@ -107,7 +119,7 @@ class Call:
 class Generation:
     """The events of one answer, the first of which has arrived.
 
-    Iterating gives TextDelta events and ends with a Finished; a Failed is given as an event like
+    Iterating gives the answer's events and ends with a Finished; a Failed is given as an event like
     the others. `aclose` cancels what is still running and gives the model back; it may be called
     at any time and more than once, and must be called in the end.
     """
@@ -134,7 +146,7 @@ class Generation:
             event = await anext(self._stream)
         else:
             self._first = None
-        if isinstance(event, Finished | Failed):
+        if type(event) in LAST_EVENTS:
             self._is_over = True
         return event
 
@@ -145,16 +157,7 @@ class Generation:
         self._lease.release()
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A finished answer."""
-
-    text: str
-    finished: Finished
-    generation: Generation | Choices
-    """For what it tells of the model; it is closed."""
-    tokens: tuple[ScoredToken, ...] = ()
-    """With their log-probabilities, if these were asked for."""
+Answer = answers.Answer[Generation | Choices]
 
 
 class Generator:
@@ -187,25 +190,22 @@ class Generator:
     async def complete(self, call: Call) -> Answer:
         """The whole answer at once. Raises as `open`, also for what goes wrong later."""
         generation = await self.open(call)
-        texts = []
-        tokens: list[ScoredToken] = []
+        parts = AnswerParts()
         try:
             async for event in generation:
-                if isinstance(event, TextDelta):
-                    texts.append(event.text)
-                    tokens += event.tokens
-                elif isinstance(event, Failed):
+                if isinstance(event, Failed):
                     raise ReportedError(event.code, event.message, event.facts)
-                elif isinstance(event, Finished):
-                    return Answer("".join(texts), event, generation, tuple(tokens))
+                if isinstance(event, Finished):
+                    return parts.finish(event, generation)
+                parts.add(event)
         finally:
             await generation.aclose()
         raise EngineCrashed("The answer broke off.")
 
     async def open_choices(self, calls: Sequence[Call]) -> Choices:
-        """Start several answers by one model; raises for what can be known without it.
+        """Start several answers by one model, and wait for the first event of any. Raises as `open`.
 
-        The calls differ in prompt or variant only. Whatever one fails with comes as its event.
+        The calls differ in prompt or variant only.
         """
         plans = await asyncio.to_thread(lambda: [self._plan(call) for call in calls])
         first = plans[0]
@@ -215,35 +215,44 @@ class Generator:
                 lease.generate(f"{call.request_id}#{next(self._numbers)}", plan.request)
                 for call, plan in zip(calls, plans, strict=True)
             ]
-            return Choices(first.model, first.ignored, lease, streams, calls[0].request_id)
+            choices = Choices(first.model, first.ignored, lease, streams, calls[0].request_id)
         except BaseException:
             lease.release()
             raise
+        try:
+            await choices.begin()
+        except BaseException:
+            await choices.aclose()
+            raise
+        return choices
 
     async def complete_choices(self, calls: Sequence[Call]) -> list[Answer]:
         """All answers, in the order of the calls. Raises what any of them fails with."""
         choices = await self.open_choices(calls)
-        texts: list[list[TextDelta]] = [[] for _ in calls]
+        parts = [AnswerParts() for _ in calls]
         ends: dict[int, Finished] = {}
         try:
             async for number, event in choices:
-                if isinstance(event, TextDelta):
-                    texts[number].append(event)
-                elif isinstance(event, Failed):
+                if isinstance(event, Failed):
                     raise ReportedError(event.code, event.message, event.facts)
-                elif isinstance(event, Finished):
+                if isinstance(event, Finished):
                     ends[number] = event
+                else:
+                    parts[number].add(event)
         finally:
             await choices.aclose()
-        return [
-            Answer(
-                "".join(delta.text for delta in deltas),
-                ends[number],
-                choices,
-                tuple(token for delta in deltas for token in delta.tokens),
-            )
-            for number, deltas in enumerate(texts)
-        ]
+        return [one.finish(ends[number], choices) for number, one in enumerate(parts)]
+
+    async def render(self, call: Call) -> Rendered:
+        """The prompt that a call would be answered from. Raises as `open`."""
+        plan = await asyncio.to_thread(self._plan, call)
+        request = msgspec.structs.replace(plan.request, is_render=True)
+        async with await self._supervisor.lease(plan.spec, keep_alive=call.keep_alive) as lease:
+            event = await anext(lease.generate(f"{call.request_id}#{next(self._numbers)}", request))
+        if isinstance(event, Failed):
+            raise ReportedError(event.code, event.message, event.facts)
+        assert isinstance(event, Rendered)
+        return event
 
     async def load(self, call: Call) -> tuple[str, ...]:
         """Load the model of an empty call and leave it loaded; the options that had no effect."""
@@ -277,6 +286,7 @@ class Generator:
             training_context=metadata.context_length,
             request_path=call.options_path,
         )
+        call, vain = _possible_thinking(call, model)
         prompt, unused = _prompt(call, model)
         sampling = options.sampling
         if sampling.seed is not None and call.variant:
@@ -297,6 +307,9 @@ class Generator:
             constraint=call.constraint,
             logit_bias=call.logit_bias,
             logprobs=call.logprobs,
+            tool_use=call.tool_use,
+            named_tool=call.named_tool,
+            parallel_calls=call.parallel_calls,
         )
         spec = ModelSpec(
             name=model.name.short,
@@ -308,7 +321,7 @@ class Generator:
             wishes=options.wishes,
             details=model.details(),
         )
-        return _Plan(model, spec, request, (*options.ignored, *unused))
+        return _Plan(model, spec, request, (*options.ignored, *unused, *vain))
 
 
 def find_model(store: ModelStore, name: str) -> StoredModel:
@@ -335,12 +348,22 @@ class _Plan:
     ignored: tuple[str, ...]
 
 
+def _possible_thinking(call: Call, model: StoredModel) -> tuple[Call, tuple[str, ...]]:
+    """The call without thinking where the model has none, and what was let go."""
+    if not call.thinking or "thinking" in model.capabilities():
+        return call, ()
+    if not call.may_think_in_vain:
+        raise Unsupported(f'"{call.model}" does not support thinking', field="think")
+    return dataclasses.replace(call, thinking=None, effort=None), ("thinking",)
+
+
 def _prompt(call: Call, model: StoredModel) -> tuple[ChatPrompt | TextPrompt, tuple[str, ...]]:
     """The prompt, and what of the model has no place in it."""
     asked = call.prompt
     if isinstance(asked, Conversation):
         template, unused = _own_template(model)
-        return ChatPrompt(_conversation(model, asked.messages), template, call.thinking), unused
+        messages = _conversation(model, asked.messages)
+        return ChatPrompt(messages, template, call.thinking, asked.tools, call.effort), unused
     if asked.raw:
         if asked.template or asked.system or asked.context is not None:
             raise InvalidRequest("raw mode does not support template, system, or context")

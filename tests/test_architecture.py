@@ -48,13 +48,15 @@ ALLOWED: dict[str, set[str]] = {
     },
     "runner.supervisor.types": {"runner.engine", "runner.messages"},
     "runner.options": {"runner.supervisor.types", "runner.sampling", "runner.errors", "registry"},
+    "runner.answers": {"runner.chat.types"},
     "runner.choices": {"runner.chat.types", "runner.engine", "runner.errors", "runner.supervisor", "registry.store"},
     "runner.generate": {
-        "runner.choices", "runner.options", "runner.chat.types", "runner.supervisor", "runner.messages", "runner.engine",
+        "runner.answers", "runner.choices", "runner.options", "runner.chat.types", "runner.supervisor",
+        "runner.messages", "runner.engine",
         "runner.sampling", "runner.errors", "runner.settings", "registry",
     },
     "runner.api": {
-        "runner.choices", "runner.generate", "runner.options", "runner.chat.types", "runner.supervisor", "runner.messages",
+        "runner.answers", "runner.choices", "runner.generate", "runner.options", "runner.chat.types", "runner.supervisor", "runner.messages",
         "runner.sampling", "runner.errors", "runner.settings", "runner.config_file", "runner.notation", "runner.sources", "registry",
     },
     "runner.daemon": {

@@ -1,0 +1,100 @@
+"""Turns made of blocks, as the messages of a conversation. Pure functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from runner.api.anthropic.schema import (
+    Block,
+    DocumentBlock,
+    ImageBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    TurnBody,
+)
+from runner.chat.types import Message, ToolCall
+from runner.errors import InvalidRequest, Unsupported
+
+
+def read_turns(turns: list[TurnBody]) -> tuple[Message, ...]:
+    """Every turn in order; results of tools become messages of their own, where they stand among a turn's texts.
+
+    Raises InvalidRequest or Unsupported naming the block.
+    """
+    if not turns:
+        raise InvalidRequest("messages is required", "messages")
+    if turns[-1].role == "assistant":
+        raise Unsupported(
+            "The last message is the assistant's; going on from words put into its mouth is not supported.",
+            field=f"messages[{len(turns) - 1}].role",
+        )
+    names: dict[str, str] = {}
+    messages: list[Message] = []
+    for index, turn in enumerate(turns):
+        path = f"messages[{index}].content"
+        if isinstance(turn.content, str):
+            messages.append(Message(turn.role, turn.content))
+        elif turn.role == "assistant":
+            messages.append(_assistant_message(turn.content, path, names))
+        else:
+            messages.extend(_other_messages(turn.role, turn.content, path, names))
+    return tuple(messages)
+
+
+def read_system(system: str | list[TextBlock] | None) -> tuple[Message, ...]:
+    text = system if isinstance(system, str) else "\n".join(block.text for block in system or ())
+    return (Message("system", text),) if text else ()
+
+
+def _assistant_message(blocks: list[Block], path: str, names: dict[str, str]) -> Message:
+    texts, thoughts, calls = [], [], []
+    for index, block in enumerate(blocks):
+        if isinstance(block, TextBlock):
+            texts.append(block.text)
+        elif isinstance(block, ThinkingBlock):
+            thoughts.append(block.thinking)
+        elif isinstance(block, ToolUseBlock):
+            names[block.id] = block.name
+            calls.append(ToolCall(block.id, block.name, json.dumps(block.input, ensure_ascii=False)))
+        elif isinstance(block, ImageBlock | DocumentBlock | ToolResultBlock):
+            raise InvalidRequest(f"{path}[{index}] cannot be of the type {block.type} here.", f"{path}[{index}].type")
+    return Message("assistant", "".join(texts), thinking="".join(thoughts) or None, tool_calls=tuple(calls))
+
+
+def _other_messages(role: str, blocks: list[Block], path: str, names: dict[str, str]) -> Iterator[Message]:
+    texts: list[str] = []
+    for index, block in enumerate(blocks):
+        here = f"{path}[{index}]"
+        if isinstance(block, ToolResultBlock):
+            if texts:
+                yield Message(role, "\n".join(texts))
+                texts = []
+            yield Message(
+                "tool", _result(block, here), tool_name=names.get(block.tool_use_id), tool_call_id=block.tool_use_id
+            )
+        else:
+            texts.append(_text(block, here))
+    if texts:
+        yield Message(role, "\n".join(texts))
+
+
+def _text(block: Block, path: str) -> str:
+    if isinstance(block, TextBlock):
+        return block.text
+    if isinstance(block, DocumentBlock):
+        return "\n".join(part for part in (block.title, block.context, block.source.data) if part)
+    if isinstance(block, ImageBlock):
+        raise Unsupported(f"{path} is an image; this model or version takes text only.", field=path)
+    raise InvalidRequest(f"{path} cannot be of the type {block.type} here.", f"{path}.type")
+
+
+def _result(block: ToolResultBlock, path: str) -> str:
+    if block.content is None or isinstance(block.content, str):
+        text = block.content or ""
+    else:
+        text = "\n".join(_text(part, f"{path}.content[{index}]") for index, part in enumerate(block.content))
+    # Templates have no mark for a call that failed, and the model must know.
+    return f"Error: {text}" if block.is_error else text
