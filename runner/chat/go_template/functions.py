@@ -71,9 +71,11 @@ def _slice(args: Args, budget: Budget) -> Value:
         raise Fault(f"invalid slice index: {bounds[0]} > {bounds[1]}")
     begin = bounds[0] if bounds else 0
     end = bounds[1] if len(bounds) > 1 else len(sequence)
-    budget.spend(end - begin)
     cut = sequence[begin:end]
-    return cut.decode("utf-8", "surrogateescape") if isinstance(cut, bytes) else cut
+    if isinstance(cut, list):
+        return cut
+    budget.spend(len(cut))
+    return cut.decode("utf-8", "surrogateescape")
 
 
 def _position(index: Value, last: int) -> int:
