@@ -13,7 +13,6 @@ from registry.name import ModelName
 from registry.parameters import REMOVED, ParameterValue, check_parameter
 from registry.prompt_formats import check_parser, check_renderer
 from registry.requirement import parse_version
-from registry.template_language import is_go_template
 
 MAX_FILES = 4096
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -68,11 +67,6 @@ def check_recipe(recipe: Recipe) -> None:
         raise InvalidRequest("A model is made from another model or from a checkpoint, not from both.", field="files")
     if recipe.quantize:
         check_quantizable_to(recipe.quantize)
-    if recipe.template is not None and is_go_template(recipe.template):
-        raise Unsupported(
-            "The template is written in Go's template language, which is not supported yet; write it in Jinja.",
-            field="template",
-        )
     if recipe.renderer:
         check_renderer(recipe.renderer)
     if recipe.parser:

@@ -106,7 +106,6 @@ async def test_a_model_may_be_remade_over_itself(store: ModelStore) -> None:
         (Recipe(NEW, from_model=BASE, quantize="iq1_s"), Unsupported, "IQ1_S .* importance matrix"),
         (Recipe(NEW, from_model=BASE, requires="soon"), InvalidRequest, "valid semver"),
         (Recipe(NEW, files={"a": Digest.of(b"not uploaded")}), InvalidRequest, "has not been uploaded"),
-        (Recipe(NEW, from_model=BASE, template="{{ .Prompt }}"), Unsupported, "Go's template language"),
         (Recipe(NEW, from_model=BASE, parameters={"top_p": 2}), InvalidRequest, "top_p must be"),
         (Recipe(NEW, from_model=BASE, parameters={"topp": 2}), InvalidRequest, "unknown parameter"),
     ],

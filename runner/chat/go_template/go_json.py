@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal
 from typing import Any
 
 from runner.chat.go_template.errors import Fault
@@ -79,9 +80,5 @@ def json_number(value: float) -> str:
 
 def plain_digits(value: float) -> str:
     """The fewest digits that mean this number, without an exponent."""
-    text = repr(value)
-    if "e" in text:
-        digits, _, exponent = text.partition("e")
-        places = max(0, len(digits.partition(".")[2]) - int(exponent))
-        text = f"{value:.{places}f}" if int(exponent) < 0 else str(int(value))
+    text = f"{Decimal(repr(value)):f}"
     return text.removesuffix(".0")
