@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from registry.catalog import Catalog
 from registry.errors import InvalidRequest, RegistryError
@@ -39,8 +40,10 @@ class Target:
         return cls(source.suggested_name if isinstance(source, ModelUrl) else source, source)
 
     @property
-    def is_renamed(self) -> bool:
-        return not isinstance(self.source, ModelUrl) and self.source.folded != self.name.folded
+    def named_source(self) -> ModelName | ModelUrl | None:
+        """The source when the name alone does not say it."""
+        is_own_name = isinstance(self.source, ModelName) and self.source.folded == self.name.folded
+        return None if is_own_name else self.source
 
 
 def source_text(source: ModelName | ModelUrl) -> str:
@@ -81,6 +84,15 @@ class Finder:
 
         return resolve
 
+    def finds(self, model: StoredModel) -> list[Find]:
+        """What resolves the places that a model may be had from again: where it came from, then its own name."""
+        noted = self._origins.find(model.digest)
+        sources: list[ModelName | ModelUrl] = [model.name]
+        if noted is not None:
+            with contextlib.suppress(InvalidRequest):
+                sources.insert(0, Target.parse(noted.source).source)
+        return [self.find(source) for source in sources]
+
     async def remember(self, target: Target, fetched_at: datetime) -> None:
         """Note where a model that was just pulled came from. A store that cannot be written goes without."""
 
@@ -120,7 +132,3 @@ class Finder:
         if noted is None and entry is not None and entry.digest in [layer.digest for layer in model.manifest.layers]:
             return Origin(model.name.full, model.modified_at)
         return noted
-
-
-def now() -> datetime:
-    return datetime.now(UTC)

@@ -16,9 +16,11 @@ from typing import Any
 
 from registry.digest import Digest
 from registry.errors import ModelNotFound, RegistryError
+from registry.finder import Target
 from registry.manifest import ModelConfig
 from registry.name import ModelName
 from registry.progress import Progress
+from registry.sources.model_url import ModelUrl
 from runner.chat.types import ChatEvent, ChatRequest, Finished, FinishReason, TextDelta, Truncation, Usage
 from runner.engine import DeviceUse, LoadedModel
 from runner.errors import RunnerError
@@ -172,6 +174,21 @@ class FakeSupervisor:
 
 
 @dataclass
+class FakeFinder:
+    """Finds nothing, and keeps what it was told to look for and to remember."""
+
+    sought: list[ModelName | ModelUrl] = field(default_factory=list)
+    remembered: list[Target] = field(default_factory=list)
+
+    def find(self, source: ModelName | ModelUrl, *, insecure: bool = False) -> object:
+        self.sought.append(source)
+        return object()
+
+    async def remember(self, target: Target, fetched_at: datetime) -> None:
+        self.remembered.append(target)
+
+
+@dataclass
 class FakePuller:
     """Tells `steps`, then raises `error` if there is one; waits for `gate` before each step but the first."""
 
@@ -185,7 +202,9 @@ class FakePuller:
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a pull has ended, in whatever way."""
 
-    async def pull(self, name: ModelName, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
+    async def pull(
+        self, name: ModelName, *, insecure: bool = False, find: object = None
+    ) -> AsyncGenerator[Progress, None]:
         self.pulled.append(name)
         self.insecure += [name] if insecure else []
         self.begun.set()

@@ -9,6 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+import runner.api.anthropic.routes
 import runner.api.ollama.models
 import runner.api.ollama.push
 import runner.api.ollama.routes
@@ -16,8 +17,9 @@ import runner.api.openai.routes
 from registry.errors import RegistryError
 from registry.store import ModelStore
 from registry.workshop import Workshop
-from runner.api import context, monitoring
+from runner.api import context, finding, monitoring, store_care
 from runner.api.access import AccessPolicy, cors_headers, preflight_headers
+from runner.api.anthropic.stream import error_body as anthropic_error_body
 from runner.api.documents import describe_bodies
 from runner.api.downloads import Downloads
 from runner.api.errors import ErrorReport, report_of
@@ -52,14 +54,17 @@ def create_app(parts: AppParts) -> FastAPI:
         title="Puna", version=parts.version, docs_url=None, redoc_url=None, redirect_slashes=False
     )  # the pages would fetch their scripts from other hosts
     limit = parts.settings.server.max_body_bytes
-    downloads = Downloads(parts.sources.puller)
+    downloads = Downloads(parts.sources.puller, parts.sources.finder)
     app.include_router(monitoring.create_router(parts.version))
     app.include_router(runner.api.ollama.routes.create_router(parts.generator, limit))
     app.include_router(
         runner.api.ollama.models.create_router(parts.store, parts.supervisor, downloads, parts.workshop, limit)
     )
     app.include_router(runner.api.ollama.push.create_router(parts.sources.pusher, limit))
+    app.include_router(store_care.create_router(parts.store, parts.sources.puller, parts.sources.finder, limit))
+    app.include_router(finding.create_router(parts.store, parts.supervisor, parts.sources.finder))
     app.include_router(runner.api.openai.routes.create_router(parts.generator, parts.store, limit))
+    app.include_router(runner.api.anthropic.routes.create_router(parts.generator, limit))
     for expected in (RunnerError, RegistryError, SettingsError, HTTPException):
         app.add_exception_handler(expected, _answer_error)
     app.add_exception_handler(ClientGone, _answer_nobody)
@@ -117,5 +122,10 @@ async def _answer_nobody(request: Request, error: Exception) -> Response:
 
 def _error_response(path: str, report: ErrorReport) -> Response:
     """An error in the shape of the dialect whose path was asked for."""
-    body = openai_error_body(report) if path.startswith("/v1/") else ollama_error_body(report)
+    if path.startswith("/v1/messages"):
+        body = anthropic_error_body(report)
+    elif path.startswith("/v1/"):
+        body = openai_error_body(report)
+    else:
+        body = ollama_error_body(report)
     return JsonResponse(body, report.status, report.headers)

@@ -6,10 +6,14 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 
+from registry.finder import Finder, Target
 from registry.name import ModelName
 from registry.progress import Progress
 from registry.pull import Puller
+from registry.pull_plan import PullPlan
+from registry.sources.model_url import ModelUrl
 from runner.errors import ModelNotFound
 
 _Ends = set["asyncio.Future[None]"]
@@ -18,21 +22,29 @@ _Ends = set["asyncio.Future[None]"]
 class Downloads:
     """Knows which models are being pulled. What their pulls share, and when it stops, is the puller's business."""
 
-    def __init__(self, puller: Puller) -> None:
+    def __init__(self, puller: Puller, finder: Finder) -> None:
         self._puller = puller
+        self._finder = finder
         self._running: defaultdict[str, _Ends] = defaultdict(set)
         """For each pull a future that is done when somebody else has ended it."""
 
-    async def pull(self, name: ModelName, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
+    async def pull(
+        self, name: ModelName, *, source: ModelName | ModelUrl | None = None, insecure: bool = False
+    ) -> AsyncGenerator[Progress, None]:
         """As `Puller.pull`; closing it, or cancelling whoever waits for it, gives the pull up.
 
+        `source` is where the model comes from when its name does not say so. It is noted for later either way.
         Raises ModelNotFound when `end` was called for its model.
         """
+        find = self._finder.find(source, insecure=insecure) if source is not None else None
+        begun = datetime.now(UTC)
         ended = asyncio.get_running_loop().create_future()
         self._running[name.folded].add(ended)
         try:
-            async with contextlib.aclosing(self._puller.pull(name, insecure=insecure)) as steps:
+            async with contextlib.aclosing(self._puller.pull(name, insecure=insecure, find=find)) as steps:
                 while (progress := await _next(steps, ended)) is not None:
+                    if progress.status == "success":
+                        await self._finder.remember(Target(name, source or name), begun)
                     yield progress
             if ended.done():
                 raise ModelNotFound(f"{name.short} was removed while it was being downloaded.", model=name.short)
@@ -40,6 +52,13 @@ class Downloads:
             self._running[name.folded].discard(ended)
             if not self._running[name.folded]:
                 del self._running[name.folded]
+
+    async def plan(
+        self, name: ModelName, *, source: ModelName | ModelUrl | None = None, insecure: bool = False
+    ) -> PullPlan:
+        """What `pull` would bring; fetches nothing."""
+        find = self._finder.find(source, insecure=insecure) if source is not None else None
+        return await self._puller.plan(name, insecure=insecure, find=find)
 
     def is_running(self, name: ModelName) -> bool:
         return name.folded in self._running

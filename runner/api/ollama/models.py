@@ -13,6 +13,7 @@ from registry.create import create_model
 from registry.digest import Digest
 from registry.errors import DigestMismatch, InvalidName, RegistryError
 from registry.errors import ModelNotFound as NotInstalled
+from registry.finder import Target
 from registry.name import ModelName
 from registry.progress import Progress
 from registry.recipe import Recipe
@@ -25,7 +26,8 @@ from runner.api.ollama.describe import loaded_model, model_details, model_entry
 from runner.api.ollama.progress import answer_progress
 from runner.api.ollama.schema import CopyBody, CreateBody, DeleteBody, PullBody, ShowBody
 from runner.api.ollama.translate import model_name, recipe
-from runner.api.streaming import JsonResponse, ignored_header
+from runner.api.store_records import plan_body
+from runner.api.streaming import JsonResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
 from runner.errors import InvalidRequest, ModelInUse, ModelNotFound
 from runner.generate import find_model
@@ -73,8 +75,12 @@ def create_router(
     @router.post("/api/pull", openapi_extra=json_body(PullBody))
     async def pull(request: Request) -> Response:
         body = await read_body(request, PullBody, max_body_bytes)
-        name = model_name(body.model_name)
-        return await answer_progress(request, lambda: downloads.pull(name, insecure=bool(body.insecure)), body)
+        wanted = _pull_target(body)
+        return await answer_progress(
+            request,
+            lambda: downloads.pull(wanted.name, source=wanted.named_source, insecure=bool(body.insecure)),
+            body,
+        )
 
     @router.post("/api/create", openapi_extra=json_body(CreateBody))
     async def create(request: Request) -> Response:
@@ -97,6 +103,14 @@ def create_router(
         return Response(status_code=201)
 
     return router
+
+
+def _pull_target(body: PullBody) -> Target:
+    """What is to be pulled, and under which name. Raises InvalidRequest."""
+    try:
+        return Target.parse(body.model_name, body.as_)
+    except InvalidName as error:
+        raise InvalidRequest(f"invalid model name: {error.message}", "as" if body.as_ else "model") from None
 
 
 def _copy(store: ModelStore, source: str, destination: str) -> None:

@@ -109,7 +109,11 @@ class DeleteBody(_Named):
 
 
 class PullBody(_Named):
+    """`model` may also be the address of a GGUF file."""
+
     stream: bool | None = None
+    as_: str | None = Field(None, alias="as")
+    """The name to install it under, instead of what the source says."""
     insecure: bool | None = None
     """Plain HTTP and unverified TLS, of registries that are listed."""
     username: Ignored = None

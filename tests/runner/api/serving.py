@@ -19,7 +19,7 @@ from runner.api.app import AppParts, create_app
 from runner.generate import Generator
 from runner.settings import Settings
 from runner.sources import Sources
-from tests.fakes import FakeModel, FakePuller, FakePusher, FakeStore, FakeSupervisor
+from tests.fakes import FakeFinder, FakeModel, FakePuller, FakePusher, FakeStore, FakeSupervisor
 
 
 @dataclass
@@ -30,12 +30,13 @@ class FakeDaemon:
     store: FakeStore | ModelStore = field(default_factory=lambda: FakeStore(FakeModel()))
     puller: FakePuller = field(default_factory=FakePuller)
     pusher: FakePusher = field(default_factory=FakePusher)
+    finder: FakeFinder = field(default_factory=FakeFinder)
     settings: Settings = field(default_factory=Settings)
 
     def app(self) -> FastAPI:
         store, supervisor = cast("Any", self.store), cast("Any", self.supervisor)
         generator = Generator(store, supervisor, self.settings)
-        sources = Sources(cast("Any", self.puller), cast("Any", self.pusher), cast("Any", None))
+        sources = Sources(cast("Any", self.puller), cast("Any", self.pusher), cast("Any", self.finder))
         return create_app(AppParts(self.settings, store, sources, supervisor, generator, "0.1.0"))
 
     def client(self) -> httpx.AsyncClient:

@@ -9,10 +9,12 @@ from typing import Any, cast
 import pytest
 
 from registry.errors import SourceUnreachable
+from registry.finder import Target
 from registry.name import ModelName
 from registry.progress import Progress
+from registry.sources.model_url import ModelUrl
 from runner.api.downloads import Downloads
-from tests.fakes import PATIENCE, FakePuller
+from tests.fakes import PATIENCE, FakeFinder, FakePuller
 from tests.runner.api.serving import FakeDaemon, connection
 
 NAME = ModelName.parse("m")
@@ -23,12 +25,16 @@ def layer(completed: int) -> Progress:
     return Progress("pulling abababababab", LAYER, 100, completed)
 
 
+def downloads(puller: FakePuller, finder: FakeFinder | None = None) -> Downloads:
+    return Downloads(cast("Any", puller), cast("Any", finder or FakeFinder()))
+
+
 STEPS = (Progress("pulling manifest"), layer(0), layer(50), layer(100), Progress("success"))
 
 
 async def test_a_pull_is_known_while_it_runs_and_no_longer() -> None:
     gate = asyncio.Event()
-    here = Downloads(cast("Any", FakePuller(STEPS, gate=gate)))
+    here = downloads(FakePuller(STEPS, gate=gate))
     pull = here.pull(NAME)
     assert not here.is_running(NAME)
     await anext(pull)
@@ -38,9 +44,25 @@ async def test_a_pull_is_known_while_it_runs_and_no_longer() -> None:
     assert not here.is_running(NAME)
 
 
+async def test_where_a_model_came_from_is_noted_before_its_success_is_told() -> None:
+    finder = FakeFinder()
+    url = ModelUrl("https://example.com/m.gguf")
+    async for step in downloads(FakePuller(STEPS), finder).pull(NAME, source=url):
+        assert finder.remembered == ([Target(NAME, url)] if step.status == "success" else [])
+    assert finder.sought == [url]
+
+
+async def test_a_pull_that_fails_is_not_noted() -> None:
+    finder = FakeFinder()
+    with pytest.raises(SourceUnreachable):
+        async for _ in downloads(FakePuller(STEPS[:1], SourceUnreachable("no network")), finder).pull(NAME):
+            pass
+    assert finder.remembered == [] and finder.sought == []
+
+
 async def test_of_two_pulls_one_may_be_given_up() -> None:
     puller = FakePuller(STEPS, gate=asyncio.Event())
-    here = Downloads(cast("Any", puller))
+    here = downloads(puller)
     first, second = here.pull(NAME), here.pull(NAME)
     await anext(first)
     await anext(second)
@@ -51,7 +73,7 @@ async def test_of_two_pulls_one_may_be_given_up() -> None:
 
 
 async def test_a_failed_pull_is_over() -> None:
-    here = Downloads(cast("Any", FakePuller(STEPS[:1], SourceUnreachable("no network"))))
+    here = downloads(FakePuller(STEPS[:1], SourceUnreachable("no network")))
     with pytest.raises(SourceUnreachable):
         async for _ in here.pull(NAME):
             assert here.is_running(NAME)
