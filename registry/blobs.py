@@ -26,6 +26,7 @@ from registry.locks import try_acquire, writing
 from registry.partials import JOURNAL_SUFFIX, Partials
 from registry.partials import MAX_AGE_SECONDS as PARTIAL_MAX_AGE_SECONDS
 from registry.sizes import shown_size
+from registry.unfinished import UnfinishedPulls
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Blobs:
         self._chunks = root / "chunks"
         self.partials = Partials(self._partials)
         """Downloads under way."""
+        self.pulls = UnfinishedPulls(root)
         self._known: dict[Digest, _Verdict] = {}
         """What is recorded in `verified/`, or would be if the store could be written."""
         self._told: set[tuple[Digest, str]] = set()
@@ -224,16 +226,22 @@ class Blobs:
             with contextlib.suppress(InvalidRequest, OSError):
                 yield Digest.parse(entry.name), now - entry.stat().st_mtime
 
-    def remove_stale_partials(self, min_age_seconds: float) -> None:
-        """Delete what writers that died have left, but not what a later download can go on with."""
+    def leftovers(self) -> Iterator[tuple[Path, int, float]]:
+        """What writers that died have left, with its size and age; not what a later download can go on with."""
         resumable = {status.key for status in self.partials.all() if status.age_seconds < PARTIAL_MAX_AGE_SECONDS}
         now = time.time()
         for entry in _entries(self._partials):
-            if entry.name.removesuffix(JOURNAL_SUFFIX) in resumable:
-                continue
-            with contextlib.suppress(OSError):
-                if now - entry.stat().st_mtime >= min_age_seconds:
-                    Path(entry).unlink()
+            if entry.name.removesuffix(JOURNAL_SUFFIX) not in resumable:
+                with contextlib.suppress(OSError):
+                    status = entry.stat()
+                    yield Path(entry), status.st_size, now - status.st_mtime
+
+    def remove_stale_partials(self, min_age_seconds: float) -> None:
+        """Delete those of the leftovers that nobody can be writing any more."""
+        for path, _, age in self.leftovers():
+            if age >= min_age_seconds:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _verdict(self, digest: Digest, facts: tuple[int, int]) -> bool | None:
         """Whether the file as it is now was verified or found damaged; None when nobody has looked."""

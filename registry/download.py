@@ -18,6 +18,7 @@ from registry.digest import Digest
 from registry.errors import DigestMismatch, RegistryForbidden, SourceError, SourceUnreachable, Unauthorized
 from registry.journal import FileFacts
 from registry.partials import Partial, key_of_address, key_of_digest
+from registry.seeding import seed
 from registry.sources.resolved import HttpFile, LocalFile, Place, ResolvedFile, WheelFile, WheelParts
 from registry.store import ModelStore
 
@@ -142,7 +143,7 @@ class Download:
             if found is not None:
                 return found
             facts = FileFacts(self._file.size, str(self._file.digest or "") or None, self._file.title)
-            self._partial = await asyncio.to_thread(self._store.blobs.partials.open, self._key, facts, self._name)
+            self._partial = await asyncio.to_thread(self._open_partial, facts)
             self._look()
             try:
                 return await self._complete(self._partial)
@@ -152,6 +153,17 @@ class Download:
                 await asyncio.to_thread(self._partial.close if self._partial.completed else self._partial.forget)
         finally:
             lock.release()
+
+    def _open_partial(self, facts: FileFacts) -> Partial:
+        """What an earlier download left, or what is sound of a damaged file, or nothing yet."""
+        blobs, digest = self._store.blobs, self._file.digest
+        partial = blobs.partials.open(self._key, facts, self._name)
+        known = blobs.chunks(digest) if digest is not None else None
+        if digest is not None and known is not None and partial.completed == 0 and known.size == partial.size:
+            damaged = blobs.places.own(digest)
+            if damaged.is_file():
+                seed(partial, damaged, known)
+        return partial
 
     async def _acquire(self) -> BaseFileLock:
         """The only right to write this file; while another process has it, its progress is told."""

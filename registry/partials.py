@@ -204,6 +204,29 @@ class Partial:
                 self._doubtful.remove(offset, end)
                 self._unflushed += len(content)
 
+    def take_over(self, file: Path) -> bool:
+        """Let another file's content become this one's, which must be empty; whether that could be done."""
+        with self._is_idle:
+            self._check_open()
+            self._is_idle.wait_for(lambda: self._users == 0)
+            try:
+                descriptor = os.open(file, os.O_RDWR | getattr(os, "O_BINARY", 0))
+            except OSError:
+                return False
+            try:
+                file.replace(self._path)
+            except OSError:
+                os.close(descriptor)
+                return False
+            os.close(self._descriptor)
+            self._descriptor = descriptor
+            return True
+
+    def note(self, start: int, end: int) -> None:
+        """Bytes are there without having been written by this process."""
+        with self._using(), self._lock:
+            self._note(written_event(start, end))
+
     def read(self, offset: int, count: int) -> bytes:
         """At most `count` bytes from `offset`."""
         with self._using():

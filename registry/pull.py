@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -11,12 +12,16 @@ from typing import TYPE_CHECKING
 from registry.blobs import Blob
 from registry.create import check_is_model, config_of
 from registry.download import Download, PullOptions, http_options, partial_key
-from registry.errors import ModelInvalid, ModelNotFound
-from registry.manifest import CONFIG_TYPE, MODEL_LAYER, Layer, Manifest
+from registry.errors import ModelInvalid, ModelNotFound, Unsupported
+from registry.gguf_metadata import GgufMetadata
+from registry.manifest import CONFIG_TYPE, MODEL_LAYER, PROJECTOR_LAYER, Layer, Manifest
 from registry.name import ModelName
+from registry.parts import join_shards
 from registry.progress import Progress
+from registry.pull_plan import PullPlan, plan_pull
 from registry.sources.resolved import Find, ModelSource, ResolvedFile, ResolvedModel
 from registry.store import ModelStore
+from registry.unfinished import WantedFile
 
 if TYPE_CHECKING:
     from registry.sources.http import HttpClient
@@ -58,18 +63,46 @@ class Puller:
         for notice in notices:
             yield Progress(notice)
         await asyncio.to_thread(self._check_room, model.files)
+        await asyncio.to_thread(self._remember, name, model)
         blobs: list[Blob] = []
-        async with self._open_http():  # kept open from one file to the next
-            for file in model.files:
-                async with contextlib.aclosing(self._fetch(name, file, blobs)) as steps:
-                    async for progress in steps:
-                        yield progress
+        try:
+            async with self._open_http():  # kept open from one file to the next
+                for file in model.files:
+                    async with contextlib.aclosing(self._fetch(name, file, blobs)) as steps:
+                        async for progress in steps:
+                            yield progress
+                    if file.digest is None:
+                        await asyncio.to_thread(self._remember, name, model, blobs)
+        except BaseException:
+            self._forget_if_vain(name, model)
+            raise
         yield Progress("verifying sha256 digest")
-        manifest = await asyncio.to_thread(self._make_manifest, model, blobs)
+        try:
+            manifest = await asyncio.to_thread(self._make_manifest, model, blobs)
+        except (ModelInvalid, Unsupported):
+            # Going on with this one would lead nowhere.
+            self._store.blobs.pulls.forget(name)
+            raise
         yield Progress("writing manifest")
         if await asyncio.to_thread(self._store.write_manifest, name, manifest, model.manifest):
             yield Progress("removing unused layers")
+        await asyncio.to_thread(self._store.blobs.pulls.forget, name)
         yield Progress("success")
+
+    async def plan(self, name: ModelName, *, insecure: bool = False, find: Find | None = None) -> PullPlan:
+        """What `pull` would bring; fetches nothing, writes nothing. Raises as the source does."""
+        notices: list[str] = []
+        model = await (self._resolve(name, insecure, notices) if find is None else find(notices.append))
+        return await asyncio.to_thread(plan_pull, self._store, name, model, self._options.keep_free_bytes)
+
+    async def fetch_files(self, name: ModelName, files: Sequence[ResolvedFile]) -> AsyncGenerator[Progress]:
+        """Bring some files here, as `pull` does, and install nothing; of a damaged one only what is not sound."""
+        blobs: list[Blob] = []
+        async with self._open_http():
+            for file in files:
+                async with contextlib.aclosing(self._fetch(name, file, blobs)) as steps:
+                    async for progress in steps:
+                        yield progress
 
     async def _resolve(self, name: ModelName, insecure: bool, notices: list[str]) -> ResolvedModel:
         for source in self._sources:
@@ -81,6 +114,26 @@ class Puller:
         """All files together must fit, before the first is begun."""
         needed = sum(self._lacking(file) for file in _distinct(files))
         self._store.blobs.check_room(needed, self._options.keep_free_bytes)
+
+    def _remember(self, name: ModelName, model: ResolvedModel, blobs: Sequence[Blob] = ()) -> None:
+        """Note what this pull wants, as far as its bytes have told by now."""
+        wanted = [
+            WantedFile(partial_key(file), file.digest, file.size, file.title)
+            if blob is None
+            else WantedFile(partial_key(file), blob.digest, blob.size, file.title)
+            for file, blob in itertools.zip_longest(model.files, blobs)
+        ]
+        self._store.blobs.pulls.remember(name, wanted)
+
+    def _forget_if_vain(self, name: ModelName, model: ResolvedModel) -> None:
+        """Nothing is unfinished of which nothing is here."""
+        partials, blobs = self._store.blobs.partials, self._store.blobs
+        is_begun = any(
+            partials.completed(partial_key(file)) or (file.digest is not None and blobs.has(file.digest))
+            for file in model.files
+        )
+        if not is_begun:
+            blobs.pulls.forget(name)
 
     def _lacking(self, file: ResolvedFile) -> int:
         """How many more bytes a file will take on the disk, as far as that is known."""
@@ -147,23 +200,37 @@ class Puller:
                 await http.aclose()
 
     def _make_manifest(self, model: ResolvedModel, blobs: Sequence[Blob]) -> Manifest:
-        """The source's own, or one of what has come. Raises ModelInvalid."""
+        """The source's own, or one of what has come. Raises ModelInvalid or Unsupported."""
         layers = [Layer(file.media_type, blob.digest, blob.size) for file, blob in zip(model.files, blobs, strict=True)]
-        weights = [layer for layer in layers if layer.media_type == MODEL_LAYER]
-        metadata = self._store.metadata(weights[0].digest) if weights else None
-        if metadata is not None:
-            check_is_model(metadata)
+        made = make_config(self._store, layers)
         if model.manifest is not None:
             return Manifest.from_bytes(model.manifest)
         configs = [layer for layer in layers if layer.media_type == CONFIG_TYPE]
         if configs:
             config = configs[-1]
-        elif metadata is not None:
-            made = self._store.add_blob([config_of(metadata).to_bytes()])
-            config = Layer(CONFIG_TYPE, made.digest, made.size)
+        elif made is not None:
+            blob = self._store.add_blob([made])
+            config = Layer(CONFIG_TYPE, blob.digest, blob.size)
         else:
             raise ModelInvalid("The source has no weights under this name.")
         return Manifest(config, tuple(layer for layer in layers if layer.media_type != CONFIG_TYPE))
+
+
+def make_config(store: ModelStore, layers: Sequence[Layer]) -> bytes | None:
+    """The config of a model whose files are here, as they tell it; None for one without weights.
+
+    Raises ModelInvalid or Unsupported when they are no model.
+    """
+
+    def headers(media_type: str) -> list[GgufMetadata]:
+        return [store.metadata(layer.digest) for layer in layers if layer.media_type == media_type]
+
+    weights = headers(MODEL_LAYER)
+    if not weights:
+        return None
+    metadata = join_shards(weights)
+    check_is_model(metadata)
+    return config_of(metadata, *headers(PROJECTOR_LAYER)).to_bytes()
 
 
 def _make_client(options: PullOptions) -> HttpClient:

@@ -381,18 +381,26 @@ class ModelStore:
         except (OSError, ModelInvalid):
             return []
 
-    def _collect(self, candidates: Iterable[Digest]) -> list[Digest]:
-        """Remove those of the blobs that no manifest names."""
+    def unneeded(self, candidates: Iterable[Digest]) -> list[Digest]:
+        """Those of the store's own blobs that no manifest names and no unfinished pull wants.
+
+        None while a manifest cannot be read, since it may need them.
+        """
         unneeded = set(candidates)
         if not unneeded:
             return []
+        unneeded -= self.blobs.pulls.digests()
         for path in self._own.files():
             try:
                 unneeded.difference_update(layer.digest for layer in Manifest.from_bytes(path.read_bytes()).all_layers)
             except (OSError, ModelInvalid):
                 logger.warning("No blobs are removed: the manifest %s cannot be read and may need them.", path)
                 return []
-        return [digest for digest in sorted(unneeded) if self.blobs.has_own(digest) and self.blobs.remove(digest)]
+        return [digest for digest in sorted(unneeded) if self.blobs.has_own(digest)]
+
+    def _collect(self, candidates: Iterable[Digest]) -> list[Digest]:
+        """Remove those of the blobs that no manifest names."""
+        return [digest for digest in self.unneeded(candidates) if self.blobs.remove(digest)]
 
 
 def _read_manifest(name: ModelName, path: Path) -> tuple[bytes, float]:

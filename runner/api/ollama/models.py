@@ -76,6 +76,10 @@ def create_router(
     async def pull(request: Request) -> Response:
         body = await read_body(request, PullBody, max_body_bytes)
         wanted = _pull_target(body)
+        if body.dry_run:
+            plan = downloads.plan(wanted.name, source=wanted.named_source, insecure=bool(body.insecure))
+            told = plan_body(await while_connected(request.receive, plan), supervisor.likely_fit)
+            return JsonResponse(told, headers=ignored_header(ignored_fields(body)))
         return await answer_progress(
             request,
             lambda: downloads.pull(wanted.name, source=wanted.named_source, insecure=bool(body.insecure)),

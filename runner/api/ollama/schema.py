@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from runner.api.sampling import Alternatives, Grammar
 from runner.api.validation import Body, Ignored, KeepAlive, invalid, lacks, not_honoured, unsupported
 from runner.errors import InvalidRequest
 
@@ -35,6 +36,21 @@ Think = Annotated[
 ]
 
 
+def _read_format(value: object) -> object:
+    if value in (None, ""):
+        return None
+    if value == "json" or isinstance(value, dict):
+        return value
+    raise invalid('is an invalid format; expected "json" or a valid JSON Schema object')
+
+
+Format = Annotated[
+    Literal["json"] | dict[str, Any] | None,
+    BeforeValidator(_read_format),
+    WithJsonSchema({"anyOf": [{"enum": ["json", "", None]}, {"type": "object", "description": "A JSON schema."}]}),
+]
+
+
 class Message(Body):
     """One turn of a conversation."""
 
@@ -57,9 +73,10 @@ class _Generation(Body):
     think: Think = None
     truncate: bool | None = None
     shift: bool | None = None
-    format: Annotated[Any, not_honoured("")] = None
-    logprobs: Annotated[Any, not_honoured(False)] = None
-    top_logprobs: Annotated[Any, not_honoured(0)] = None
+    format: Format = None
+    grammar: Grammar | None = None
+    logprobs: bool | None = None
+    top_logprobs: Alternatives = None
     receipt: Annotated[Any, not_honoured(False)] = None
     debug_render_only: Annotated[Any, not_honoured(False)] = Field(None, alias="_debug_render_only")
 
@@ -116,6 +133,8 @@ class PullBody(_Named):
     """The name to install it under, instead of what the source says."""
     insecure: bool | None = None
     """Plain HTTP and unverified TLS, of registries that are listed."""
+    dry_run: bool | None = None
+    """Tell what would be fetched, and whether there is room for it."""
     username: Ignored = None
     password: Ignored = None
 
