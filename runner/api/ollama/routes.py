@@ -39,7 +39,8 @@ async def _answer(generator: Generator, request: Request, call: Call, stream: bo
         answer = await while_connected(request.receive, generator.complete(call))
         records = _records(request, call, answer.generation.load_ns)
         return JsonResponse(
-            records.final(answer.finished, answer.text), headers=ignored_header(answer.generation.ignored)
+            records.final(answer.finished, answer.text, answer.tokens),
+            headers=ignored_header(answer.generation.ignored),
         )
     generation = await while_connected(request.receive, generator.open(call))
     return StreamResponse(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -13,9 +14,11 @@ from registry.progress import Progress
 from registry.recipe import Recipe
 from runner.api.errors import ErrorReport, report_failure
 from runner.api.ollama.schema import ChatBody, CreateBody, GenerateBody
-from runner.chat.types import ChatEvent, Failed, Finished, Message, TextDelta
+from runner.api.sampling import json_constraint, one_constraint, token_entries, wanted_logprobs
+from runner.chat.types import ChatEvent, Failed, Finished, Message, ScoredToken, TextDelta
 from runner.errors import InvalidRequest
 from runner.generate import Call, Completion, Conversation
+from runner.sampling import Constraint
 
 _encode = msgspec.json.encode
 Json = dict[str, object]
@@ -32,6 +35,8 @@ def chat_call(body: ChatBody, request_id: str) -> Call:
         thinking=body.think,
         truncate=bool(body.truncate),
         shift=bool(body.shift),
+        constraint=_constraint(body),
+        logprobs=wanted_logprobs(body.logprobs, body.top_logprobs),
     )
 
 
@@ -51,7 +56,15 @@ def generate_call(body: GenerateBody, request_id: str) -> Call:
         thinking=body.think,
         truncate=bool(body.truncate),
         shift=bool(body.shift),
+        constraint=_constraint(body),
+        logprobs=wanted_logprobs(body.logprobs, body.top_logprobs),
     )
+
+
+def _constraint(body: ChatBody | GenerateBody) -> Constraint | None:
+    wants_json = body.format is not None
+    schema = None if body.format == "json" else body.format
+    return one_constraint(json_constraint(schema, "format") if wants_json else None, body.grammar)
 
 
 class Records:
@@ -76,18 +89,21 @@ class Records:
     def encode(self, event: ChatEvent) -> bytes:
         """One record with its line end."""
         if type(event) is TextDelta:
+            if event.tokens:
+                return _line(self._scored(event))
             return b"".join((self._head, self._clock.now(), self._middle, _encode(event.text), self._tail))
         if isinstance(event, Finished):
-            return _line(self.final(event, ""))
+            return _line(self.final(event))
         assert isinstance(event, Failed)
         return error_record(report_failure(event.code, event.message, event.facts, self._request_id))
 
-    def final(self, finished: Finished, text: str) -> Json:
-        """The last record; `text` is empty when the text went before it."""
+    def final(self, finished: Finished, text: str = "", tokens: Sequence[ScoredToken] = ()) -> Json:
+        """The last record; without the text when that went before it."""
         usage = finished.usage
         truncated = finished.truncated
         record = self._record(text, finished.reason.value)
         counts: Json = {
+            "logprobs": token_entries(tokens, always_alternatives=False),
             "context": list(finished.context) if finished.context is not None else None,
             "total_duration": time.monotonic_ns() - self._started_ns,
             "load_duration": self._load_ns,
@@ -105,10 +121,16 @@ class Records:
         """The answer to an empty request: `load` or `unload`."""
         return self._record("", reason)
 
+    def _scored(self, delta: TextDelta) -> Json:
+        logprobs = token_entries(delta.tokens, always_alternatives=False)
+        return {**self._envelope(delta.text), "done": False, "logprobs": logprobs}
+
     def _record(self, text: str, done_reason: str) -> Json:
+        return {**self._envelope(text), "done": True, "done_reason": done_reason}
+
+    def _envelope(self, text: str) -> Json:
         answer: Json = {"message": {"role": "assistant", "content": text}} if self._is_chat else {"response": text}
-        created_at = self._clock.now().decode()
-        return {"model": self._model, "created_at": created_at, **answer, "done": True, "done_reason": done_reason}
+        return {"model": self._model, "created_at": self._clock.now().decode(), **answer}
 
 
 class _Clock:
@@ -169,6 +191,9 @@ def recipe(body: CreateBody) -> Recipe:
         parameters=body.parameters or {},
         messages=[(message.role, message.content) for message in body.messages or ()],
         licenses=body.license or (),
+        renderer=body.renderer or None,
+        parser=body.parser or None,
+        requires=body.requires or None,
     )
 
 

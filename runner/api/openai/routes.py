@@ -10,16 +10,10 @@ from registry.store import ModelStore
 from runner.api.bodies import read_body
 from runner.api.context import request_id
 from runner.api.documents import json_body
-from runner.api.errors import report_of
+from runner.api.openai.answering import complete, event_stream
 from runner.api.openai.schema import ChatCompletionBody
-from runner.api.openai.translate import Chunks, chat_call, completion, error_event, model_entry
-from runner.api.streaming import (
-    SERVER_SENT_EVENTS,
-    JsonResponse,
-    StreamResponse,
-    ignored_header,
-    while_connected,
-)
+from runner.api.openai.translate import Chunks, chat_calls, completion, model_entry
+from runner.api.streaming import JsonResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
 from runner.generate import Generator, find_model
 
@@ -45,17 +39,17 @@ def create_router(generator: Generator, store: ModelStore, max_body_bytes: int) 
 
 
 async def _answer(generator: Generator, request: Request, body: ChatCompletionBody) -> Response:
-    call = chat_call(body, request_id(request))
+    calls = chat_calls(body, request_id(request))
     ignored = ignored_fields(body)
     if not body.stream:
-        answer = await while_connected(request.receive, generator.complete(call))
-        return JsonResponse(completion(call, answer), headers=ignored_header([*ignored, *answer.generation.ignored]))
-    generation = await while_connected(request.receive, generator.open(call))
+        answers = await while_connected(request.receive, complete(generator, calls))
+        headers = ignored_header([*ignored, *answers[0].generation.ignored])
+        return JsonResponse(completion(calls[0], answers), headers=headers)
     include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-    return StreamResponse(
-        generation,
-        Chunks(call, generation, include_usage=include_usage).encode,
-        lambda error: error_event(report_of(error, call.request_id)),
-        SERVER_SENT_EVENTS,
-        ignored_header([*ignored, *generation.ignored]),
-    )
+    if len(calls) == 1:
+        generation = await while_connected(request.receive, generator.open(calls[0]))
+        chunks = Chunks(calls[0], generation, include_usage=include_usage)
+        return event_stream(generation, chunks.encode, calls[0], ignored)
+    opened = await while_connected(request.receive, generator.open_choices(calls))
+    chunks = Chunks(calls[0], opened, include_usage=include_usage, count=len(calls))
+    return event_stream(opened, chunks.encode_choice, calls[0], ignored)

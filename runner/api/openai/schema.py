@@ -6,9 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from runner.api.sampling import Alternatives, Grammar, LogitBias
 from runner.api.validation import Body, Ignored, invalid, lacks, not_honoured, unsupported
 
+MOST_CHOICES = 128
 _LONGEST = 2**31 - 1
+Count = Annotated[int, Field(ge=1, le=MOST_CHOICES)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
 def _read_content(value: object) -> object:
@@ -100,6 +104,20 @@ class ChatMessage(Body):
     tool_call_id: Annotated[Any, not_honoured("", why=_TOOLS)] = None
 
 
+class JsonSchema(Body):
+    """A schema for the answer; it is kept to whether `strict` says so or not."""
+
+    name: str
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Body):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
 class StreamOptions(Body):
     include_usage: bool | None = None
     include_obfuscation: Ignored = None
@@ -119,28 +137,29 @@ class ChatCompletionBody(Body):
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
     seed: int | None = None
     stop: Stop = None
     max_tokens: Annotated[int, Field(ge=1, le=_LONGEST)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=_LONGEST)] | None = None
     truncate: bool | None = None
+    n: Count | None = None
+    response_format: ResponseFormat | None = None
+    grammar: Grammar | None = None
+    logprobs: bool | None = None
+    top_logprobs: Alternatives = None
+    logit_bias: LogitBias = None
 
     reasoning_effort: Effort = None
     reasoning: Reasoning | None = None
 
     deterministic: Annotated[Any, not_honoured(False)] = None
     receipt: Annotated[Any, not_honoured(False)] = None
-    n: Annotated[Any, not_honoured(1)] = None
     tools: Annotated[Any, not_honoured([], why=_TOOLS)] = None
     tool_choice: Annotated[Any, not_honoured("none", "auto", why=_TOOLS)] = None
     functions: Annotated[Any, not_honoured([], why=_TOOLS)] = None
     function_call: Annotated[Any, not_honoured("none", "auto", why=_TOOLS)] = None
-    response_format: Annotated[Any, not_honoured({"type": "text"})] = None
-    logprobs: Annotated[Any, not_honoured(False)] = None
-    top_logprobs: Annotated[Any, not_honoured(0)] = None
-    logit_bias: Annotated[Any, not_honoured({})] = None
     modalities: Annotated[Any, not_honoured(["text"])] = None
     audio: Annotated[Any, not_honoured()] = None
     verbosity: Annotated[Any, not_honoured("medium")] = None

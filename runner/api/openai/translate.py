@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import secrets
 import time
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from registry.store import StoredModel
 from runner.api.errors import ErrorReport, report_failure
-from runner.api.openai.schema import ChatCompletionBody
-from runner.chat.types import ChatEvent, Failed, Finished, Message, TextDelta, Usage
+from runner.api.openai.schema import ChatCompletionBody, ResponseFormat
+from runner.api.sampling import json_constraint, one_constraint, token_entries, wanted_logprobs
+from runner.chat.types import ChatEvent, Failed, Finished, Message, ScoredToken, TextDelta
+from runner.choices import Choice, Choices
 from runner.errors import InvalidRequest
 from runner.generate import Answer, Call, Conversation, Generation
+from runner.sampling import Constraint
 
 _encode = msgspec.json.encode
 Json = dict[str, object]
+END_OF_STREAM = b"data: [DONE]\n\n"
 
 _OPTIONS = ("temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "seed", "stop")
 _ERROR_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 
 
-def chat_call(body: ChatCompletionBody, request_id: str) -> Call:
-    """Raises InvalidRequest for what single fields do not show."""
+def chat_calls(body: ChatCompletionBody, request_id: str) -> list[Call]:
+    """A call for each answer that is wanted. Raises InvalidRequest for what single fields do not show."""
+    call = _chat_call(body, request_id)
+    return [dataclasses.replace(call, variant=number) for number in range(body.n or 1)]
+
+
+def _chat_call(body: ChatCompletionBody, request_id: str) -> Call:
     if not body.messages:
         raise InvalidRequest("[] is too short - 'messages'", "messages")
     options = {name: value for name in _OPTIONS if (value := getattr(body, name)) is not None}
@@ -39,7 +50,20 @@ def chat_call(body: ChatCompletionBody, request_id: str) -> Call:
         options_path="",
         thinking=False if effort == "none" else None,
         truncate=bool(body.truncate),
+        constraint=one_constraint(_json_format(body.response_format), body.grammar),
+        logit_bias=tuple((body.logit_bias or {}).items()),
+        logprobs=wanted_logprobs(body.logprobs, body.top_logprobs),
     )
+
+
+def _json_format(wanted: ResponseFormat | None) -> Constraint | None:
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return json_constraint(None, "response_format")
+    if wanted.json_schema is None:
+        raise InvalidRequest("response_format.json_schema is required", "response_format.json_schema")
+    return json_constraint(wanted.json_schema.schema_, "response_format.json_schema.schema")
 
 
 def _longest_answer(body: ChatCompletionBody) -> int | None:
@@ -60,53 +84,91 @@ def _messages(body: ChatCompletionBody) -> tuple[Message, ...]:
 
 
 class Chunks:
-    """Turns one answer's events into server-sent events.
+    """Turns the events of one request's answers into server-sent events.
 
     Chunks of text are put together from bytes made once, because there is one for every token.
     """
 
-    def __init__(self, call: Call, generation: Generation, *, include_usage: bool) -> None:
+    def __init__(self, call: Call, generation: Generation | Choices, *, include_usage: bool, count: int = 1) -> None:
         self._request_id = call.request_id
         self._include_usage = include_usage
-        self._envelope = _envelope("chat.completion.chunk", call, generation)
-        before, after = _encode(
-            self._envelope | {"choices": [{"index": 0, "delta": {"content": "|"}, "finish_reason": None}]}
-        ).rsplit(b'"|"', 1)
-        self._head, self._tail = b"data: " + before, after + b"\n\n"
-        self._first_head = self._head.replace(b'"delta":{', b'"delta":{"role":"assistant",')
-        self._has_begun = False
+        self._envelope = envelope("chat.completion.chunk", "chatcmpl", call, generation)
+        self._parts = [_ChunkParts(self._envelope, index) for index in range(count)]
+        self._ends: dict[int, Finished] = {}
 
     def encode(self, event: ChatEvent) -> bytes:
-        """One event's chunk, or at the end all the last ones."""
+        """The chunk of an event of the only answer, or at its end all the last ones."""
+        return self.encode_choice((0, event))
+
+    def encode_choice(self, choice: Choice) -> bytes:
+        """The chunk of an event of any answer; with the last end all the last chunks."""
+        index, event = choice
+        parts = self._parts[index]
         if type(event) is TextDelta:
-            if self._has_begun:
-                return b"".join((self._head, _encode(event.text), self._tail))
-            self._has_begun = True
-            return b"".join((self._first_head, _encode(event.text), self._tail))
+            if event.tokens:
+                return self._scored(index, event)
+            if parts.has_begun:
+                return b"".join((parts.head, _encode(event.text), parts.tail))
+            parts.has_begun = True
+            return b"".join((parts.first_head, _encode(event.text), parts.tail))
         if isinstance(event, Finished):
-            return self._last(event)
+            return self._last(index, event)
         assert isinstance(event, Failed)
         return error_event(report_failure(event.code, event.message, event.facts, self._request_id))
 
-    def _last(self, finished: Finished) -> bytes:
-        delta: Json = {} if self._has_begun else {"role": "assistant", "content": ""}
-        choice = {"index": 0, "delta": delta, "finish_reason": finished.reason.value}
-        chunks = [self._envelope | {"choices": [choice]} | _truncation(finished)]
-        if self._include_usage:
-            chunks.append(self._envelope | {"choices": [], "usage": _usage(finished.usage)})
-        return b"".join([*map(_event, chunks), b"data: [DONE]\n\n"])
+    def _scored(self, index: int, event: TextDelta) -> bytes:
+        delta = self._opening(index) | {"content": event.text}
+        choice = {"index": index, "delta": delta, "logprobs": _logprobs(event.tokens), "finish_reason": None}
+        return sse_event(self._envelope | {"choices": [choice]})
+
+    def _opening(self, index: int) -> Json:
+        has_begun, self._parts[index].has_begun = self._parts[index].has_begun, True
+        return {} if has_begun else {"role": "assistant"}
+
+    def _last(self, index: int, finished: Finished) -> bytes:
+        self._ends[index] = finished
+        opening = self._opening(index)
+        delta: Json = opening and opening | {"content": ""}
+        choice = {"index": index, "delta": delta, "finish_reason": finished.reason.value}
+        records = [sse_event(self._envelope | {"choices": [choice]} | truncation([finished]))]
+        if len(self._ends) == len(self._parts):
+            if self._include_usage:
+                records.append(sse_event(self._envelope | {"choices": [], "usage": usage([self._ends.values()])}))
+            records.append(END_OF_STREAM)
+        return b"".join(records)
 
 
-def completion(call: Call, answer: Answer) -> Json:
-    """The whole answer as one object."""
-    message = {"role": "assistant", "content": answer.text}
-    choice = {"index": 0, "message": message, "finish_reason": answer.finished.reason.value}
+class _ChunkParts:
+    """The bytes around the text of one answer's chunks."""
+
+    def __init__(self, envelope: Json, index: int) -> None:
+        choice = {"index": index, "delta": {"content": "|"}, "finish_reason": None}
+        before, after = _encode(envelope | {"choices": [choice]}).rsplit(b'"|"', 1)
+        self.head, self.tail = b"data: " + before, after + b"\n\n"
+        self.first_head = self.head.replace(b'"delta":{', b'"delta":{"role":"assistant",')
+        self.has_begun = False
+
+
+def completion(call: Call, answers: Sequence[Answer]) -> Json:
+    """The whole answers as one object."""
     return {
-        **_envelope("chat.completion", call, answer.generation),
-        "choices": [choice],
-        "usage": _usage(answer.finished.usage),
-        **_truncation(answer.finished),
+        **envelope("chat.completion", "chatcmpl", call, answers[0].generation),
+        "choices": [_choice(call, index, answer) for index, answer in enumerate(answers)],
+        "usage": usage([[answer.finished for answer in answers]]),
+        **truncation([answer.finished for answer in answers]),
     }
+
+
+def _choice(call: Call, index: int, answer: Answer) -> Json:
+    message = {"role": "assistant", "content": answer.text}
+    choice: Json = {"index": index, "message": message, "finish_reason": answer.finished.reason.value}
+    if call.logprobs is not None:
+        choice["logprobs"] = _logprobs(answer.tokens)
+    return choice
+
+
+def _logprobs(tokens: Sequence[ScoredToken]) -> Json:
+    return {"content": token_entries(tokens, always_alternatives=True), "refusal": None}
 
 
 def model_entry(model: StoredModel) -> Json:
@@ -121,7 +183,7 @@ def model_entry(model: StoredModel) -> Json:
 
 def error_event(report: ErrorReport) -> bytes:
     """An error as the last event of a stream."""
-    return _event(error_body(report))
+    return sse_event(error_body(report))
 
 
 def error_body(report: ErrorReport) -> Json:
@@ -137,10 +199,11 @@ def error_body(report: ErrorReport) -> Json:
     return {"error": error | facts}
 
 
-def _envelope(kind: str, call: Call, generation: Generation) -> Json:
+def envelope(kind: str, prefix: str, call: Call, generation: Generation | Choices) -> Json:
+    """What every object of one answer begins with."""
     build = f"{generation.loaded.engine}\0{generation.model.digest}".encode()
     return {
-        "id": f"chatcmpl-{secrets.token_hex(12)}",
+        "id": f"{prefix}-{secrets.token_hex(12)}",
         "object": kind,
         "created": int(time.time()),
         "model": call.model,
@@ -148,21 +211,27 @@ def _envelope(kind: str, call: Call, generation: Generation) -> Json:
     }
 
 
-def _usage(usage: Usage) -> Json:
+def usage(answers: Sequence[Iterable[Finished]]) -> Json:
+    """The sums over all answers, for each prompt its own; a prompt counts once."""
+    by_prompt = [[finished.usage for finished in group] for group in answers]
+    prompt_tokens = sum(group[0].prompt_tokens for group in by_prompt)
+    completion_tokens = sum(one.completion_tokens for group in by_prompt for one in group)
     return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": sum(group[0].cached_tokens for group in by_prompt)},
     }
 
 
-def _truncation(finished: Finished) -> Json:
-    if finished.truncated is None:
-        return {}
-    told = finished.truncated
-    return {"truncated": {"from": told.original, "to": told.kept, "strategy": told.strategy}}
+def truncation(ends: Iterable[Finished]) -> Json:
+    """What was shortened, as the first of the answers tells it."""
+    for finished in ends:
+        if (told := finished.truncated) is not None:
+            return {"truncated": {"from": told.original, "to": told.kept, "strategy": told.strategy}}
+    return {}
 
 
-def _event(record: Json) -> bytes:
+def sse_event(record: Json) -> bytes:
+    """A record as a server-sent event."""
     return b"data: " + _encode(record) + b"\n\n"
