@@ -12,6 +12,7 @@ from pathlib import Path
 
 from registry.errors import ModelInvalid
 from registry.gguf_types import ARRAY, SCALARS, STRING, TENSOR_TYPES
+from registry.gguf_vocabulary import VOCABULARY, VocabularyFacts, check_vocabulary_size, read_vocabulary
 
 MetadataValue = int | float | bool | str | list[int] | list[float] | list[bool] | list[str] | None
 
@@ -61,6 +62,8 @@ class GgufHeader:
     values: dict[str, MetadataValue]
     array_lengths: dict[str, int]
     tensors: tuple[TensorInfo, ...]
+    vocabulary: VocabularyFacts | None = None
+    """None for a file without one."""
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -90,7 +93,8 @@ def _parse(source: _Bytes) -> GgufHeader:
     alignment = _alignment(pairs.values)
     tensors = _read_tensors(source, tensor_count, alignment)
     _check_data(tensors, _aligned(source.position, alignment), source.size)
-    return GgufHeader(version, pairs.values, pairs.array_lengths, tensors)
+    vocabulary = read_vocabulary(source.again(*pairs.vocabulary)) if pairs.vocabulary else None
+    return GgufHeader(version, pairs.values, pairs.array_lengths, tensors, vocabulary)
 
 
 def _read_version(source: _Bytes) -> int:
@@ -117,6 +121,8 @@ class _Pairs:
     def __init__(self, source: _Bytes) -> None:
         self.values: dict[str, MetadataValue] = {}
         self.array_lengths: dict[str, int] = {}
+        self.vocabulary: tuple[int, int] | None = None
+        """Where its tokens begin and end."""
         self._source = source
         self._kept_bytes = 0
         self._entries = 0
@@ -169,10 +175,14 @@ class _Pairs:
         if count * least_bytes > source.remaining:
             raise ModelInvalid(f"{where} claims {count} entries, more than the rest of the file can hold.")
         if kind == STRING:
-            if count <= KEPT_ARRAY_ENTRIES:
-                return [self._string(where) for _ in range(count)]
-            source.skip_strings(count, where)
-            return None
+            start = source.position
+            kept = [self._string(where) for _ in range(count)] if count <= KEPT_ARRAY_ENTRIES else None
+            if kept is None:
+                source.skip_strings(count, where)
+            if key == VOCABULARY:
+                check_vocabulary_size(count, source.position - start)
+                self.vocabulary = start, source.position
+            return kept
         if count <= KEPT_ARRAY_ENTRIES:
             return source.scalars(SCALARS[kind], count, where)
         source.skip(count * least_bytes, where)
@@ -185,6 +195,9 @@ def _alignment(values: dict[str, MetadataValue]) -> int:
         raise ModelInvalid("general.alignment is not an integer.")
     if not 1 <= alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
         raise ModelInvalid(f"general.alignment is {alignment}, not a power of two up to {MAX_ALIGNMENT}.")
+    if alignment < _DEFAULT_ALIGNMENT:
+        # The engine maps the file, and needs what it maps to begin there.
+        raise ModelInvalid(f"general.alignment is {alignment}; the engine needs at least {_DEFAULT_ALIGNMENT}.")
     return alignment
 
 
@@ -338,6 +351,17 @@ class _Bytes:
                 count -= 1
             self._next = min(at, len(buffer))
             self.skip(at - self._next, where)
+
+    def again(self, start: int, end: int) -> bytes:
+        """What lies between two places that were passed; to be asked when all else has been read."""
+        self._file.seek(start)
+        pieces = []
+        while start < end and (piece := self._file.read(end - start)):
+            pieces.append(piece)
+            start += len(piece)
+        if start < end:
+            raise ModelInvalid("The file became shorter while it was read.")
+        return b"".join(pieces)
 
     def _fill(self, count: int, where: str) -> None:
         if count > self.remaining:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from registry.errors import ModelInvalid
 from registry.gguf_header import MetadataValue, TensorInfo, read_header
+from registry.gguf_soundness import check_sound
 from registry.gguf_types import FILE_TYPE_GUESSED, FILE_TYPES
 
 MAX_BLOCKS = 512
@@ -79,6 +80,7 @@ def read_gguf(path: Path) -> GgufMetadata:
         raise ModelInvalid("general.architecture is missing or is not the name of an architecture.")
     figures = _Figures(architecture, header.values)
     blocks = figures.count("block_count", MAX_BLOCKS)
+    check_sound(architecture, blocks, header)
     width = figures.count("embedding_length", _MAX_WIDTH)
     heads = figures.per_block("attention.head_count", blocks)
     most_heads = max(heads, default=0)

@@ -106,7 +106,7 @@ def test_a_file_of_the_reference_writer_is_read(tmp_path: Path) -> None:
     writer.add_file_type(7)
     writer.add_token_list([f"t{number}" for number in range(5000)])
     writer.add_tensor("a.weight", np.ones((4, 5), dtype=np.float32))
-    writer.add_tensor("b.weight", np.ones(7, dtype=np.float16))
+    writer.add_tensor("b.weight", np.ones((1, 7), dtype=np.float16))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -118,7 +118,7 @@ def test_a_file_of_the_reference_writer_is_read(tmp_path: Path) -> None:
     assert metadata.array_lengths["tokenizer.ggml.tokens"] == 5000
     assert [(one.name, one.type_name, one.shape) for one in metadata.tensors] == [
         ("a.weight", "F32", (5, 4)),
-        ("b.weight", "F16", (7,)),
+        ("b.weight", "F16", (7, 1)),
     ]
 
 

@@ -1,0 +1,109 @@
+"""Headers that the format allows and that would end the engine's process: refused before it sees them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from registry.errors import ModelInvalid
+from registry.gguf_header import GgufHeader, MetadataValue, TensorInfo
+
+MAX_EXPERTS = 1024
+_ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
+_NOT_COMPUTED = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
+"""Types that no multiplication takes as weights; the last two are for what is computed on the way."""
+_FACTORS = ("_norm.weight", ".ssm_a", ".ssm_conv1d.weight", ".shortconv.conv.weight")
+"""Tensors of several dimensions that are multiplied element by element, which is done in F32 only."""
+_TABLES = ("tid2eid", "tid2eid.weight")
+"""Tensors of integers that some mixtures of experts look their experts up in."""
+_BYTES = 256
+
+
+def check_sound(architecture: str, blocks: int, header: GgufHeader) -> None:
+    """Raises ModelInvalid for figures and tensors that the engine asserts cannot be.
+
+    Every rule here was a crash of the engine: an assertion, an exception out of native code, or a wrong read.
+    """
+    figures = {
+        key.removeprefix(f"{architecture}."): value
+        for key, value in header.values.items()
+        if key.startswith(f"{architecture}.")
+    }
+    for name, value in figures.items():
+        _check_finite(f"{architecture}.{name}", value)
+    _check_experts(architecture, figures)
+    _check_count(f"{architecture}.nextn_predict_layers", figures.get("nextn_predict_layers", 0), blocks)
+    scaling = figures.get("rope.scaling.type", "none")
+    if scaling not in _ROPE_SCALINGS:
+        raise ModelInvalid(
+            f"{architecture}.rope.scaling.type is {_shown(scaling)}; it can be {', '.join(_ROPE_SCALINGS)}."
+        )
+    if header.values.get("general.type", "model") == "model" and architecture != "clip":
+        _check_tensors(header.tensors)
+        _check_vocabulary(header)
+
+
+def _check_finite(key: str, value: MetadataValue) -> None:
+    numbers = value if isinstance(value, list) else [value]
+    for number in numbers:
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ModelInvalid(f"{key} is {number}, which is no number to compute with.")
+        if key.endswith("epsilon") and isinstance(number, int | float) and number < 0:
+            raise ModelInvalid(f"{key} is {number}; it cannot be below 0.")
+
+
+def _check_experts(architecture: str, figures: Mapping[str, MetadataValue]) -> None:
+    prefix = f"{architecture}.expert_"
+    experts = _check_count(f"{prefix}count", figures.get("expert_count", 0), MAX_EXPERTS)
+    # Some families write one expert for none.
+    told = figures.get("expert_used_count", 0)
+    used = max((_check_count(f"{prefix}used_count", one, experts) for one in _each(told)), default=0)
+    groups = _check_count(f"{prefix}group_count", figures.get("expert_group_count", 0), max(0, experts - 1))
+    if experts and not used and not architecture.startswith("hunyuan"):
+        raise ModelInvalid(f"{prefix}count is {experts}, and {prefix}used_count says that none is used.")
+    if groups > 1:
+        chosen = _check_count(f"{prefix}group_used_count", figures.get("expert_group_used_count", 0), groups - 1)
+        if experts % groups or not chosen:
+            raise ModelInvalid(f"{prefix}group_count is {groups}, which does not go with {experts} experts.")
+
+
+def _check_tensors(tensors: Sequence[TensorInfo]) -> None:
+    for index, tensor in enumerate(tensors):
+        where = f"tensor {index} ({_shown(tensor.name)})"
+        is_factor = len(tensor.shape) == 1 or tensor.name.endswith(_FACTORS)
+        if is_factor and tensor.type_name != "F32":
+            raise ModelInvalid(
+                f"{where} has the type {tensor.type_name}; norms, biases and other factors have to be F32."
+            )
+        if tensor.type_name in _NOT_COMPUTED and not tensor.name.endswith(_TABLES):
+            raise ModelInvalid(f"{where} has the type {tensor.type_name}, in which there are no weights.")
+
+
+def _check_vocabulary(header: GgufHeader) -> None:
+    vocabulary = header.vocabulary
+    if vocabulary is None:
+        return
+    if vocabulary.doubled is not None:
+        raise ModelInvalid(f"The token {_shown(vocabulary.doubled)} is in the vocabulary twice.")
+    if header.values.get("tokenizer.ggml.model") == "llama" and vocabulary.byte_tokens < _BYTES:
+        raise ModelInvalid(
+            f"The vocabulary has {vocabulary.byte_tokens} of the {_BYTES} tokens for single bytes; "
+            "the engine cannot read text without the others."
+        )
+
+
+def _check_count(key: str, value: object, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ModelInvalid(f"{key} is not an integer.")
+    if not 0 <= value <= most:
+        raise ModelInvalid(f"{key} is {value}; here it can be {most} at most.")
+    return value
+
+
+def _each(value: MetadataValue) -> Sequence[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _shown(text: object) -> str:
+    shown = ascii(text)
+    return shown if len(shown) <= 80 else f"{shown[:80]}…"
