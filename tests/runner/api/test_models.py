@@ -442,7 +442,15 @@ async def test_a_base_that_is_not_here_is_pulled_first(real: FakeDaemon) -> None
             "invalid_request",
             "temperature must be",
         ),
-        ({"model": "mine", "from": "m", "quantize": "q4_K_M"}, "unsupported", "quantize is not supported"),
+        ({"model": "mine", "from": "m", "draft_quantize": "q4_K_M"}, "unsupported", "draft_quantize is not supported"),
+        ({"model": "mine", "from": "m", "quantize": "q4_X"}, "invalid_request", "unsupported quantization type q4_X"),
+        ({"model": "mine", "from": "m", "quantize": "iq2_xs"}, "unsupported", "needs an importance matrix"),
+        (
+            {"model": "mine", "from": "m", "adapters": {"../a": f"sha256:{'0' * 64}"}},
+            "invalid_request",
+            "must be relative",
+        ),
+        ({"model": "mine", "from": "m", "requires": "new"}, "invalid_request", "valid semver"),
         ({"model": "mine", "from": "m", "template": "{{ .Prompt }}"}, "unsupported", "Go"),
     ],
 )
