@@ -73,6 +73,8 @@ class FakeHub:
     def __init__(self) -> None:
         self.repositories: dict[str, FakeRepository] = {}
         self.renamed: dict[str, str] = {}
+        self.plain: dict[str, bytes] = {}
+        """Files of the second host by their paths, besides those of repositories."""
         self.behaviour = Behaviour()
         self.asked: list[Asked] = []
         self.asked_cdn: list[Asked] = []
@@ -140,7 +142,11 @@ class FakeHub:
 
     def _cdn(self, request: _Request) -> None:
         self.asked_cdn.append(request.as_asked())
-        digest = request.path.partition("?")[0].removeprefix("/")
+        path = unquote(request.path.partition("?")[0])
+        if path in self.plain:
+            request.answer_range(self.plain[path], f'"{hashlib.sha256(self.plain[path]).hexdigest()}"')
+            return
+        digest = path.removeprefix("/")
         for repository in self.repositories.values():
             for files in repository.versions.values():
                 for content in files.values():
