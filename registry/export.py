@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import secrets
 import shutil
@@ -32,7 +31,7 @@ from registry.manifest import (
     Layer,
 )
 from registry.modelfile import Modelfile
-from registry.parameters import ParameterValue, check_parameter
+from registry.modelfile_of import modelfile_of
 from registry.sources.gguf_choice import shard_name
 from registry.store import StoredModel
 
@@ -111,25 +110,12 @@ def _plan(model: StoredModel) -> _Plan:
         ADAPTER_LAYER: _numbered(f"{stem}-adapter", len(manifest.of_type(ADAPTER_LAYER))),
         DRAFT_LAYER: _draft_names(f"{stem}-draft", len(manifest.of_type(DRAFT_LAYER))),
     }
-    parameters, unknown = _known_parameters(model)
-    first, *others = (f"./{name}" for name in (*named[MODEL_LAYER], *named[PROJECTOR_LAYER]))
-    modelfile = Modelfile(
-        from_=first,
-        also_from=others,
-        adapters=[f"./{name}" for name in named[ADAPTER_LAYER]],
-        drafts=[f"./{name}" for name in named[DRAFT_LAYER]],
-        template=model.template,
-        system=model.system,
-        parameters=parameters,
-        messages=list(model.messages),
-        licenses=list(model.licenses),
-        renderer=model.config.renderer or None,
-        parser=model.config.parser or None,
-        requires=(model.config.requires or None) if model.config.requires_program == "puna" else None,
+    modelfile, untold = modelfile_of(
+        model, {media_type: [f"./{name}" for name in names] for media_type, names in named.items()}
     )
     others_left = [layer.media_type for layer in manifest.layers if layer.media_type not in _TOLD]
     files = [pair for kind, names in named.items() for pair in zip(names, manifest.of_type(kind), strict=True)]
-    return _Plan(tuple(files), modelfile, (*unknown, *dict.fromkeys(f"the layer {one}" for one in others_left)))
+    return _Plan(tuple(files), modelfile, (*untold, *dict.fromkeys(f"the layer {one}" for one in others_left)))
 
 
 def _numbered(stem: str, count: int) -> list[str]:
@@ -139,18 +125,6 @@ def _numbered(stem: str, count: int) -> list[str]:
 def _draft_names(stem: str, count: int) -> list[str]:
     """Several files of a draft model are its shards."""
     return _numbered(stem, count) if count < 2 else [shard_name(stem, number, count) for number in range(1, count + 1)]
-
-
-def _known_parameters(model: StoredModel) -> tuple[dict[str, ParameterValue], list[str]]:
-    """Those that can be written down and read again, and what the others are."""
-    known: dict[str, ParameterValue] = {}
-    unknown = []
-    for name, value in model.parameters.items():
-        try:
-            known[name] = check_parameter(name, value)
-        except InvalidRequest:
-            unknown.append(f"the parameter {name} {json.dumps(value)[:200]}")
-    return known, unknown
 
 
 def _text(model: StoredModel, plan: _Plan) -> str:

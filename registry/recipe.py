@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 
 from registry.digest import Digest
-from registry.errors import InvalidRequest, Unsupported
+from registry.errors import InvalidRequest
 from registry.file_types import check_quantizable_to
 from registry.name import ModelName
 from registry.parameters import REMOVED, ParameterValue, check_parameter

@@ -17,7 +17,7 @@ from typing import Any
 from registry.digest import Digest
 from registry.errors import ModelNotFound, RegistryError
 from registry.finder import Target
-from registry.manifest import ModelConfig
+from registry.manifest import CONFIG_TYPE, Layer, Manifest, ModelConfig
 from registry.name import ModelName
 from registry.progress import Progress
 from registry.sources.model_url import ModelUrl
@@ -276,6 +276,9 @@ class FakeModel:
     header: FakeMetadata = field(default_factory=FakeMetadata)
     damage: RegistryError | None = None
     adapters: tuple[object, ...] = ()
+    manifest: Manifest = field(
+        default_factory=lambda: Manifest(Layer(CONFIG_TYPE, Digest.parse(f"sha256:{'ef' * 32}"), 2), ())
+    )
 
     @property
     def model_paths(self) -> tuple[Path, ...]:

@@ -1,0 +1,96 @@
+"""The Modelfile of an installed model makes the same model again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from registry.manifest import (
+    CONFIG_TYPE,
+    LICENSE_LAYER,
+    MESSAGES_LAYER,
+    MODEL_LAYER,
+    PARAMS_LAYER,
+    PROJECTOR_LAYER,
+    SYSTEM_LAYER,
+    TEMPLATE_LAYER,
+    Layer,
+    Manifest,
+    ModelConfig,
+)
+from registry.modelfile import parse_modelfile
+from registry.modelfile_of import modelfile_of
+from registry.name import ModelName
+from registry.store import ModelStore, StoredModel
+from tests.registry.gguf_bytes import tiny_gguf
+
+NAME = ModelName.parse("m")
+FILES = {MODEL_LAYER: ["./m.gguf"], PROJECTOR_LAYER: ["./mmproj.gguf"]}
+TEXTS = st.text(st.sampled_from('ab" \n\r\t#{}<E'), max_size=14) | st.text(max_size=20)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
+    return ModelStore(tmp_path_factory.mktemp("store") / "models")
+
+
+def installed(store: ModelStore, config: ModelConfig, *texts: tuple[str, str]) -> StoredModel:
+    """A model of that config and these layers."""
+    layers = []
+    for media_type, content in ((MODEL_LAYER, tiny_gguf()), *((kind, text.encode()) for kind, text in texts)):
+        blob = store.add_blob([content])
+        layers.append(Layer(media_type, blob.digest, blob.size))
+    blob = store.add_blob([config.to_bytes()])
+    store.write_manifest(NAME, Manifest(Layer(CONFIG_TYPE, blob.digest, blob.size), tuple(layers)))
+    return store.find(NAME)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(
+    TEXTS,
+    TEXTS,
+    st.lists(TEXTS, max_size=2),
+    st.lists(st.tuples(st.sampled_from(["user", "system"]), TEXTS), max_size=2),
+)
+def test_whatever_texts_a_model_has_are_read_back(
+    store: ModelStore, system: str, template: str, licenses: list[str], turns: list[tuple[str, str]]
+) -> None:
+    messages = json.dumps([{"role": role, "content": content} for role, content in turns])
+    model = installed(
+        store,
+        ModelConfig(requires="0.1.0", requires_program="puna"),
+        (SYSTEM_LAYER, system),
+        (TEMPLATE_LAYER, template),
+        (MESSAGES_LAYER, messages),
+        *((LICENSE_LAYER, text) for text in licenses),
+    )
+    modelfile, left_out = modelfile_of(model, FILES)
+    assert left_out == ()
+    read = parse_modelfile(modelfile.render())
+    assert read == modelfile
+    assert (read.system, read.template, read.licenses, read.messages) == (system, template, licenses, turns)
+    assert (read.from_, read.also_from, read.requires) == ("./m.gguf", ["./mmproj.gguf"], "0.1.0")
+
+
+def test_what_a_modelfile_here_cannot_tell_is_left_out_in_words(store: ModelStore) -> None:
+    model = installed(
+        store,
+        ModelConfig(renderer="qwen3-coder", parser="qwen3-coder", requires="0.14.0"),
+        (TEMPLATE_LAYER, "{{ .Prompt }}"),
+        (PARAMS_LAYER, '{"top_p": 0.5, "vendor": 1, "draft_model": "small", "stop": "x"}'),
+        (MESSAGES_LAYER, '[{"role": "tool", "content": "1"}, {"role": "user", "content": "2"}]'),
+    )
+    modelfile, left_out = modelfile_of(model, {MODEL_LAYER: ["a.gguf"]})
+    assert (modelfile.template, modelfile.renderer, modelfile.parser, modelfile.requires) == (None, None, None, None)
+    assert modelfile.parameters == {"top_p": 0.5, "draft_model": "small", "stop": ["x"]}
+    assert modelfile.messages == [("user", "2")]
+    assert left_out == (
+        "the parameter vendor 1",
+        "messages of other roles than system, user and assistant",
+        "the renderer 'qwen3-coder', and the template that stands in for it",
+        "the parser 'qwen3-coder'",
+    )
+    assert parse_modelfile(modelfile.render()) == modelfile
