@@ -26,6 +26,10 @@ app = typer.Typer(
 )
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model, such as smollm2:135m.")]
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", help="Allow plain HTTP and any certificate, of a registry that is listed."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API gives it.")]
 
 
@@ -109,18 +113,64 @@ def pull(
     given_name: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Call the model so, instead of what the source says.")
     ] = None,
+    insecure: Insecure = False,
 ) -> Action:
     """Fetch a model."""
     from cli.commands.pull import pull
 
-    return partial(pull, source, given_name)
+    return partial(pull, source, given_name, insecure=insecure)
+
+
+@app.command()
+def push(model: Model, insecure: Insecure = False) -> Action:
+    """Send a model to the registry that its name tells."""
+    from cli.commands.push import push
+
+    return partial(push, model, insecure=insecure)
+
+
+registry = typer.Typer(
+    help="Say which registries may be asked that are not public, or not protected.", no_args_is_help=True
+)
+app.add_typer(registry, name="registry")
+Host = Annotated[str, typer.Argument(metavar="HOST[:PORT]", help="A registry, as it stands in names of models.")]
+
+
+@registry.command(name="add")
+def add_registry(
+    host: Host,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Also over plain HTTP, or with a certificate nobody vouches for.")
+    ] = False,
+    mirror: Annotated[
+        str | None, typer.Option(metavar="HOST[:PORT]", help="Another registry to ask first for the same models.")
+    ] = None,
+) -> Action:
+    """List a registry, or change how it is listed."""
+    from cli.commands.registry import add_registry
+
+    return partial(add_registry, host, insecure=insecure, mirror=mirror)
+
+
+@registry.command(name="list")
+def list_registries(as_json: AsJson = False) -> Action:
+    """List them."""
+    from cli.commands.registry import list_registries
+
+    return partial(list_registries, as_json=as_json)
+
+
+@registry.command(name="remove")
+def remove_registry(host: Host) -> Action:
+    """Take a registry off the list."""
+    from cli.commands.registry import remove_registry
+
+    return partial(remove_registry, host)
 
 
 @app.command()
 def search(
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="WORD", help="What to look for; none lists all.")
-    ] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="WORD", help="What to look for; none lists all.")] = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="How many of the hub's models.")] = 20,
     offline: Annotated[bool, typer.Option("--offline", help="Look in the catalog alone.")] = False,
     as_json: AsJson = False,

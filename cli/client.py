@@ -88,12 +88,19 @@ class DaemonClient:
             body["options"] = options
         self._json("POST", "/api/generate", body, timeout=None)
 
-    def pull(self, source: str, given_name: str | None = None) -> RecordStream[ProgressRecord]:
+    def pull(
+        self, source: str, given_name: str | None = None, *, insecure: bool = False
+    ) -> RecordStream[ProgressRecord]:
         """Fetch a model by its name or the address of its file, and install it under that or the given name."""
-        body: Json = {"model": source}
+        body: Json = {"model": source, "insecure": True} if insecure else {"model": source}
         if given_name is not None:
             body["as"] = given_name
         return RecordStream(self._stream("/api/pull", body))
+
+    def push(self, name: str, *, insecure: bool = False) -> RecordStream[ProgressRecord]:
+        """Send a model to the registry that its name tells."""
+        body: Json = {"model": name, "insecure": True} if insecure else {"model": name}
+        return RecordStream(self._stream("/api/push", body))
 
     def search(self, text: str, *, limit: int, hub: bool) -> SearchReply:
         from urllib.parse import urlencode

@@ -68,7 +68,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {
         "registry.name", "registry.file_naming", "registry.modelfile", "registry.parameters", "registry.paths",
         "registry.errors",
-        "runner.settings", "runner.config_file", "runner.notation",
+        "runner.settings", "runner.config_file", "runner.setting_kinds", "runner.notation",
     },
     "cli.commands.serve": {
         "cli", "registry.paths", "runner.settings", "runner.config_file", "runner.daemon", "runner.options",

@@ -11,18 +11,18 @@ from cli.errors import WrongUsage
 from cli.progress import follow, progress_view
 
 
-def pull(source: str, given_name: str | None = None) -> None:
+def pull(source: str, given_name: str | None = None, *, insecure: bool = False) -> None:
     """Fetch a model by its name or the address of its file; files here become a model as they are."""
     path = local_path(source)
     if path is not None:
         _take_in(path, given_name)
     else:
-        pull_model(connect(), source, given_name)
+        pull_model(connect(), source, given_name, insecure=insecure)
 
 
-def pull_model(client: DaemonClient, source: str, given_name: str | None = None) -> None:
+def pull_model(client: DaemonClient, source: str, given_name: str | None = None, *, insecure: bool = False) -> None:
     """Fetch a model and return when it is here; interrupted, the daemon stops fetching as well."""
-    with closing(progress_view()) as view, client.pull(source, given_name) as records:
+    with closing(progress_view()) as view, client.pull(source, given_name, insecure=insecure) as records:
         follow(records, view)
 
 
