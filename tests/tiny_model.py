@@ -21,15 +21,17 @@ def write_tiny_model(
     chat_template: str | None = CHAT_TEMPLATE,
     context_length: int = 512,
     begin_token: bool = True,
+    max_tensors: int = 0,
     width: int = 64,
 ) -> Path:
     """A llama of two layers with a byte vocabulary. Its answers are nonsense, the same for the same seed.
 
-    Types that pack 256 weights into a block need a `width` of 256.
+    Types that pack 256 weights into a block need a `width` of 256. With `max_tensors` it is split into files of at
+    most that many tensors, numbered as shards are, beside `path`.
     """
     heads, kv_heads, hidden, layers = 4, 2, 2 * width, 2
     generator = np.random.default_rng(seed)
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=max_tensors)
     writer.add_name("tiny")
     writer.add_context_length(context_length)
     writer.add_embedding_length(width)

@@ -83,6 +83,23 @@ def test_a_model_of_the_hub_is_pulled_run_and_updated(hub: FakeHub, daemon: Daem
     assert hub.asked_cdn and not any("authorization" in one.headers for one in hub.asked_cdn)
 
 
+def test_a_model_in_shards_is_one_model(hub: FakeHub, daemon: Daemon, tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "big-Q4_K_M.gguf", max_tensors=8)
+    shards = sorted(tmp_path.glob("big-Q4_K_M-*.gguf"))
+    assert len(shards) == 3
+    hub.add("owner/big", {f"Q4_K_M/{shard.name}": shard.read_bytes() for shard in shards})
+    assert pull(daemon, model="hf.co/owner/big")[-1] == {"status": "success"}
+    answer = puna(daemon, "run", "hf.co/owner/big", "hello", "-o", "num_predict=4")
+    assert answer.returncode == 0, answer.stderr
+    assert states(daemon) == {"hf.co/owner/big:latest": "current"}
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for shard in shards:
+        shard.rename(folder / shard.name)
+    assert puna(daemon, "pull", str(folder), "--as", "from-folder").returncode == 0
+    assert puna(daemon, "run", "from-folder", "hello", "-o", "num_predict=4").stdout == answer.stdout
+
+
 def test_a_copy_and_a_model_under_another_name_remember_where_they_came_from(hub: FakeHub, daemon: Daemon) -> None:
     assert pull(daemon, model=NAME, **{"as": "mine"})[-1] == {"status": "success"}
     assert puna(daemon, "cp", "mine", "yours").returncode == 0
