@@ -113,7 +113,7 @@ class _Daemon:
         self._signals: asyncio.Queue[int] = asyncio.Queue()
         self._store = store = ModelStore(paths.models, settings.store.layers)
         sources = make_sources(settings, paths.config_file, store, os.environ, Path.home())
-        self._supervisor = Supervisor(settings, worker_command)
+        self._supervisor = Supervisor(settings, worker_command, cache_folder=paths.cache / "prefixes")
         self._generator = Generator(store, self._supervisor, settings)
         workshop = ProcessWorkshop(settings.pull.keep_free_bytes, worker_command)
         app = create_app(AppParts(settings, store, sources, self._supervisor, self._generator, self._version, workshop))

@@ -87,6 +87,20 @@ class Events(msgspec.Struct, frozen=True, tag="events"):
     events: list[tuple[str, ChatEvent]]
 
 
+class CacheStats(msgspec.Struct, frozen=True):
+    """What is kept of prefixes, and how many prompt tokens needed no computing since loading."""
+
+    memory_bytes: int = 0
+    """The budget."""
+    memory_used: int = 0
+    segments: int = 0
+    prompt_tokens: int = 0
+    """Of all requests that began."""
+    live: int = 0
+    memory: int = 0
+    disk: int = 0
+
+
 class Stats(msgspec.Struct, frozen=True, tag="stats"):
     """Totals since loading, sent about twice a second while something runs and once when idle."""
 
@@ -102,6 +116,7 @@ class Stats(msgspec.Struct, frozen=True, tag="stats"):
     native_ns: int
     """The part of `step_ns` inside the inference library."""
     preempted: int
+    cache: CacheStats = CacheStats()
 
 
 Command = Load | Generate | Cancel | Pause | Resume

@@ -113,6 +113,13 @@ def _read_file(value: object) -> Path:
     return path
 
 
+def _read_folder(value: object) -> Path:
+    path = Path(_read_text(value)).expanduser()
+    if not path.is_absolute():
+        raise ValueError("that is not absolute")
+    return path
+
+
 def _read_folders(value: object) -> tuple[Path, ...]:
     parts = value.split(os.pathsep) if isinstance(value, str) else value
     if not isinstance(parts, list | tuple):
@@ -144,6 +151,7 @@ CREDENTIALS = Kind(
     '"user:password", or "$NAME" for an environment variable that holds it', _read_credentials, is_secret=True
 )
 FILE = Kind("the path of a file", _read_file)
+FOLDER = Kind("the absolute path of a folder, which is made when it is needed", _read_folder)
 FOLDERS = Kind(
     f"a list of absolute paths of folders (separated by {os.pathsep} in the environment)",
     _read_folders,

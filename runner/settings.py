@@ -5,7 +5,7 @@ line of help; reading, checking and error texts are derived from that. A flag wi
 environment, the environment over the file, the file over the default.
 
 Environment names are `PUNA_` and the key in capitals (`PUNA_HOST`, `PUNA_KEEP_ALIVE`); options of
-`[pull]` and `[store]` carry their table as well (`PUNA_PULL_PROXY`). `PUNA_HOME` and `PUNA_MODELS` are not
+`[cache]`, `[pull]` and `[store]` carry their table as well (`PUNA_PULL_PROXY`). `PUNA_HOME` and `PUNA_MODELS` are not
 options: they say where this file and the models are (`registry.paths`).
 """
 
@@ -24,6 +24,7 @@ from runner.setting_kinds import (
     COUNT,
     CREDENTIALS,
     FILE,
+    FOLDER,
     FOLDERS,
     KEEP_ALIVE,
     REGISTRY_HOST,
@@ -124,6 +125,26 @@ class WorkerSettings:
         SECONDS, 30, "PUNA_DRAIN_SECONDS",
         "How long running answers may still take when the daemon stops.",
     )  # fmt: skip
+    step_target_ms: float = _option(
+        SECONDS, 80, "PUNA_STEP_TARGET_MS",
+        "Milliseconds that a step of a model should take at most while an answer is read along.",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    memory_bytes: int | None = _option(
+        SIZE, None, "PUNA_CACHE_MEMORY_BYTES",
+        "Memory in which each loaded model keeps beginnings of prompts; by default an eighth of the machine's.",
+    )  # fmt: skip
+    disk_bytes: int = _option(
+        SIZE, "8GiB", "PUNA_CACHE_DISK_BYTES",
+        "Disk space in which they outlive the model and the daemon; 0 keeps none there.",
+    )  # fmt: skip
+    directory: Path | None = _option(  # noqa: RUF009
+        FOLDER, None, "PUNA_CACHE_DIRECTORY",
+        "Where they are kept; by default in Puna's cache folder.",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +208,7 @@ class Settings:
     access: AccessSettings = AccessSettings()
     queue: QueueSettings = QueueSettings()
     worker: WorkerSettings = WorkerSettings()
+    cache: CacheSettings = CacheSettings()
     pull: PullSettings = PullSettings()
     store: StoreSettings = StoreSettings()
     models: Mapping[str, ModelSettings] = dataclasses.field(default_factory=dict)
@@ -208,6 +230,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "access": AccessSettings,
     "queue": QueueSettings,
     "worker": WorkerSettings,
+    "cache": CacheSettings,
     "pull": PullSettings,
     "store": StoreSettings,
 }

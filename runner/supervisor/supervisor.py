@@ -14,6 +14,7 @@ import logging
 import math
 import time
 from collections.abc import Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 from runner.chat.types import Failed
@@ -21,6 +22,7 @@ from runner.engine import LoadOptions
 from runner.errors import DeadlineExceeded, InsufficientMemory, RunnerError, ServerShutdown
 from runner.messages import Load
 from runner.settings import Settings
+from runner.supervisor.caching import cache_options
 from runner.supervisor.crashes import CrashLog
 from runner.supervisor.devices import probe_gpus
 from runner.supervisor.lease import Lease
@@ -49,9 +51,16 @@ class Supervisor:
     """Owns every worker process. All methods belong to the event loop's thread."""
 
     def __init__(
-        self, settings: Settings, worker_command: Sequence[str] = WORKER_COMMAND, machine: Machine | None = None
+        self,
+        settings: Settings,
+        worker_command: Sequence[str] = WORKER_COMMAND,
+        machine: Machine | None = None,
+        *,
+        cache_folder: Path | None = None,
     ) -> None:
+        """`cache_folder` is where workers keep what outlives them, unless a setting names another place."""
         self._settings = settings
+        self._cache_folder = cache_folder
         self._worker_command = tuple(worker_command)
         self._machine = machine or ThisMachine()
         self._gpus = Gpus()
@@ -381,7 +390,7 @@ class Supervisor:
             on_gone=lambda worker: self._worker_gone(resident, worker),
         )
         resident.worker = worker
-        self._run(self._load(resident, worker, _load_command(resident.spec, options)))
+        self._run(self._load(resident, worker, self._load_command(resident.spec, options)))
 
     async def _load(self, resident: Resident, worker: WorkerProcess, load: Load) -> None:
         await worker.start(load)
@@ -404,6 +413,20 @@ class Supervisor:
         self._touch(resident)
         logger.info("%s: loaded, window %d; %s", resident.spec.name, loaded.context_length, loaded.placement)
         self._settle()
+
+    def _load_command(self, spec: ModelSpec, options: LoadOptions) -> Load:
+        return Load(
+            str(spec.path),
+            options,
+            tuple(str(shard) for shard in spec.shards),
+            cache_options(
+                self._settings.cache,
+                self._cache_folder,
+                machine_memory=self._machine.total(),
+                weights_digest=spec.weights_digest,
+            ),
+            self._settings.worker.step_target_ms,
+        )
 
     def _stop_worker(self, resident: Resident) -> None:
         assert resident.worker is not None
@@ -463,10 +486,6 @@ class Supervisor:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _load_command(spec: ModelSpec, options: LoadOptions) -> Load:
-    return Load(str(spec.path), options, tuple(str(shard) for shard in spec.shards))
 
 
 def _shutting_down() -> ServerShutdown:

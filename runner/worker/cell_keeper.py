@@ -17,10 +17,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from runner.chat.types import CachedTokens
 from runner.engine import Engine
-from runner.worker.keeper import CacheFacts, Keeper, Wait
+from runner.messages import CacheStats
+from runner.worker.keeper import Keeper, Wait
 from runner.worker.prefix_cache import PrefixCache, Segment, shared_length
+from runner.worker.prefix_files import FileEvent, Header, PrefixFiles
 from runner.worker.sequence import Sequence
 from runner.worker.step_cost import StepCost
 
@@ -30,6 +34,8 @@ MIN_SHARED = 32
 """Tokens that another must be about to compute before a sequence begins to wait for it; then it waits for them all."""
 MIN_KEPT = 16
 """Shorter sequences are not worth keeping."""
+UNMEASURED_READ_NS = 2_000_000_000
+"""How long a prompt waits for the disk while nobody knows how long computing it would take."""
 
 
 @dataclass(eq=False, slots=True)
@@ -58,8 +64,10 @@ class CellKeeper(Keeper):
         cache: PrefixCache,
         cost: StepCost,
         *,
+        files: PrefixFiles | None = None,
         clock: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
+        """Blocks while the list of `files` is read."""
         super().__init__(engine)
         self.cache = cache
         self._cost = cost
@@ -68,6 +76,12 @@ class CellKeeper(Keeper):
         """In the order they came to rest."""
         self._resting_ids = list(engine.info.resting_ids)
         self._restore_ns_per_token = 0.0
+        self._files = files
+        self._by_key: dict[bytes, Segment] = {}
+        """Segments whose file is being written, or exists."""
+        self._reading: set[bytes] = set()
+        if files is not None:
+            self._take_index(files)
 
     def wait_for(self, sequence: Sequence, now: int) -> Wait | None:
         if sequence.is_shifted:
@@ -76,6 +90,8 @@ class CellKeeper(Keeper):
         ready = max(self._shared_with_live(sequence).length, self._kept_length(sequence, limit))
         coming = max((shared for donor, shared in self._ahead(sequence) if shared > donor.computed), default=0)
         # Whoever computes the shared part is ahead of where this one would begin, so waiting takes no longer.
+        if (until := self._read_files(sequence, limit, now)) is not None:
+            return Wait(until)
         sequence.awaits_other = min(coming, limit) >= ready + (1 if sequence.awaits_other else MIN_SHARED)
         return Wait() if sequence.awaits_other else None
 
@@ -122,9 +138,26 @@ class CellKeeper(Keeper):
             self._remove(resting)
         return bool(self._resting)
 
+    def take(self, event: FileEvent) -> None:
+        segment = self._by_key.get(event.key)
+        self._reading.discard(event.key)
+        if segment is None:
+            return
+        if event.is_written:
+            segment.is_on_disk = True
+        elif event.state is None or not self.cache.put(segment, event.state, worth=segment.end):
+            self._lose_file(segment)
+        else:
+            segment.is_from_disk = True
+
     @property
-    def facts(self) -> CacheFacts:
-        return CacheFacts(self.cache.memory_bytes, self.cache.memory_used, len(self.cache))
+    def stats(self) -> CacheStats:
+        return msgspec.structs.replace(
+            super().stats,
+            memory_bytes=self.cache.memory_bytes,
+            memory_used=self.cache.memory_used,
+            segments=len(self.cache),
+        )
 
     # --- beginning --------------------------------------------------------------------------------
 
@@ -143,8 +176,13 @@ class CellKeeper(Keeper):
             if end > place and not self._restore(segment, end, place, sequence_id):
                 break
             used.append(segment)
-            from_memory += max(end - place, 0)
+            if segment.is_from_disk:
+                from_disk += max(end - place, 0)
+                segment.is_from_disk = False
+            else:
+                from_memory += max(end - place, 0)
         self.cache.use(used)
+        self._note_use(used)
         return CachedTokens(live=donor.length, memory=from_memory, disk=from_disk)
 
     def _restore(self, segment: Segment, end: int, place: int, sequence_id: int) -> bool:
@@ -156,6 +194,7 @@ class CellKeeper(Keeper):
         began = self._clock()
         if not self.engine.restore(sequence_id, state, max(segment.start, place), end):
             self.cache.drop_state(segment)
+            self._lose_file(segment)
             return False
         spent = (self._clock() - began) / len(segment.tokens)
         self._restore_ns_per_token = (
@@ -177,6 +216,62 @@ class CellKeeper(Keeper):
             sequence.kept_version = self.cache.version
             sequence.kept_length = found[-1][1] if found else 0
         return sequence.kept_length
+
+    # --- files ------------------------------------------------------------------------------------
+
+    def _take_index(self, files: PrefixFiles) -> None:
+        """Put what is on disk into the tree; what hangs in the air or is not what its name says is removed."""
+        for key, header in files.open():
+            parent = self._by_key.get(header.parent)
+            if header.parent == header.root and header.start == 0:
+                parent = self.cache.root_of_key(header.root)
+            segment = None
+            if parent is not None and (parent.start < header.start <= parent.end or header.start == 0):
+                segment = self.cache.attach(parent, header.start, header.tokens)
+            if segment is None or segment.key != key:
+                files.remove(key)
+                continue
+            segment.is_on_disk = True
+            self._by_key[key] = segment
+        self.cache.forget_empty()
+
+    def _read_files(self, sequence: Sequence, limit: int, now: int) -> int | None:
+        """Have what only the disk knows of a prompt read; until when to wait for it, or None not to wait."""
+        if self._files is None:
+            return None
+        live = self._shared_with_live(sequence).length
+        way = self.cache.find(sequence.request.cache_scope, sequence.tokens, limit)
+        missing = [segment for segment, end in way if segment.state is None and end > live]
+        if not missing:
+            return None
+        if not sequence.read_until_ns:
+            tokens = sum(len(segment.tokens) for segment in missing)
+            computing = self._cost.prefill(tokens, self.ledger.used, step_rows=self.engine.info.max_rows)
+            # Waiting is never longer than computing would be; while nobody knows, disks are quicker.
+            sequence.read_until_ns = now + (int(computing) if self._cost.is_known else UNMEASURED_READ_NS)
+        if now >= sequence.read_until_ns:
+            return None
+        for segment in missing:
+            if segment.key not in self._reading:
+                self._reading.add(segment.key)
+                self._files.read(segment.key)
+        return sequence.read_until_ns
+
+    def _write_file(self, segment: Segment) -> None:
+        if self._files is None or segment.is_on_disk or segment.state is None or segment.parent is None:
+            return
+        self._by_key[segment.key] = segment
+        header = Header(self.cache.root_key(segment), segment.parent.key, segment.start, segment.tokens)
+        self._files.write(segment.key, header, segment.state)
+
+    def _note_use(self, segments: list[Segment]) -> None:
+        if self._files is not None and segments:
+            self._files.touch(tuple(segment.key for segment in reversed(segments) if segment.is_on_disk))
+
+    def _lose_file(self, segment: Segment) -> None:
+        if self._by_key.pop(segment.key, None) is not None and self._files is not None:
+            self._files.remove(segment.key)
+        self.cache.lose_file(segment)
 
     # --- live sequences ---------------------------------------------------------------------------
 
@@ -263,4 +358,8 @@ class CellKeeper(Keeper):
             return False
         start, end = missing
         state = self.engine.save(sequence_id, start, end)
-        return self.cache.add(scope, tokens, start, end, state) is not None
+        segment = self.cache.add(scope, tokens, start, end, state)
+        if segment is None:
+            return False
+        self._write_file(segment)
+        return True

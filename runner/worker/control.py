@@ -13,7 +13,7 @@ from runner.chat.types import ChatRequest, Failed, Rendered
 from runner.engine import Engine
 from runner.errors import InvalidRequest, RunnerError
 from runner.messages import Cancel, Command, Events, Generate, Load, Pause, Report, Resume
-from runner.worker.loop import CancelSequence, LoopCommand, SetPaused
+from runner.worker.loop import CancelSequence, LoopCommand, SetPaused, Stop
 from runner.worker.output import constrain, plan_output
 from runner.worker.prompt import prepare_prompt
 from runner.worker.sequence import Sequence
@@ -51,6 +51,10 @@ class Control:
                 self._forward(SetPaused(request_id, paused=False))
             case Load():
                 logger.error("a second model was to be loaded into this worker; refused")
+
+    def stop(self) -> None:
+        """End the loop after its current step."""
+        self._post(Stop())
 
     def _forward(self, command: CancelSequence | SetPaused) -> None:
         with self._lock:

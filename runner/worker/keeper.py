@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from runner.chat.types import CachedTokens
 from runner.engine import Engine
+from runner.messages import CacheStats
 from runner.worker.ledger import CellLedger
+from runner.worker.prefix_files import FileEvent
 from runner.worker.sequence import Sequence
 
 
@@ -22,15 +24,6 @@ class Wait:
     until_ns: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CacheFacts:
-    """What is kept, in bytes and segments."""
-
-    memory_bytes: int = 0
-    memory_used: int = 0
-    segments: int = 0
-
-
 class Keeper:
     """Owns the sequence ids and the count of cells. Used on the engine thread only."""
 
@@ -39,6 +32,8 @@ class Keeper:
         self.ledger = CellLedger()
         self.running: dict[int, Sequence] = {}
         self._free_ids = list(range(engine.info.max_sequences))
+        self._hits = CachedTokens()
+        self._prompt_tokens = 0
 
     @property
     def has_free_id(self) -> bool:
@@ -62,6 +57,9 @@ class Keeper:
         assert sequence.computed < len(sequence.tokens)
         if not sequence.first_step_ns:
             sequence.cached = found
+            self._prompt_tokens += sequence.prompt_tokens
+            hits = self._hits
+            self._hits = CachedTokens(hits.live + found.live, hits.memory + found.memory, hits.disk + found.disk)
 
     def grown(self, sequence: Sequence, count: int) -> None:
         """A step has computed `count` tokens of a sequence; its `computed` is up to date."""
@@ -104,9 +102,13 @@ class Keeper:
         """A small piece of the work that may wait; False when there is none."""
         return False
 
+    def take(self, event: FileEvent) -> None:
+        """Something became of a file."""
+
     @property
-    def facts(self) -> CacheFacts:
-        return CacheFacts()
+    def stats(self) -> CacheStats:
+        hits = self._hits
+        return CacheStats(prompt_tokens=self._prompt_tokens, live=hits.live, memory=hits.memory, disk=hits.disk)
 
     def _fill(self, sequence: Sequence, sequence_id: int) -> CachedTokens:
         return CachedTokens()

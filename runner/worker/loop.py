@@ -6,6 +6,7 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from runner.chat.types import ChatEvent, Failed, FinishReason, Started
 from runner.engine import Chunk, Engine, EngineFault, MemoryKind, OutOfCells, Sampler
@@ -14,6 +15,7 @@ from runner.worker.admission import Admission
 from runner.worker.cell_keeper import CellKeeper
 from runner.worker.keeper import Keeper
 from runner.worker.prefix_cache import PrefixCache
+from runner.worker.prefix_files import FileEvent, PrefixFiles
 from runner.worker.scheduler import PlannedChunk, Scheduler
 from runner.worker.sequence import Sequence
 from runner.worker.step_cost import StepCost
@@ -43,7 +45,7 @@ class Stop:
     """End the loop after the current step."""
 
 
-LoopCommand = Sequence | CancelSequence | SetPaused | Stop
+LoopCommand = Sequence | CancelSequence | SetPaused | FileEvent | Stop
 
 
 class Loop:
@@ -70,7 +72,9 @@ class Loop:
         self._step_target_ns = step_target_ns
         self._cost = StepCost()
         self._scheduler = Scheduler(max_sequences=engine.info.max_sequences, max_rows=engine.info.max_rows)
-        self._keeper = _make_keeper(engine, cache or CacheOptions(), self._cost, self._clock)
+        options = cache or CacheOptions()
+        self._files = _open_files(engine, options, self.post)
+        self._keeper = _make_keeper(engine, options, self._cost, self._files, self._clock)
         self._admission = Admission(self._scheduler, self._keeper)
         self._ask_again_ns: int | None = None
         """When somebody who waits should be looked at again though nothing has happened."""
@@ -94,6 +98,15 @@ class Loop:
             can_step = self._step()
             self._report_stats(force=not can_step)
 
+    def save(self, seconds: float) -> None:
+        """After `run` has returned: put what is still only in cells and memory on disk, as far as the time allows."""
+        deadline = time.monotonic() + seconds
+        if self._files is None:
+            return
+        while time.monotonic() < deadline and self._keeper.tidy(self._clock()):
+            pass
+        self._files.flush(deadline - time.monotonic())
+
     def _obey(self, *, wait: bool) -> None:
         timeout = None
         if wait and self._ask_again_ns is not None:
@@ -115,6 +128,8 @@ class Loop:
             case SetPaused(request_id, paused):
                 if sequence := self._sequences.get(request_id):
                     sequence.paused = paused
+            case FileEvent():
+                self._keeper.take(command)
             case Stop():
                 self._is_stopping = True
 
@@ -268,9 +283,18 @@ class Loop:
         self._emit(self._stats.report(self._scheduler, self._keeper, self._admission))
 
 
-def _make_keeper(engine: Engine, cache: CacheOptions, cost: StepCost, clock: Callable[[], int]) -> Keeper:
+def _open_files(engine: Engine, cache: CacheOptions, post: Callable[[LoopCommand], None]) -> PrefixFiles | None:
+    if not (cache.memory_bytes and cache.disk_bytes and cache.directory and cache.weights_digest):
+        return None
+    fingerprint = f"{cache.weights_digest} {engine.state_format}"
+    return PrefixFiles(Path(cache.directory), fingerprint, cache.disk_bytes, post)
+
+
+def _make_keeper(
+    engine: Engine, cache: CacheOptions, cost: StepCost, files: PrefixFiles | None, clock: Callable[[], int]
+) -> Keeper:
     if engine.info.memory is MemoryKind.CELLS:
-        return CellKeeper(engine, PrefixCache(cache.memory_bytes), cost, clock=clock)
+        return CellKeeper(engine, PrefixCache(cache.memory_bytes), cost, files=files, clock=clock)
     return Keeper(engine)
 
 
@@ -297,4 +321,5 @@ class _Totals:
             step_ns=self.step_ns,
             native_ns=self.native_ns,
             preempted=admission.parked,
+            cache=keeper.stats,
         )

@@ -34,6 +34,7 @@ class Segment:
         "_children",
         "_key",
         "children_in_memory",
+        "is_from_disk",
         "is_on_disk",
         "last_used",
         "parent",
@@ -48,6 +49,8 @@ class Segment:
         self.tokens = tokens
         self.state: memoryview | None = None
         self.is_on_disk = False
+        self.is_from_disk = False
+        """The state was read from its file and not used since."""
         self.last_used = 0
         self.children_in_memory = 0
         self._children: dict[tuple[int, int], Segment] = {}
@@ -104,6 +107,17 @@ class PrefixCache:
         if root is None:
             root = self._roots[key] = Segment(None, 0, [], key)
         return root
+
+    def root_key(self, segment: Segment) -> bytes:
+        while segment.parent is not None:
+            segment = segment.parent
+        return segment.key
+
+    def forget_empty(self) -> None:
+        """Forget the segments that keep nothing and lead to nothing."""
+        for root in self._roots.values():
+            for segment in _leaves(root):
+                self._prune(segment)
 
     def match(self, scope: str, tokens: list[int], limit: int) -> list[tuple[Segment, int]]:
         """The way through the tree that `tokens` take: each segment and up to which position it is theirs.
@@ -230,8 +244,21 @@ class PrefixCache:
     def _prune(self, segment: Segment) -> None:
         """Forget segments that keep nothing and lead to nothing."""
         while segment.parent is not None and not _is_kept(segment) and not segment._children:
-            del segment.parent._children[segment.start, segment.tokens[0]]
+            place = segment.start, segment.tokens[0]
+            if segment.parent._children.get(place) is not segment:
+                return  # forgotten before
+            del segment.parent._children[place]
             segment = segment.parent
+
+
+def _leaves(segment: Segment) -> list[Segment]:
+    leaves, unseen = [], [segment]
+    while unseen:
+        segment = unseen.pop()
+        unseen += segment._children.values()
+        if not segment._children:
+            leaves.append(segment)
+    return leaves
 
 
 def _ancestors(segment: Segment) -> Iterator[Segment]:

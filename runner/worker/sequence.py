@@ -35,6 +35,7 @@ class Sequence:
         "paused",
         "plan",
         "prompt_tokens",
+        "read_until_ns",
         "received_ns",
         "request",
         "request_id",
@@ -82,6 +83,8 @@ class Sequence:
         """What it did not have to compute when it first began."""
         self.awaits_other = False
         """Another sequence is computing what both begin with."""
+        self.read_until_ns = 0
+        """How long it waits for what the disk has of its prompt; 0 before that was asked."""
         self.shared_with: dict[str, int] = {}
         """Tokens in common with other requests, for the keeper."""
         self.stops: list[int] = []

@@ -21,6 +21,9 @@ EXIT_DONE = 0
 EXIT_LOAD_FAILED = 1
 EXIT_BROKEN = 70
 
+LAST_SAVES_SECONDS = 2.0
+"""How long the end may take for what is to be found again after it; the daemon waits a little longer than that."""
+
 STACK_BYTES = 64 << 20
 """For every thread: grammars compile by recursion, and a stack that ends takes the process with it."""
 
@@ -32,7 +35,8 @@ def serve(pipe: Pipe, load_engine: EngineLoader) -> NoReturn:
     """Serve until the daemon closes the pipe; ends the process.
 
     The calling thread reads commands; a second one, the engine thread, loads the model and runs
-    the loop. The process ends without waiting for a step in progress: nothing here outlives it.
+    the loop. In the end the loop has a moment to save its caches; a step in progress is not waited for
+    any longer than that.
     """
     threading.stack_size(STACK_BYTES)
     try:
@@ -51,19 +55,24 @@ def _obey(pipe: Pipe, load_engine: EngineLoader) -> None:
         raise TypeError(f"the first command is a {type(command).__name__}, not a Load")
     ready: list[Control] = []
     arguments = (pipe, load_engine, command, ready)
-    threading.Thread(target=_run_engine, args=arguments, name="engine", daemon=True).start()
+    engine_thread = threading.Thread(target=_run_engine, args=arguments, name="engine", daemon=True)
+    engine_thread.start()
     while (command := pipe.receive()) is not None:
         if ready:
             ready[0].handle(command)
+    if ready:
+        ready[0].stop()
+        engine_thread.join(LAST_SAVES_SECONDS)
 
 
 def _run_engine(pipe: Pipe, load_engine: EngineLoader, command: Load, ready: list[Control]) -> None:
     try:
         engine = load_engine(command, _ProgressReport(pipe))
-        loop = Loop(engine, pipe.send)
+        loop = Loop(engine, pipe.send, cache=command.cache, step_target_ns=int(command.step_target_ms * 1_000_000))
         ready.append(Control(engine, loop.post, pipe.send))
         pipe.send(Loaded(engine.info))
         loop.run()
+        loop.save(LAST_SAVES_SECONDS)
     except BrokenPipeError:
         os._exit(EXIT_DONE)
     except RunnerError as error:

@@ -93,6 +93,8 @@ def test_model_tables_are_found_under_every_spelling_of_a_name(tmp_path: Path) -
         ("[access]\norigins = [1]", 2, "access.origins", "list of texts"),
         ('[pull]\nca_bundle = "/nowhere/x.pem"', 2, "pull.ca_bundle", "there is no such file"),
         ('[store]\nlayers = ["models"]', 2, "store.layers", "not absolute"),
+        ('[cache]\ndisk_bytes = "much"', 2, "cache.disk_bytes", "that is no size"),
+        ('[cache]\ndirectory = "here"', 2, "cache.directory", "not absolute"),
         ('[store]\nlayers = [5]', 2, "store.layers", "absolute paths of folders"),
         ('[models.a]\n[models."b:c"]\npreload = "maybe"', 3, 'models."b:c".preload', "true or false"),
         ('[models]\nsmollm2 = 5', 2, "models.smollm2", "[models.smollm2]"),
@@ -138,7 +140,7 @@ def test_every_option_is_declared_with_a_regular_environment_name_and_help(tmp_p
     options = list(declared_options())
     assert len({option.environment for option in options}) == len(options)
     for option in options:
-        prefix = f"PUNA_{option.table.upper()}_" if option.table in ("pull", "store") else "PUNA_"
+        prefix = f"PUNA_{option.table.upper()}_" if option.table in ("cache", "pull", "store") else "PUNA_"
         assert option.environment == prefix + option.key.upper()
         assert re.fullmatch(r"[A-Z].{10,100}\.", option.help)
         if option.default is not None:  # what is said to be the default can be written, and is it

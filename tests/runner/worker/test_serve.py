@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.chat.types import ChatEvent, ChatPrompt, ChatRequest, Failed, Finished, Limits, Message, TextDelta
+from runner.chat.types import ChatEvent, ChatPrompt, ChatRequest, Failed, Finished, Limits, Message, Started, TextDelta
 from runner.engine import LoadOptions
 from runner.messages import (
     FRAME_HEADER,
@@ -99,7 +99,7 @@ def test_a_worker_loads_answers_and_ends_with_its_pipe(worker: Worker) -> None:
         assert name == "a"
         if isinstance(event, TextDelta):
             text += event.text
-        if not isinstance(event, TextDelta):
+        if not isinstance(event, Started | TextDelta):
             break
     assert isinstance(event, Finished)
     assert event.usage.completion_tokens <= 5
