@@ -98,7 +98,7 @@ class Call:
     """Whether a wish for thinking is let go where the model cannot; otherwise it is an error."""
     tool_use: ToolUse = ToolUse.AUTO
     named_tool: str | None = None
-    parallel_calls: bool = True
+    parallel_calls: bool | None = None
     truncate: bool = False
     shift: bool = False
     constraint: Constraint | None = None

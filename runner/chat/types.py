@@ -113,8 +113,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
     tool_use: ToolUse = ToolUse.AUTO
     named_tool: str | None = None
     """With a required call: the one tool that it has to be."""
-    parallel_calls: bool = True
-    """Whether one answer may hold several calls."""
+    parallel_calls: bool | None = None
+    """Whether one answer may hold several calls; None: where the model calls of itself, not where it must."""
     is_render: bool = False
     """Only make the prompt, and answer with it."""
     constraint: Constraint | None = None

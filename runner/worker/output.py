@@ -69,23 +69,46 @@ def constrain(request: ChatRequest, plan: OutputPlan | None, engine: Engine) -> 
     thinking = plan.format.thinking
     after_thinking = thinking.closing if thinking is not None and plan.begins_thinking else None
     if plan.tools and request.tool_use is ToolUse.REQUIRED:
-        if wanted is not None:
-            raise InvalidRequest("An answer cannot be a tool call and follow another format too.", wanted.field)
-        chosen = [tool for tool in plan.tools if request.named_tool in (None, tool.name)]
-        if not chosen:
-            raise InvalidRequest(f"There is no tool named {request.named_tool!r}.", "tool_choice")
-        grammar = required_grammar(
-            plan.format.calls, chosen, _Terms(engine, plan.format.markers), is_parallel=request.parallel_calls
-        )
-        return Constraint(ConstraintKind.LARK, grammar, "tools", after=after_thinking)
-    if wanted is not None:
-        return dataclasses.replace(wanted, after=after_thinking)
-    if plan.tools and plan.format.calls.opening:
-        grammar = call_grammar(
-            plan.format.calls, plan.tools, _Terms(engine, plan.format.markers), is_parallel=request.parallel_calls
-        )
-        return Constraint(ConstraintKind.LARK, grammar, "tools", after=plan.format.calls.opening, is_optional=True)
-    return None
+        return Constraint(ConstraintKind.LARK, _required_calls(request, plan, engine), "tools", after=after_thinking)
+    if wanted is None:
+        return _possible_calls(request, plan, engine)
+    if plan.tools:
+        wanted = _answer_or_calls(wanted, request, plan, engine)
+    return dataclasses.replace(wanted, after=after_thinking)
+
+
+def _required_calls(request: ChatRequest, plan: OutputPlan, engine: Engine) -> str:
+    if request.constraint is not None:
+        raise InvalidRequest("An answer cannot be a tool call and follow another format too.", request.constraint.field)
+    chosen = [tool for tool in plan.tools if request.named_tool in (None, tool.name)]
+    if not chosen:
+        raise InvalidRequest(f"There is no tool named {request.named_tool!r}.", "tool_choice")
+    # A small model that has to call finds no end when it may call again.
+    is_parallel = request.parallel_calls is True
+    return required_grammar(plan.format.calls, chosen, _Terms(engine, plan.format.markers), is_parallel=is_parallel)
+
+
+def _possible_calls(request: ChatRequest, plan: OutputPlan, engine: Engine) -> Constraint | None:
+    """What keeps calls well-formed that the model begins of itself; None where no mark tells that it does."""
+    opening = plan.format.calls.opening
+    if not plan.tools or not opening:
+        return None
+    is_parallel = request.parallel_calls is not False
+    terms = _Terms(engine, plan.format.markers)
+    grammar = call_grammar(plan.format.calls, plan.tools, terms, is_parallel=is_parallel)
+    return Constraint(ConstraintKind.LARK, grammar, "tools", after=opening, is_optional=True)
+
+
+def _answer_or_calls(wanted: Constraint, request: ChatRequest, plan: OutputPlan, engine: Engine) -> Constraint:
+    """A format for the answer, unless the model calls its tools instead."""
+    if wanted.kind is not ConstraintKind.JSON_SCHEMA:
+        return wanted
+    is_parallel = request.parallel_calls is not False
+    terms = _Terms(engine, plan.format.markers)
+    calls = required_grammar(plan.format.calls, plan.tools, terms, is_parallel=is_parallel)
+    start, _, rules = calls.partition("\n")
+    source = f"start: answer | calls\nanswer: %json {wanted.source}\ncalls: {start.removeprefix('start: ')}\n{rules}"
+    return dataclasses.replace(wanted, kind=ConstraintKind.LARK, source=source)
 
 
 class OutputReader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from runner.api.anthropic.messages import read_system, read_turns
-from runner.api.anthropic.schema import MessagesBody, PromptBody
+from runner.api.anthropic.schema import MessagesBody, PromptBody, ToolChoiceBody
 from runner.chat.types import Tool, ToolUse
 from runner.errors import InvalidRequest
 from runner.generate import Call, Conversation
@@ -38,7 +38,7 @@ def prompt_call(body: PromptBody, request_id: str) -> Call:
             choice.type if choice else "auto", ToolUse.AUTO
         ),
         named_tool=named,
-        parallel_calls=not (choice and choice.disable_parallel_tool_use),
+        parallel_calls=_parallel_calls(choice),
         constraint=_constraint(body),
     )
 
@@ -63,6 +63,12 @@ def read_tools(body: PromptBody) -> tuple[Tool, ...]:
     if len({tool.name for tool in tools}) < len(tools):
         raise InvalidRequest("Two tools have the same name.", "tools")
     return tuple(tools)
+
+
+def _parallel_calls(choice: ToolChoiceBody | None) -> bool | None:
+    if choice is None or choice.disable_parallel_tool_use is None:
+        return None
+    return not choice.disable_parallel_tool_use
 
 
 def _constraint(body: PromptBody) -> Constraint | None:

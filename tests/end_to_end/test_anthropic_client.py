@@ -1,0 +1,163 @@
+"""The official Anthropic client against a live daemon with a real model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import anthropic
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.end_to_end.conftest import MODEL, TIMEOUT, Daemon
+
+WEATHER = {
+    "name": "get_weather",
+    "description": "Tells the weather of a city.",
+    "input_schema": {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "maxLength": 30},
+            "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
+        },
+        "required": ["city", "unit"],
+        "additionalProperties": False,
+    },
+}
+QUESTION = [{"role": "user", "content": "What is the weather in Paris?"}]
+
+
+@pytest.fixture
+def client(daemon: Daemon) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=daemon.url, api_key="any", max_retries=0, timeout=TIMEOUT) as client:
+        yield client
+
+
+def test_a_message_is_answered(client: anthropic.Anthropic) -> None:
+    message = client.messages.create(
+        model=MODEL, max_tokens=12, system="Answer briefly.", messages=QUESTION, extra_body={"temperature": 0}
+    )
+    assert message.role == "assistant"
+    assert message.content[0].type == "text"
+    assert message.content[0].text
+    assert message.stop_reason in ("end_turn", "max_tokens")
+    assert message.usage.output_tokens > 0
+    assert message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0) > 10
+
+
+def test_a_stream_adds_up_to_the_message(client: anthropic.Anthropic) -> None:
+    arguments = {"model": MODEL, "max_tokens": 12, "messages": QUESTION, "extra_body": {"temperature": 0}}
+    whole = client.messages.create(**arguments)
+    with client.messages.stream(**arguments) as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_message()
+    assert final.content[0].text == whole.content[0].text
+    assert final.stop_reason == whole.stop_reason
+    assert final.usage.output_tokens == whole.usage.output_tokens
+    assert kinds[0] == "message_start"
+    assert kinds[-1] == "message_stop"
+
+
+def test_a_required_call_is_valid_for_its_tool(client: anthropic.Anthropic) -> None:
+    message = client.messages.create(
+        model=MODEL, max_tokens=200, messages=QUESTION, tools=[WEATHER], tool_choice={"type": "any"}
+    )
+    assert message.stop_reason == "tool_use"
+    call = message.content[-1]
+    assert call.type == "tool_use"
+    assert call.name == "get_weather"
+    Draft202012Validator(WEATHER["input_schema"]).validate(call.input)
+
+
+def test_a_streamed_call_comes_piece_by_piece(client: anthropic.Anthropic) -> None:
+    with client.messages.stream(
+        model=MODEL,
+        max_tokens=200,
+        messages=QUESTION,
+        tools=[WEATHER],
+        tool_choice={"type": "tool", "name": "get_weather"},
+    ) as stream:
+        pieces = [
+            event.delta.partial_json
+            for event in stream
+            if event.type == "content_block_delta" and event.delta.type == "input_json_delta"
+        ]
+        final = stream.get_final_message()
+    assert final.stop_reason == "tool_use"
+    assert len(pieces) > 1
+    assert json.loads("".join(pieces)) == final.content[-1].input
+
+
+def test_a_tools_result_goes_back_into_the_conversation(client: anthropic.Anthropic) -> None:
+    turns = [
+        *QUESTION,
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "text", "text": "I look."},
+                {
+                    "type": "tool_use",
+                    "id": "toolu_1",
+                    "name": "get_weather",
+                    "input": {"city": "Paris", "unit": "celsius"},
+                },
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "21 degrees"}]},
+                {"type": "text", "text": "And now?"},
+            ],
+        },
+    ]
+    message = client.messages.create(model=MODEL, max_tokens=8, messages=turns, tools=[WEATHER])
+    assert message.usage.output_tokens > 0
+
+
+def test_a_stop_sequence_is_named(client: anthropic.Anthropic) -> None:
+    message = client.messages.create(
+        model=MODEL,
+        max_tokens=100,
+        messages=[{"role": "user", "content": "Write: a, b, c, d, e."}],
+        stop_sequences=[","],
+        extra_body={"temperature": 0},
+    )
+    if message.stop_reason == "stop_sequence":
+        assert message.stop_sequence == ","
+    assert "," not in message.content[0].text
+
+
+def test_an_answer_follows_a_json_schema(client: anthropic.Anthropic) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}, "warm": {"type": "boolean"}},
+        "required": ["city", "warm"],
+        "additionalProperties": False,
+    }
+    message = client.messages.create(
+        model=MODEL,
+        max_tokens=200,
+        messages=QUESTION,
+        output_config={"format": {"type": "json_schema", "schema": schema}},
+    )
+    Draft202012Validator(schema).validate(json.loads(message.content[0].text))
+
+
+def test_tokens_are_counted_without_answering(client: anthropic.Anthropic) -> None:
+    count = client.messages.count_tokens(model=MODEL, messages=QUESTION, system="Answer briefly.")
+    message = client.messages.create(model=MODEL, max_tokens=1, messages=QUESTION, system="Answer briefly.")
+    assert count.input_tokens == message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0)
+    with_tools = client.messages.count_tokens(model=MODEL, messages=QUESTION, tools=[WEATHER])
+    assert with_tools.input_tokens > count.input_tokens
+
+
+def test_errors_have_the_dialects_shape(client: anthropic.Anthropic) -> None:
+    with pytest.raises(anthropic.NotFoundError) as missing:
+        client.messages.create(model="no-such-model", max_tokens=1, messages=QUESTION)
+    assert missing.value.body["type"] == "error"
+    assert missing.value.body["error"]["type"] == "not_found_error"
+    with pytest.raises(anthropic.BadRequestError) as wrong:
+        client.messages.create(model=MODEL, max_tokens=1, messages=QUESTION, extra_body={"no_such_field": 1})
+    assert "no_such_field" in wrong.value.body["error"]["message"]
+    assert wrong.value.body["error"]["type"] == "invalid_request_error"
