@@ -110,9 +110,10 @@ class JsonResponse(Response):
 class StreamResponse(Response, Generic[EventT]):
     """Sends each event as its own record as soon as it is there.
 
-    `encode` makes the record of an event; `encode_error` the last record when the source raises.
-    The source is closed in every case; a client that leaves closes it within one event, one that
-    stays and reads nothing after `STALLED_SECONDS`.
+    `encode` makes the record of an event, or nothing when the client is not told of it;
+    `encode_error` the last record when the source raises. The source is closed in every case; a
+    client that leaves closes it within one event, one that stays and reads nothing after
+    `STALLED_SECONDS`.
     """
 
     def __init__(
@@ -142,7 +143,8 @@ class StreamResponse(Response, Generic[EventT]):
         encode = self._encode
         try:
             async for event in self._source:
-                await _send(send, {"type": "http.response.body", "body": encode(event), "more_body": True})
+                if record := encode(event):
+                    await _send(send, {"type": "http.response.body", "body": record, "more_body": True})
         except ClientGone:
             raise
         except Exception as error:

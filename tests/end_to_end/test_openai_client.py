@@ -47,7 +47,9 @@ def test_a_stream_brings_the_same_text_and_usage_when_asked(client: openai.OpenA
     assert text == whole.choices[0].message.content
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == whole.choices[0].finish_reason
     assert len({chunk.id for chunk in chunks}) == 1
-    assert chunks[-1].usage == whole.usage
+    usage, usage_whole = chunks[-1].usage, whole.usage
+    assert usage is not None and usage_whole is not None
+    assert (usage.prompt_tokens, usage.total_tokens) == (usage_whole.prompt_tokens, usage_whole.total_tokens)
 
 
 def test_content_parts_and_the_developer_role_are_understood(client: openai.OpenAI) -> None:

@@ -14,7 +14,7 @@ from registry.store import StoredModel
 from runner.api.errors import ErrorReport, report_failure
 from runner.api.openai.schema import ChatCompletionBody, ResponseFormat
 from runner.api.sampling import json_constraint, one_constraint, token_entries, wanted_logprobs
-from runner.chat.types import ChatEvent, Failed, Finished, Message, ScoredToken, TextDelta
+from runner.chat.types import ChatEvent, Failed, Finished, Message, ScoredToken, Started, TextDelta
 from runner.choices import Choice, Choices
 from runner.errors import InvalidRequest
 from runner.generate import Answer, Call, Conversation, Generation
@@ -113,6 +113,8 @@ class Chunks:
             return b"".join((parts.first_head, _encode(event.text), parts.tail))
         if isinstance(event, Finished):
             return self._last(index, event)
+        if isinstance(event, Started):
+            return b""
         assert isinstance(event, Failed)
         return error_event(report_failure(event.code, event.message, event.facts, self._request_id))
 
