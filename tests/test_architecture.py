@@ -56,8 +56,9 @@ ALLOWED: dict[str, set[str]] = {
         "runner.sampling", "runner.errors", "runner.settings", "registry",
     },
     "runner.api": {
-        "runner.answers", "runner.choices", "runner.generate", "runner.options", "runner.chat.types", "runner.supervisor", "runner.messages",
-        "runner.sampling", "runner.errors", "runner.settings", "runner.config_file", "runner.notation", "runner.sources", "registry",
+        "runner.answers", "runner.choices", "runner.generate", "runner.options", "runner.chat.types",
+        "runner.chat.template", "runner.supervisor", "runner.messages", "runner.sampling", "runner.errors",
+        "runner.settings", "runner.config_file", "runner.notation", "runner.sources", "registry",
     },
     "runner.daemon": {
         "runner.api.app", "runner.generate", "runner.supervisor", "runner.settings", "runner.config_file",
@@ -67,7 +68,7 @@ ALLOWED: dict[str, set[str]] = {
     "runner.__main__": {"runner.daemon", "runner.options", "runner.settings", "runner.config_file", "registry.paths"},
     "cli": {
         "registry.name", "registry.file_naming", "registry.modelfile", "registry.parameters", "registry.paths",
-        "registry.errors",
+        "registry.errors", "registry.sources.model_url",
         "runner.settings", "runner.config_file", "runner.setting_kinds", "runner.notation",
     },
     "cli.commands.serve": {

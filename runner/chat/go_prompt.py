@@ -100,7 +100,8 @@ def _read(source: str) -> _Parts:
     try:
         template = GoTemplate(source)
     except GoTemplateError as error:
-        raise ModelInvalid(f"The chat template is not valid in Go's template language: {error}.") from error
+        message = f"The chat template is not valid in Go's template language: {error}."
+        raise ModelInvalid(message, line=error.line) from error
     names = template.field_names
     takes_messages = "messages" in names
     if not takes_messages and _RESPONSE.lower() not in names:

@@ -97,7 +97,8 @@ def _compile(source: str) -> Template:
     try:
         return compile_template(source)
     except TemplateSyntaxError as error:
-        raise ModelInvalid(f"The chat template is not valid Jinja: line {error.lineno}: {error.message}.") from error
+        message = f"The chat template is not valid Jinja: line {error.lineno}: {error.message}."
+        raise ModelInvalid(message, line=error.lineno) from error
     except (TemplateError, RecursionError) as error:
         raise ModelInvalid(f"The chat template cannot be compiled: {_told(error)}") from error
 

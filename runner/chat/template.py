@@ -8,7 +8,10 @@ from registry.template_language import is_go_template
 from runner.chat.go_prompt import GoPrompt
 from runner.chat.jinja_prompt import JinjaPrompt
 from runner.chat.types import Message, Tool
-from runner.errors import Unsupported
+from runner.errors import ModelInvalid, RequestError, Unsupported
+
+MAX_CHECKED_CHARACTERS = 1 << 20
+"""Reading a template takes time in proportion to its length; published ones have ten thousand characters."""
 
 
 class ChatTemplate:
@@ -48,5 +51,10 @@ class ChatTemplate:
 
 
 def check_template(source: str) -> None:
-    """Raises ModelInvalid, with the line, when a text is a template in neither language."""
-    ChatTemplate(source, {})
+    """Raises RequestError, with the line, when a text that somebody sends is no template in its language."""
+    if len(source) > MAX_CHECKED_CHARACTERS:
+        raise RequestError(f"template error: it has more than {MAX_CHECKED_CHARACTERS} characters.", field="template")
+    try:
+        ChatTemplate(source, {})
+    except ModelInvalid as error:
+        raise RequestError(f"template error: {error.message}", **{**error.facts, "field": "template"}) from error

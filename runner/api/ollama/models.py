@@ -90,6 +90,8 @@ def create_router(
     async def create(request: Request) -> Response:
         body = await read_body(request, CreateBody, max_body_bytes)
         wanted = recipe(body)
+        if wanted.template and wanted.template.strip():
+            await asyncio.to_thread(_check_template, wanted.template)
         return await answer_progress(request, lambda: _create(store, downloads, workshop, wanted), body)
 
     @router.head("/api/blobs/{digest}")
@@ -115,6 +117,13 @@ def _pull_target(body: PullBody) -> Target:
         return Target.parse(body.model_name, body.as_)
     except InvalidName as error:
         raise InvalidRequest(f"invalid model name: {error.message}", "as" if body.as_ else "model") from None
+
+
+def _check_template(source: str) -> None:
+    # Only here does the daemon need what reads templates.
+    from runner.chat.template import check_template
+
+    check_template(source)
 
 
 def _copy(store: ModelStore, source: str, destination: str) -> None:

@@ -92,7 +92,7 @@ class GenerateBody(_Generation):
     template: str | None = None
     raw: bool | None = None
     context: list[Annotated[int, Field(ge=0, le=_LARGEST_TOKEN)]] | None = None
-    suffix: Annotated[Any, not_honoured("", why=lacks("insert"))] = None
+    suffix: str | None = None
     images: Annotated[Any, not_honoured([], why=lacks("vision"))] = None
 
 

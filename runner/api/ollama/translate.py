@@ -15,7 +15,7 @@ from registry.recipe import Recipe
 from runner.api.errors import ErrorReport, report_failure
 from runner.api.ollama.schema import ChatBody, CreateBody, GenerateBody
 from runner.api.sampling import json_constraint, one_constraint, token_entries, wanted_logprobs
-from runner.chat.types import ChatEvent, Failed, Finished, Message, ScoredToken, TextDelta
+from runner.chat.types import ChatEvent, Failed, Finished, Message, ScoredToken, Started, TextDelta
 from runner.errors import InvalidRequest
 from runner.generate import Call, Completion, Conversation
 from runner.sampling import Constraint
@@ -50,6 +50,7 @@ def generate_call(body: GenerateBody, request_id: str) -> Call:
             template=body.template,
             raw=bool(body.raw),
             context=None if body.context is None else tuple(body.context),
+            suffix=body.suffix or "",
         ),
         options=body.options or {},
         keep_alive=body.keep_alive,
@@ -94,6 +95,8 @@ class Records:
             return b"".join((self._head, self._clock.now(), self._middle, _encode(event.text), self._tail))
         if isinstance(event, Finished):
             return _line(self.final(event))
+        if isinstance(event, Started):
+            return b""
         assert isinstance(event, Failed)
         return error_record(report_failure(event.code, event.message, event.facts, self._request_id))
 

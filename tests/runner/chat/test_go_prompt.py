@@ -8,7 +8,7 @@ import pytest
 
 from runner.chat.template import ChatTemplate, check_template
 from runner.chat.types import Message, Tool, ToolCall
-from runner.errors import ModelInvalid, Unsupported
+from runner.errors import ModelInvalid, RequestError, Unsupported
 
 SYSTEM, USER = Message("system", "Be kind."), Message("user", "Hi")
 ASSISTANT, AGAIN = Message("assistant", "Hello!"), Message("user", "And?")
@@ -235,8 +235,9 @@ def test_a_template_that_fails_is_the_models_fault_with_its_line() -> None:
     ],
 )
 def test_a_template_is_checked_with_its_line_in_its_own_language(source: str, complaint: str) -> None:
-    with pytest.raises(ModelInvalid, match=complaint):
+    with pytest.raises(RequestError, match=f"^template error: .*{complaint}") as caught:
         check_template(source)
+    assert caught.value.facts == {"field": "template", "line": int(complaint[-1]) if "Jinja" in complaint else 2}
     check_template("{{ .Prompt }}")
     check_template("{{ messages }}")
 
