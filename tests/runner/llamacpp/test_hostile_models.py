@@ -1,0 +1,69 @@
+"""What our reader lets through must not end the engine's process: thousands of changed files are tried."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from registry.errors import RegistryError
+from registry.gguf_metadata import read_gguf
+from registry.parts import check_weights
+from tests.gguf_document import Document
+from tests.gguf_mutants import mutants
+from tests.tiny_model import write_tiny_model
+from tests.tiny_recurrent_model import write_tiny_recurrent_model
+
+ROOT = Path(__file__).parents[3]
+
+
+def ends_process(paths: list[Path], errors: Path) -> Path | None:
+    """Which of the files ended a process that used all of them; None when it came to its end."""
+    environment = {**os.environ, "GGML_NO_BACKTRACE": "1", "PYTHONPATH": str(ROOT)}
+    with errors.open("w") as written:
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("load_each.py"))],
+            input="".join(f"{path}\n" for path in paths),
+            stdout=subprocess.PIPE,
+            stderr=written,
+            text=True,
+            env=environment,
+            timeout=240,
+            check=False,
+        )
+    lines = done.stdout.splitlines()
+    if done.returncode == 0:
+        assert lines.count("end") == len(paths)
+        return None
+    begun = [line for line in lines if line.startswith("begin ")]
+    return Path(begun[-1].removeprefix("begin ")) if begun else paths[0]
+
+
+@pytest.mark.parametrize("write", [write_tiny_model, write_tiny_recurrent_model])
+def test_no_changed_file_ends_the_engine(tmp_path: Path, write: type) -> None:
+    document = Document.read(write(tmp_path / "sound.gguf").read_bytes())
+    let_through: dict[Path, str] = {}
+    refusals = 0
+    for number, (what, content) in enumerate(mutants(document, flips=60)):
+        path = tmp_path / f"{number}.gguf"
+        path.write_bytes(content)
+        began = time.monotonic()
+        try:
+            check_weights(read_gguf(path))
+            let_through[path] = what
+        except RegistryError as error:
+            refusals += 1
+            assert len(error.message) > 15, what
+            assert error.message[-1] == ".", what
+            path.unlink()
+        assert time.monotonic() - began < 1, what
+    assert len(let_through) > 200
+    assert refusals > 100
+    culprit = ends_process([tmp_path / "sound.gguf", *let_through], tmp_path / "errors")
+    if culprit is not None:
+        last_words = (tmp_path / "errors").read_text(errors="replace")[-500:]
+        pytest.fail(f"{let_through.get(culprit, culprit)}: {last_words}")
