@@ -80,7 +80,10 @@ def serve(
 
 @app.command(name="run")
 def run_(
-    model: Model,
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Name of a model, such as smollm2:135m, or the address of a GGUF file."),
+    ],
     prompt: Annotated[
         list[str] | None, typer.Argument(metavar="PROMPT", help="What to answer; none opens a conversation.")
     ] = None,
@@ -114,11 +117,77 @@ def pull(
         str | None, typer.Option("--as", metavar="NAME", help="Call the model so, instead of what the source says.")
     ] = None,
     insecure: Insecure = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be fetched and whether it fits; fetch nothing.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> Action:
-    """Fetch a model."""
+    """Fetch a model; one that broke off is gone on with."""
+    if dry_run:
+        from cli.commands.plan import show_plan
+
+        return partial(show_plan, source, given_name, insecure=insecure, as_json=as_json)
+    if as_json:
+        raise WrongUsage("--json goes with --dry-run.")
     from cli.commands.pull import pull
 
     return partial(pull, source, given_name, insecure=insecure)
+
+
+@app.command()
+def verify(
+    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="The models to read again.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All models.")] = False,
+    as_json: AsJson = False,
+) -> Action:
+    """Read the files of models again, and tell which are damaged."""
+    from cli.commands.verify import verify
+
+    return partial(verify, models or (), everything=everything, as_json=as_json)
+
+
+@app.command()
+def repair(model: Model) -> Action:
+    """Fetch again what is damaged of a model, and nothing else."""
+    from cli.commands.verify import repair
+
+    return partial(repair, model)
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would go; remove nothing.")] = False,
+    as_json: AsJson = False,
+) -> Action:
+    """Remove files that no model needs."""
+    from cli.commands.garbage import collect_garbage
+
+    return partial(collect_garbage, dry_run=dry_run, as_json=as_json)
+
+
+partials = typer.Typer(
+    help="List downloads that broke off, or throw them away.", invoke_without_command=True, rich_markup_mode=None
+)
+app.add_typer(partials, name="partials")
+
+
+@partials.callback()
+def list_partials(context: typer.Context, as_json: AsJson = False) -> Action | None:
+    if context.invoked_subcommand is not None:
+        return None
+    from cli.commands.garbage import list_partials
+
+    return partial(list_partials, as_json=as_json)
+
+
+@partials.command(name="rm")
+def remove_partials(
+    names: Annotated[list[str], typer.Argument(metavar="NAME|DIGEST", help="Which to throw away.")],
+) -> Action:
+    """Throw away what was fetched."""
+    from cli.commands.garbage import remove_partials
+
+    return partial(remove_partials, names)
 
 
 @app.command()

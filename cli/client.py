@@ -17,14 +17,18 @@ if TYPE_CHECKING:
     from cli.address import DaemonAddress
     from cli.wire import (
         AnswerRecord,
+        GarbageReply,
         Json,
         Message,
         ModelEntry,
+        PartialEntry,
         ProgressRecord,
+        PullPlanReply,
         RunningModel,
         SearchReply,
         ShowReply,
         SourceVerdict,
+        VerifyRecord,
     )
 
 CONNECT_SECONDS = 5.0
@@ -96,6 +100,31 @@ class DaemonClient:
         if given_name is not None:
             body["as"] = given_name
         return RecordStream(self._stream("/api/pull", body))
+
+    def plan_pull(self, source: str, given_name: str | None = None, *, insecure: bool = False) -> PullPlanReply:
+        """What a pull would fetch; nothing is."""
+        body: Json = {"model": source, "dry_run": True, "stream": False}
+        if insecure:
+            body["insecure"] = True
+        if given_name is not None:
+            body["as"] = given_name
+        return cast("PullPlanReply", self._json("POST", "/api/pull", body, timeout=None))
+
+    def verify(self, name: str | None) -> RecordStream[VerifyRecord]:
+        """Read a model's files again, or those of all; the last record tells what was found."""
+        return RecordStream(self._stream("/api/verify", {"all": True} if name is None else {"model": name}))
+
+    def repair(self, name: str) -> RecordStream[VerifyRecord]:
+        return RecordStream(self._stream("/api/repair", {"model": name}))
+
+    def collect_garbage(self, *, dry_run: bool) -> GarbageReply:
+        return cast("GarbageReply", self._json("POST", "/api/gc", {"dry_run": dry_run}, timeout=None))
+
+    def partials(self) -> list[PartialEntry]:
+        return cast("list[PartialEntry]", self._json("GET", "/api/partials").get("partials") or [])
+
+    def remove_partial(self, text: str) -> PartialEntry:
+        return cast("PartialEntry", self._json("DELETE", "/api/partials", {"partial": text}))
 
     def push(self, name: str, *, insecure: bool = False) -> RecordStream[ProgressRecord]:
         """Send a model to the registry that its name tells."""

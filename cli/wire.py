@@ -110,6 +110,83 @@ class ProgressRecord(TypedDict, total=False):
     completed: int
 
 
+class PlannedFile(TypedDict):
+    title: str
+    type: str
+    digest: str | None
+    size: int | None
+    here: int
+    to_fetch: int | None
+
+
+class PlannedDisk(TypedDict):
+    free: int
+    keep_free: int
+    fits: bool
+
+
+class PlannedMemory(TypedDict, total=False):
+    weights: int
+    fit: str
+
+
+class PullPlanReply(TypedDict):
+    """A pull's answer with `dry_run`."""
+
+    model: str
+    files: list[PlannedFile]
+    size: int
+    to_fetch: int
+    disk: PlannedDisk
+    memory: PlannedMemory
+
+
+class FileVerdict(TypedDict):
+    digest: str
+    size: int
+    state: str
+    damaged_bytes: int
+    models: list[str]
+
+
+class VerifyRecord(ProgressRecord, total=False):
+    """One line of a verification or repair; the verdicts stand in one of its own."""
+
+    models: list[str]
+    damaged: int
+    files: list[FileVerdict]
+
+
+class GarbageFile(TypedDict, total=False):
+    path: str
+    bytes: int
+    kind: str
+    digest: str
+
+
+class TooYoung(TypedDict):
+    files: int
+    bytes: int
+
+
+class GarbageReply(TypedDict):
+    dry_run: bool
+    files: list[GarbageFile]
+    bytes: int
+    too_young: TooYoung
+
+
+class PartialEntry(TypedDict):
+    """One of `GET /api/partials`."""
+
+    model: str | None
+    size: int | None
+    completed: int
+    age_seconds: int
+    active: bool
+    files: list[Json]
+
+
 class AnswerRecord(TypedDict, total=False):
     """One line of an answer; counts and durations (nanoseconds) stand in the last."""
 

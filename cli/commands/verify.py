@@ -1,0 +1,78 @@
+"""`puna verify` and `puna repair`: whether models are still what was fetched, and making them so again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+
+from cli.connect import connect
+from cli.errors import FAILED, DaemonUnreachable, WrongUsage
+from cli.formats import format_size
+from cli.output import note, write_json, write_line
+from cli.progress import ProgressView, progress_view
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cli.wire import FileVerdict, VerifyRecord
+
+_SHOWN_DIGEST = 12
+
+
+def verify(names: Sequence[str], *, everything: bool, as_json: bool) -> int:
+    """Read the files of models again; returns 1 when one is damaged. The verdicts are kept by the daemon."""
+    if bool(names) == everything:
+        raise WrongUsage("Name models to verify, or give --all.")
+    client = connect()
+    found = []
+    for name in names or (None,):
+        with closing(progress_view()) as view, client.verify(name) as records:
+            found.append(_follow(records, view))
+    damaged = sum(one.get("damaged", 0) for one in found)
+    if as_json:
+        write_json({"damaged": damaged, "files": [file for one in found for file in one.get("files", [])]})
+    else:
+        for one in found:
+            _tell(one)
+    return FAILED if damaged else 0
+
+
+def repair(name: str) -> None:
+    """Fetch again what is damaged of a model."""
+    with closing(progress_view()) as view, connect().repair(name) as records:
+        found = _follow(records, view)
+    damaged = found.get("damaged", 0)
+    write_line(f"repaired '{name}'" if damaged else f"'{name}' is sound")
+
+
+def _follow(records: Iterable[VerifyRecord], view: ProgressView) -> VerifyRecord:
+    """Show how far it is; returns what was found. Raises DaemonUnreachable when it broke off."""
+    found: VerifyRecord | None = None
+    for record in records:
+        status = record.get("status", "")
+        if status == "verified":
+            found = record
+        elif status != "success":
+            total = record.get("total")
+            view.show(status, record.get("completed", 0) if total else None, total)
+    if found is None:
+        raise DaemonUnreachable("The daemon broke off in the middle; its log tells why. Try again.")
+    return found
+
+
+def _tell(found: VerifyRecord) -> None:
+    files = found.get("files", [])
+    bad = [file for file in files if file["state"] != "sound"]
+    count = len(files)
+    if not bad:
+        write_line(f"{', '.join(found.get('models', []))}: {count} files are sound" if count else "there are no models")
+    for file in bad:
+        write_line(_damage(file))
+    if bad:
+        broken = sorted({model for file in bad for model in file["models"]})
+        note("".join(f"`puna repair {model}` fetches what is damaged.\n" for model in broken).rstrip("\n"))
+
+
+def _damage(file: FileVerdict) -> str:
+    digest = file["digest"].removeprefix("sha256:")[:_SHOWN_DIGEST]
+    of = f"{format_size(file['damaged_bytes'])} of {format_size(file['size'])}"
+    return f"{', '.join(file['models'])}: {digest} is {file['state']} ({of})"
