@@ -170,6 +170,14 @@ def test_the_program_tells_its_progress_and_its_refusals(tmp_path: Path) -> None
     assert json.loads(done.stdout) == {"error": "The checkpoint has no config.json.", "code": "model_invalid"}
 
 
+def test_the_program_ends_in_order_while_its_input_is_open(tmp_path: Path) -> None:
+    config = decoder_config("LlamaForCausalLM", 2)
+    folder = write_checkpoint(tmp_path / "c", config, decoder_weights(config), files=FILES)
+    command = [sys.executable, "-P", "-m", "registry.convert", "--piped", str(folder), str(tmp_path / "out.gguf")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        assert process.wait(60) == 0
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no named pipes in folders there")
 def test_the_program_ends_with_its_input(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
