@@ -26,6 +26,22 @@ def pull_model(client: DaemonClient, source: str, given_name: str | None = None,
         follow(records, view)
 
 
+def name_of(source: str) -> str:
+    """What a model is called here when it is pulled without a name of its own. Raises WrongUsage."""
+    if "://" not in source:
+        return source
+    from registry.errors import RegistryError
+    from registry.sources.model_url import ModelUrl, parse_model_url
+
+    try:
+        found = parse_model_url(source)
+    except RegistryError as error:
+        raise WrongUsage(error.message) from None
+    if found is None:
+        return source
+    return found.suggested_name.short if isinstance(found, ModelUrl) else found.short
+
+
 def local_path(source: str) -> Path | None:
     """The file or folder that somebody means; None for names and addresses. Raises WrongUsage for a file that lacks."""
     if "://" in source:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from cli.answer import Answer
 from cli.client import DaemonClient
-from cli.commands.pull import pull_model
+from cli.commands.pull import name_of, pull_model
 from cli.connect import connect
 from cli.errors import ApiError, WrongUsage
 from cli.options import parse_options
@@ -21,16 +21,19 @@ from cli.wire import Json, ShowReply
 class RunRequest:
     """What the command line asked for."""
 
-    model: str
+    source: str
+    """A name, or the address of a file, which is pulled first and then run under the name it gets."""
     prompt: Sequence[str] = ()
     keep_alive: str | None = None
     system: str | None = None
     options: Sequence[str] = ()
     verbose: bool = False
+    model: str = field(init=False)
     arguments: Json = field(init=False)
     """The fields every request of this run carries; raises WrongUsage for what cannot be."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "model", name_of(self.source))
         arguments: Json = {"model": self.model}
         options = parse_options(self.options)
         if options:
@@ -45,7 +48,7 @@ def run(request: RunRequest) -> None:
     prompt = _prompt(request.prompt)
     if prompt is None:
         client = connect()
-        shown = find_or_pull(client, request.model)
+        shown = find_or_pull(client, request.model, request.source)
         from cli.chat_loop import chat
 
         chat(client, request, shown)
@@ -54,18 +57,18 @@ def run(request: RunRequest) -> None:
     body: Json = {**request.arguments, "prompt": prompt}
     if request.system is not None:
         body["system"] = request.system
-    answer_once(client, body, verbose=request.verbose)
+    answer_once(client, body, request.source, verbose=request.verbose)
 
 
-def answer_once(client: DaemonClient, body: Json, *, verbose: bool) -> None:
-    """Write one answer; the model is fetched first when it is not here."""
+def answer_once(client: DaemonClient, body: Json, source: str, *, verbose: bool) -> None:
+    """Write one answer; the model is fetched from `source` first when it is not here."""
     try:
         with Waiting():
             records = client.generate(body)
     except ApiError as error:
         if error.code != "model_not_found":
             raise
-        pull_model(client, body["model"])
+        pull_model(client, source)
         with Waiting():
             records = client.generate(body)
     answer = Answer()
@@ -85,14 +88,14 @@ def answer_once(client: DaemonClient, body: Json, *, verbose: bool) -> None:
         answer.tell_statistics()
 
 
-def find_or_pull(client: DaemonClient, name: str) -> ShowReply:
-    """A model's description; the model is fetched first when it is not here."""
+def find_or_pull(client: DaemonClient, name: str, source: str | None = None) -> ShowReply:
+    """A model's description; the model is fetched first, from `source` if that is given, when it is not here."""
     try:
         return client.show(name)
     except ApiError as error:
         if error.code != "model_not_found":
             raise
-    pull_model(client, name)
+    pull_model(client, source or name)
     return client.show(name)
 
 
