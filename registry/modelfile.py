@@ -40,6 +40,8 @@ class Modelfile:
     """What a reader should be told of: options that no longer do anything, and were left out."""
     lines: dict[str, list[int]] = field(default_factory=dict, compare=False)
     """Where each instruction stood, by its name in lower case; for complaints about what it names."""
+    template_line: int | None = field(default=None, compare=False)
+    """Where the template's own first line stood."""
 
     def render(self) -> str:
         """The text of this recipe; parsing it gives the recipe back."""
@@ -92,7 +94,7 @@ def _apply(modelfile: Modelfile, instruction: Instruction) -> None:
             if value in (modelfile.from_, *modelfile.also_from):
                 raise InvalidRequest(f"DRAFT must not reference the same local path as FROM: {value}")
         case "template":
-            modelfile.template = value
+            modelfile.template, modelfile.template_line = value, instruction.value_line
         case "system":
             modelfile.system = value
         case "license":

@@ -46,6 +46,8 @@ class Instruction:
     word: str
     """What stands before the value: the name of a PARAMETER, the role of a MESSAGE."""
     value: str
+    value_line: int
+    """Where the value begins."""
 
 
 def decode_modelfile(content: bytes) -> str:
@@ -101,14 +103,14 @@ def _read_line(line: str, lines: list[str], index: int) -> tuple[Instruction, in
     if name in _WITH_WORD:
         word, value = _split_word(name, value, number)
     if not value.startswith('"'):
-        return Instruction(number, name, word, value.strip()), index
+        return Instruction(number, name, word, value.strip(), number), index
     mark = '"""' if value.startswith('"""') else '"'
     while not _is_closed(value, mark):
         if index == len(lines):
             raise InvalidRequest(f"(line {number}): unexpected EOF: the quoted text has no end", line=number)
         value += "\n" + lines[index]
         index += 1
-    return Instruction(number, name, word, value.rstrip()[len(mark) : -len(mark)]), index
+    return Instruction(number, name, word, value.rstrip()[len(mark) : -len(mark)], number), index
 
 
 def _split_word(name: str, value: str, number: int) -> tuple[str, str]:
@@ -132,7 +134,7 @@ def _read_block(block: re.Match[str], lines: list[str], index: int) -> tuple[Ins
         raise InvalidRequest(f"(line {number}): the text of a block begins on the line after its {mark}", line=number)
     for end in range(number, len(lines)):
         if lines[end].strip() == mark:
-            return Instruction(number, name, word, "\n".join(lines[number:end])), end + 1
+            return Instruction(number, name, word, "\n".join(lines[number:end]), number + 1), end + 1
     raise InvalidRequest(f"(line {number}): unexpected EOF: the block has no {mark} on a line of its own", line=number)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from cli.client import CHUNK_BYTES, DaemonClient
 from cli.commands.model_files import is_checkpoint, model_files
 from cli.connect import connect
-from cli.errors import WrongUsage
+from cli.errors import ApiError, WrongUsage
 from cli.progress import ProgressView, follow, progress_view
 from cli.wire import Json
 
@@ -36,6 +36,8 @@ class Source:
     drafts: Mapping[str, Path] = field(default_factory=dict)
     additions: Json = field(default_factory=dict)
     """Fields of the API's request: `system`, `template`, `parameters`, `messages`, `license`."""
+    template_line: int | None = None
+    """Where the first line of the template stands in the Modelfile."""
 
 
 def create(name: str, modelfile: str | None, origin: str | None, quantize: str | None = None) -> None:
@@ -43,7 +45,14 @@ def create(name: str, modelfile: str | None, origin: str | None, quantize: str |
     if modelfile is not None and origin is not None:
         raise WrongUsage("--file and --from exclude each other: a Modelfile says itself what it starts from.")
     source = source_of(origin, Path.cwd()) if origin is not None else read_modelfile(modelfile or DEFAULT_MODELFILE)
-    create_model(connect(), name, source, quantize)
+    try:
+        create_model(connect(), name, source, quantize)
+    except ApiError as error:
+        line = error.facts.get("line")
+        if source.template_line is None or error.facts.get("field") != "template" or not isinstance(line, int):
+            raise
+        place = source.template_line + line - 1
+        raise WrongUsage(f"{modelfile or DEFAULT_MODELFILE}: (line {place}): {error.message}") from None
 
 
 def create_model(client: DaemonClient, name: str, source: Source, quantize: str | None = None) -> None:
@@ -160,6 +169,7 @@ def _source_of_modelfile(modelfile: Modelfile, folder: Path) -> Source:
         place.files("draft", modelfile.drafts),
         # Empty texts count: they take away what the base model has.
         {name: value for name, value in additions.items() if value is not None and value not in ({}, [])},
+        modelfile.template_line,
     )
 
 

@@ -217,6 +217,12 @@ def test_a_text_that_fits_between_no_quotes_is_printed_as_a_block(text: str) -> 
     assert parse_modelfile(modelfile.render()) == modelfile
 
 
+def test_the_line_where_a_template_begins_is_known() -> None:
+    for text, line in (('"""one\ntwo"""', 2), ("one", 2), ('"\none"', 2)):
+        assert parse_modelfile(f"FROM a\nTEMPLATE {text}").template_line == line
+    assert parse_modelfile("FROM a\nTEMPLATE<<END\none\nEND").template_line == 3
+
+
 def test_a_block_is_read_to_the_line_that_ends_it() -> None:
     modelfile = parse_modelfile("FROM a\nsystem<<END\n  one\n\nEND of it\n  END\nMESSAGE<<x_ user\nhi\nx_\n")
     assert modelfile.system == "  one\n\nEND of it"
