@@ -6,10 +6,7 @@ import asyncio
 import json
 import logging
 import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,14 +18,11 @@ from registry.blobs import Blob
 from registry.digest import Digest
 from registry.errors import (
     DigestMismatch,
-    DiskFull,
     ModelCorrupt,
     ModelInvalid,
     ModelNotFound,
-    StoreReadOnly,
     Unsupported,
 )
-from registry.locks import held, try_acquire, writing
 from registry.manifest import (
     CONFIG_TYPE,
     LICENSE_LAYER,
@@ -40,38 +34,11 @@ from registry.manifest import (
     TENSOR_LAYER,
     Layer,
     Manifest,
-    ModelConfig,
 )
 from registry.name import ModelName
 from registry.store import ModelStore
 from tests.registry.gguf_bytes import GgufFile, Tensor, default_pairs, number_pair, tiny_gguf
-
-A, B = ModelName.parse("a"), ModelName.parse("b:1")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
-    return ModelStore(tmp_path / "models")
-
-
-def layer(store: ModelStore, media_type: str, content: bytes) -> Layer:
-    blob = store.add_blob([content])
-    return Layer(media_type, blob.digest, blob.size)
-
-
-def install(store: ModelStore, name: ModelName, *contents: tuple[str, bytes]) -> Manifest:
-    config = layer(store, CONFIG_TYPE, ModelConfig("gguf", "llama", ("llama",), "256", "F32", 128, 32).to_bytes())
-    manifest = Manifest(config, tuple(layer(store, media_type, content) for media_type, content in contents))
-    store.write_manifest(name, manifest)
-    return manifest
-
-
-def files(store: ModelStore) -> set[str]:
-    return {
-        str(path.relative_to(store.root))
-        for path in store.root.rglob("*")
-        if path.is_file() and path.suffix != ".lock" and "verified" not in path.parts
-    }
+from tests.registry.stores import A, B, files, install, layer
 
 
 def test_a_model_is_read_as_it_was_written(store: ModelStore) -> None:
@@ -203,40 +170,6 @@ async def test_a_blob_can_be_written_from_threads(store: ModelStore) -> None:
     assert store.read_blob(blob.digest) == b"onetwo"
 
 
-def test_deleting_removes_only_what_nobody_else_needs(store: ModelStore) -> None:
-    install(store, A, (MODEL_LAYER, tiny_gguf()), (SYSTEM_LAYER, b"only a"))
-    install(store, B, (MODEL_LAYER, tiny_gguf()), (SYSTEM_LAYER, b"only b"))
-    store.delete(A)
-    assert not store.has_blob(Digest.of(b"only a"))
-    assert not (store.root / "verified" / Digest.of(b"only a").file_name).exists()
-    assert store.has_blob(Digest.of(b"only b"))
-    assert store.has_blob(Digest.of(tiny_gguf()))
-    store.delete(B)
-    assert files(store) == set()
-    assert list((store.root / "manifests").iterdir()) == []
-    with pytest.raises(ModelNotFound):
-        store.delete(B)
-
-
-def test_no_blob_is_removed_while_a_manifest_cannot_be_read(store: ModelStore) -> None:
-    install(store, A, (MODEL_LAYER, tiny_gguf()))
-    broken = store.root / "manifests/registry.ollama.ai/library/broken/latest"
-    broken.parent.mkdir()
-    broken.write_text("{")
-    store.delete(A)
-    assert store.has_blob(Digest.of(tiny_gguf()))
-
-
-def test_replacing_a_model_tells_what_it_removed(store: ModelStore) -> None:
-    install(store, A, (MODEL_LAYER, tiny_gguf()), (SYSTEM_LAYER, b"first"))
-    model = layer(store, MODEL_LAYER, tiny_gguf())
-    config = layer(store, CONFIG_TYPE, b"{}")
-    removed = store.write_manifest(A, Manifest(config, (model,)))
-    assert Digest.of(b"first") in removed
-    assert model.digest not in removed
-    assert store.find(A).system is None
-
-
 def test_a_manifest_needs_its_blobs_in_their_sizes(store: ModelStore) -> None:
     model = layer(store, MODEL_LAYER, tiny_gguf())
     config = layer(store, CONFIG_TYPE, b"{}")
@@ -256,73 +189,6 @@ def test_a_copy_is_the_same_model_under_another_name(store: ModelStore) -> None:
     assert store.find(B).metadata().block_count == 2
     with pytest.raises(ModelNotFound):
         store.copy(A, B)
-
-
-def test_damage_is_found_when_time_or_size_differ(store: ModelStore) -> None:
-    install(store, A, (MODEL_LAYER, tiny_gguf()))
-    model = store.find(A)
-    model.verify_unchanged()
-    path = model.model_path
-    os.utime(path, (1, 1))
-    model.verify_unchanged()
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(bytes(content))
-    with pytest.raises(ModelCorrupt, match="damaged"):
-        model.verify_unchanged()
-    path.write_bytes(bytes(content[:-1]))
-    with pytest.raises(ModelCorrupt, match="bytes"):
-        model.verify_unchanged()
-    path.unlink()
-    with pytest.raises(ModelCorrupt, match="missing"):
-        model.verify_unchanged()
-    with pytest.raises(ModelCorrupt, match="missing"):
-        model.metadata()
-
-
-def test_damage_that_was_found_is_remembered_until_the_file_is_replaced(store: ModelStore) -> None:
-    install(store, A, (MODEL_LAYER, tiny_gguf()))
-    model = store.find(A)
-    digest, path = model.model_digest, model.model_path
-    assert not model.is_damaged and store.has_blob(digest)
-    path.write_bytes(bytes([*tiny_gguf()[:-1], tiny_gguf()[-1] ^ 1]))
-    assert not model.is_damaged, "nobody has looked yet"
-    with pytest.raises(ModelCorrupt):
-        model.verify_unchanged()
-    for where in (store, ModelStore(store.root)):
-        assert where.find(A).is_damaged and not where.has_blob(digest)
-        with pytest.raises(ModelCorrupt, match="damaged"):
-            where.find(A).verify_unchanged()
-    store.add_blob([tiny_gguf()], digest)
-    for where in (store, ModelStore(store.root)):
-        assert not where.find(A).is_damaged and where.has_blob(digest)
-        where.find(A).verify_unchanged()
-
-
-def test_a_cut_off_file_is_damage_and_not_a_wrong_header(store: ModelStore) -> None:
-    install(store, A, (MODEL_LAYER, tiny_gguf()))
-    model = store.find(A)
-    model.model_path.write_bytes(tiny_gguf()[:100])
-    assert model.is_damaged and not store.has_blob(model.model_digest)
-    with pytest.raises(ModelCorrupt, match="100 bytes"):
-        model.metadata()
-    model.model_path.unlink()
-    assert model.is_damaged
-
-
-def test_an_unchanged_file_is_not_hashed_again(store: ModelStore) -> None:
-    """The record counts: content changed behind an unchanged size and time goes unseen."""
-    install(store, A, (MODEL_LAYER, tiny_gguf()))
-    path = store.find(A).model_path
-    status = path.stat()
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(bytes(content))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    ModelStore(store.root).find(A).verify_unchanged()
-    (store.root / "verified" / path.name).unlink()
-    with pytest.raises(ModelCorrupt):
-        ModelStore(store.root).find(A).verify_unchanged()
 
 
 def test_what_has_no_gguf_weights_is_listed_and_refused_for_use(store: ModelStore) -> None:
@@ -365,148 +231,6 @@ def test_shards_in_the_wrong_order_are_no_model(store: ModelStore) -> None:
     install(store, A, (MODEL_LAYER, second), (MODEL_LAYER, tiny_gguf()))
     with pytest.raises(ModelInvalid, match="not the shards of one model"):
         store.find(A).metadata()
-
-
-def test_pruning_takes_old_orphans_and_leaves_young_ones(store: ModelStore) -> None:
-    install(store, A, (MODEL_LAYER, tiny_gguf()))
-    store.add_blob([b"orphan"])
-    old = store.root / "partials" / "left-behind"
-    old.write_bytes(b"x")
-    assert store.prune() == []
-    os.utime(old, (1, 1))
-    os.utime(store.blob_path(Digest.of(b"orphan")), (1, 1))
-    os.utime(store.blob_path(Digest.of(tiny_gguf())), (1, 1))
-    assert store.prune() == [Digest.of(b"orphan")]
-    assert not old.exists()
-    assert store.find(A).metadata().block_count == 2
-
-
-@pytest.fixture
-def as_reader() -> Iterator[Path]:
-    """A folder that this process may read and not write, also when the tests run as root."""
-    if os.name == "nt":
-        pytest.skip("Windows folders are not made read-only by their mode")
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        root = Path(folder)
-        root.chmod(0o755)
-        store = ModelStore(root)
-        install(store, A, (MODEL_LAYER, tiny_gguf()))
-        for path in root.rglob("*"):
-            path.chmod(0o555 if path.is_dir() else 0o444)
-        root.chmod(0o555)
-        is_root = os.geteuid() == 0
-        if is_root:
-            os.seteuid(65534)
-        try:
-            yield root
-        finally:
-            if is_root:
-                os.seteuid(0)
-            for path in [root, *(path for path in root.rglob("*") if path.is_dir())]:
-                path.chmod(0o755)
-
-
-def test_a_read_only_store_can_be_used_and_not_changed(as_reader: Path) -> None:
-    store = ModelStore(as_reader)
-    model = store.find(A)
-    model.verify_unchanged()
-    assert model.metadata().block_count == 2
-    for change in (
-        lambda: store.delete(A),
-        lambda: store.copy(A, B),
-        lambda: store.add_blob([b"new"]),
-        lambda: store.write_manifest(B, model.manifest),
-        lambda: store.try_download_lock(Digest.of(b"new")),
-    ):
-        with pytest.raises(StoreReadOnly):
-            change()
-    assert [one.name for one in store.models()] == [A]
-
-
-def test_a_full_disk_has_a_name() -> None:
-    with pytest.raises(DiskFull), writing(Path("/x")):
-        raise OSError(28, "No space left on device")
-    with pytest.raises(FileNotFoundError), writing(Path("/x")):
-        raise FileNotFoundError(2, "gone")
-
-
-def test_a_file_where_the_store_should_be_has_a_name_too(tmp_path: Path) -> None:
-    tmp_path.joinpath("file").write_text("in the way")
-    for root in (tmp_path / "file", tmp_path / "file" / "models"):
-        with pytest.raises(StoreReadOnly, match="cannot be written"):
-            ModelStore(root).add_blob([b"x"])
-        with pytest.raises(StoreReadOnly, match="cannot be written"):
-            ModelStore(root).delete(A)
-
-
-def test_room_is_checked_before_a_download(store: ModelStore) -> None:
-    store.blobs.check_room(1, 0)
-    with pytest.raises(DiskFull) as refused:
-        store.blobs.check_room(1 << 60, 1 << 30)
-    assert refused.value.facts["needed"] == 1 << 60
-    assert refused.value.facts["keep_free"] == 1 << 30
-
-
-def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
-    path = tmp_path / "locks" / "one.lock"
-    lock = try_acquire(path)
-    assert lock is not None
-    assert try_acquire(path) is None
-    lock.release()
-    with held(path):
-        assert try_acquire(path) is None
-
-
-WRITER = """
-import sys
-from pathlib import Path
-from registry.manifest import CONFIG_TYPE, SYSTEM_LAYER, Layer, Manifest
-from registry.name import ModelName
-from registry.store import ModelStore
-
-store, mine = ModelStore(Path(sys.argv[1])), sys.argv[2]
-def layer(kind, content):
-    blob = store.add_blob([content])
-    return Layer(kind, blob.digest, blob.size)
-print("ready", flush=True)
-sys.stdin.readline()
-for number in range(40):
-    own = ModelName.parse(f"{mine}:{number}")
-    manifest = Manifest(layer(CONFIG_TYPE, b"{}"), (layer(SYSTEM_LAYER, f"{mine}{number}".encode()),))
-    store.write_manifest(own, manifest)
-    store.copy(own, ModelName.parse("shared"))
-    if number % 2:
-        store.delete(own)
-"""
-
-
-def test_two_processes_write_one_store_without_losing_anything(store: ModelStore) -> None:
-    keep = layer(store, CONFIG_TYPE, b"{}")
-    store.write_manifest(ModelName.parse("keeper"), Manifest(keep, ()))
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(store.root), mine],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
-            text=True,
-        )
-        for mine in ("left", "right")
-    ]
-    for writer in writers:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
-    for writer in writers:
-        writer.communicate("go\n", timeout=60)
-        assert writer.returncode == 0
-    names = {model.name.short for model in store.models()}
-    kept = {f"{mine}:{number}" for mine in ("left", "right") for number in range(0, 40, 2)}
-    assert names == kept | {"shared:latest", "keeper:latest"}
-    for model in store.models():
-        for one in model.manifest.all_layers:
-            assert Digest.of(store.read_blob(one.digest)) == one.digest
-    needed = {str(one.digest.file_name) for model in store.models() for one in model.manifest.all_layers}
-    assert {path.name for path in (store.root / "blobs").iterdir()} == needed
 
 
 NAMES = st.sampled_from(["a", "A", "b:1", "me/b:1", "host:5000/x/y", "hf.co/o/r:q4"]).map(ModelName.parse)

@@ -1,0 +1,45 @@
+"""Stores for tests, one of them for reading only."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from registry.manifest import MODEL_LAYER
+from registry.store import ModelStore
+from tests.registry.gguf_bytes import tiny_gguf
+from tests.registry.stores import A, install
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "models")
+
+
+@pytest.fixture
+def as_reader() -> Iterator[Path]:
+    """A folder that this process may read and not write, also when the tests run as root."""
+    if os.name == "nt":
+        pytest.skip("Windows folders are not made read-only by their mode")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        store = ModelStore(root)
+        install(store, A, (MODEL_LAYER, tiny_gguf()))
+        for path in root.rglob("*"):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        root.chmod(0o555)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)
+        try:
+            yield root
+        finally:
+            if is_root:
+                os.seteuid(0)
+            for path in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+                path.chmod(0o755)
