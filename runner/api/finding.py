@@ -34,12 +34,12 @@ def create_router(store: ModelStore, supervisor: Supervisor, finder: Finder) -> 
     @router.get("/api/search")
     async def search(request: Request) -> Response:
         query = _query(request, {"q", "limit", "hub"})
-        text, limit = query.get("q", ""), _limit(query.get("limit"))
+        text, limit, asks_hub = query.get("q", ""), _limit(query.get("limit")), _switch(query, "hub")
         if len(text) > MAX_TEXT:
             raise InvalidRequest(f"q has {len(text)} characters; at most {MAX_TEXT} are looked for.", "q")
         found = finder.search_catalog(text)
-        told: Json = {"asked": _switch(query, "hub")}
-        if told["asked"]:
+        told: Json = {"asked": asks_hub}
+        if asks_hub:
             try:
                 found += await finder.search_hub(text, limit, HUB_SECONDS)
                 told["reached"] = True
