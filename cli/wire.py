@@ -50,6 +50,20 @@ class TensorEntry(TypedDict):
     shape: list[int]
 
 
+class Fit(TypedDict, total=False):
+    """How a model fits the daemon's machine; sizes in bytes."""
+
+    measured: bool
+    verdict: str
+    placement: str
+    weights: int
+    kv_cache_per_1k_tokens: int
+    compute_buffers: int
+    context_length: int
+    needed: int
+    kernel: str
+
+
 class ShowReply(TypedDict, total=False):
     """`POST /api/show`."""
 
@@ -63,6 +77,7 @@ class ShowReply(TypedDict, total=False):
     model_info: Json
     tensors: list[TensorEntry]
     capabilities: list[str]
+    fit: Fit
 
 
 class FoundModel(TypedDict, total=False):

@@ -36,6 +36,7 @@ from runner.notation import is_loopback
 from runner.runtime_file import RuntimeFile, remove_runtime_file, write_runtime_file
 from runner.settings import Settings
 from runner.sources import make_sources
+from runner.supervisor.fit import FitMeter
 from runner.supervisor.process import WORKER_COMMAND
 from runner.supervisor.supervisor import Supervisor
 from runner.supervisor.workshop import ProcessWorkshop
@@ -116,7 +117,10 @@ class _Daemon:
         self._supervisor = Supervisor(settings, worker_command, cache_folder=paths.cache / "prefixes")
         self._generator = Generator(store, self._supervisor, settings)
         workshop = ProcessWorkshop(settings.pull.keep_free_bytes, worker_command)
-        app = create_app(AppParts(settings, store, sources, self._supervisor, self._generator, self._version, workshop))
+        fit_meter = FitMeter(worker_command, max_sequences=settings.worker.max_sequences)
+        app = create_app(
+            AppParts(settings, store, sources, self._supervisor, self._generator, self._version, workshop, fit_meter)
+        )
         self._server = _Server(_server_config(app))
 
     async def run(self) -> int:

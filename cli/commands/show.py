@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cli.connect import connect
+from cli.formats import format_size
 from cli.output import terminal_width, without_controls, write_json, write_line
-from cli.wire import Json, ShowReply
+from cli.wire import Fit, Json, ShowReply
 
 PARTS = ("license", "modelfile", "parameters", "system", "template")
 """What can be shown alone."""
 _MAX_ITEMS = 8
 _FIRST_LINES = 2
+_VERDICTS = {"tight": "Tight. "}
 
 
 def show(name: str, part: str | None, *, verbose: bool, as_json: bool) -> None:
@@ -33,6 +35,7 @@ def describe(reply: ShowReply, *, verbose: bool = False) -> Iterator[str]:
     info = reply.get("model_info") or {}
     yield from _section("Model", _model_rows(reply, info))
     yield from _section("Capabilities", [(one,) for one in reply.get("capabilities") or ()])
+    yield from _section("Fit", _fit_rows(reply.get("fit") or {}))
     yield from _section("Parameters", [_split(line) for line in (reply.get("parameters") or "").splitlines()])
     if verbose:
         yield from _section("Metadata", [(key, _short(info[key])) for key in sorted(info)])
@@ -58,6 +61,22 @@ def _model_rows(reply: ShowReply, info: Json) -> list[tuple[str, ...]]:
         ("quantization", details.get("quantization_level")),
     )
     return [(name, str(value)) for name, value in rows if value]
+
+
+def _fit_rows(fit: Fit) -> list[tuple[str, ...]]:
+    if not fit:
+        return []
+    about = "" if fit.get("measured") else "about "
+    window = fit.get("context_length", 0)
+    rows = (
+        ("weights", format_size(fit.get("weights", 0))),
+        ("kv cache", f"{about}{format_size(fit.get('kv_cache_per_1k_tokens', 0))} for 1k tokens"),
+        ("compute buffers", f"{about}{format_size(fit.get('compute_buffers', 0))}"),
+        ("in all", f"{about}{format_size(fit.get('needed', 0))} with a window of {window} tokens"),
+        ("here", f"{_VERDICTS.get(fit.get('verdict', ''), '')}{fit.get('placement', '')}"),
+        ("kernel", fit.get("kernel", "")),
+    )
+    return [row for row in rows if row[1]]
 
 
 def _section(title: str, rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -31,6 +31,7 @@ from runner.errors import RunnerError
 from runner.generate import Generator
 from runner.settings import Settings
 from runner.sources import Sources
+from runner.supervisor.fit import FitMeter
 from runner.supervisor.supervisor import Supervisor
 
 
@@ -46,6 +47,8 @@ class AppParts:
     version: str
     workshop: Workshop | None = None
     """What quantizes and converts models that are created; without one both are refused."""
+    fit_meter: FitMeter | None = None
+    """What finds out how a model fits this machine; without one it is not told."""
 
 
 def create_app(parts: AppParts) -> FastAPI:
@@ -58,7 +61,9 @@ def create_app(parts: AppParts) -> FastAPI:
     app.include_router(monitoring.create_router(parts.version))
     app.include_router(runner.api.ollama.routes.create_router(parts.generator, limit))
     app.include_router(
-        runner.api.ollama.models.create_router(parts.store, parts.supervisor, downloads, parts.workshop, limit)
+        runner.api.ollama.models.create_router(
+            parts.store, parts.supervisor, downloads, parts.workshop, parts.fit_meter, limit
+        )
     )
     app.include_router(runner.api.ollama.push.create_router(parts.sources.pusher, limit))
     app.include_router(store_care.create_router(parts.store, parts.sources.puller, parts.sources.finder, limit))

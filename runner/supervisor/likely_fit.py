@@ -10,7 +10,7 @@ from runner.supervisor.types import LoadWishes, MemoryFacts
 _WEIGHTS_PER_CACHED_TOKEN = 40_000
 """Bytes of weights for each byte of cache that one token takes: usual for models of some billion parameters."""
 _LEAST_CACHE_PER_TOKEN = 16 << 10
-_COMFORT = 0.85
+COMFORT = 0.85
 """A model that takes more of the memory than this leaves little for anything else."""
 
 
@@ -31,6 +31,6 @@ def likely_fit(size: int, machine: Machine, gpus: Gpus) -> LikelyFit:
     needed = plan_memory(facts, LoadWishes(num_ctx=SHORTEST_DEFAULT_WINDOW), room).needed
     if room.vram is not None and needed <= room.vram:
         return LikelyFit.GPU
-    if needed <= room.ram * _COMFORT:
+    if needed <= room.ram * COMFORT:
         return LikelyFit.MEMORY
     return LikelyFit.TIGHT if needed <= room.ram + (room.vram or 0) else LikelyFit.NO

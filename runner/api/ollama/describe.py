@@ -6,12 +6,15 @@ import json
 import logging
 from datetime import UTC, datetime
 
+import msgspec
+
 from registry.errors import RegistryError
 from registry.gguf_metadata import GgufMetadata
 from registry.manifest import ADAPTER_LAYER, DRAFT_LAYER, MODEL_LAYER, PROJECTOR_LAYER
 from registry.modelfile_of import modelfile_of
 from registry.store import StoredModel
 from runner.messages import Stats
+from runner.supervisor.fit import Fit
 from runner.supervisor.types import ModelStatus
 
 logger = logging.getLogger(__name__)
@@ -104,6 +107,29 @@ def model_details(model: StoredModel, *, verbose: bool) -> Json:
         "modified_at": model.modified_at.isoformat(),
     }
     return {name: value for name, value in shown.items() if value or name in ("details", "model_info", "tensors")}
+
+
+def fit_body(fit: Fit) -> Json:
+    """The `fit` object of /api/show; sizes in bytes."""
+    needs = fit.needs
+    body: Json = {
+        "measured": fit.is_measured,
+        "verdict": fit.verdict.value,
+        "placement": fit.placement,
+        "weights": needs.weights,
+        "kv_cache_per_1k_tokens": needs.cache_per_token * 1024,
+        "kv_cache_fixed": needs.cache_fixed,
+        "compute_buffers": needs.compute,
+        "context_length": fit.window,
+        "kv_cache": needs.cache(fit.window),
+        "needed": fit.needed,
+        "layers": needs.layers,
+        "gpu_layers": fit.gpu_layers,
+        "fast_kernel": fit.fast_kernel,
+        "kernel": fit.kernel,
+        "devices": [msgspec.to_builtins(device) for device in fit.devices],
+    }
+    return body | ({"projector": fit.projector} if fit.projector else {})
 
 
 def _steps(stats: Stats) -> Json:

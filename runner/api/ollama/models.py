@@ -22,7 +22,7 @@ from registry.workshop import Workshop
 from runner.api.bodies import read_body, stream_body
 from runner.api.documents import json_body
 from runner.api.downloads import Downloads
-from runner.api.ollama.describe import loaded_model, model_details, model_entry
+from runner.api.ollama.describe import fit_body, loaded_model, model_details, model_entry
 from runner.api.ollama.progress import answer_progress
 from runner.api.ollama.schema import CopyBody, CreateBody, DeleteBody, PullBody, ShowBody
 from runner.api.ollama.translate import model_name, recipe
@@ -31,6 +31,7 @@ from runner.api.streaming import JsonResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
 from runner.errors import InvalidRequest, ModelInUse, ModelNotFound
 from runner.generate import find_model
+from runner.supervisor.fit import FitMeter
 from runner.supervisor.supervisor import Supervisor
 
 
@@ -39,6 +40,7 @@ def create_router(
     supervisor: Supervisor,
     downloads: Downloads,
     workshop: Workshop | None,
+    fit_meter: FitMeter | None,
     max_body_bytes: int,
 ) -> APIRouter:
     router = APIRouter()
@@ -58,6 +60,8 @@ def create_router(
         shown = await asyncio.to_thread(
             lambda: model_details(find_model(store, body.model_name), verbose=bool(body.verbose))
         )
+        if fit_meter is not None:
+            shown["fit"] = fit_body(await fit_meter.fit(await asyncio.to_thread(find_model, store, body.model_name)))
         return JsonResponse(shown, headers=ignored_header(ignored_fields(body)))
 
     @router.post("/api/copy", openapi_extra=json_body(CopyBody))

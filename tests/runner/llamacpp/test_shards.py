@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.engine import Chunk, LoadOptions
+from runner.engine import Chunk, LoadOptions, SamplerPlan
 from runner.errors import ModelInvalid
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
@@ -25,7 +25,7 @@ def shards(tmp_path: Path) -> list[Path]:
 
 def greedy(engine: LlamaEngine) -> list[int]:
     tokens = engine.tokenize("hello", add_special=True, parse_special=False)
-    sampler = engine.create_sampler(SamplingParams(temperature=0), 1)
+    sampler = engine.create_sampler(SamplerPlan(SamplingParams(temperature=0), 1), tokens)
     answer = engine.step([Chunk(0, 0, tokens, sampler)])
     for position in range(len(tokens), len(tokens) + 8):
         answer += engine.step([Chunk(0, position, answer[-1:], sampler)])
