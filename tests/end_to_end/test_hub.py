@@ -89,7 +89,8 @@ def test_a_model_in_shards_is_one_model(hub: FakeHub, daemon: Daemon, tmp_path: 
     assert len(shards) == 3
     hub.add("owner/big", {f"Q4_K_M/{shard.name}": shard.read_bytes() for shard in shards})
     assert pull(daemon, model="hf.co/owner/big")[-1] == {"status": "success"}
-    answer = puna(daemon, "run", "hf.co/owner/big", "hello", "-o", "num_predict=4")
+    greedy = ("hello", "-o", "num_predict=4", "-o", "temperature=0")
+    answer = puna(daemon, "run", "hf.co/owner/big", *greedy)
     assert answer.returncode == 0, answer.stderr
     assert states(daemon) == {"hf.co/owner/big:latest": "current"}
     folder = tmp_path / "folder"
@@ -97,7 +98,7 @@ def test_a_model_in_shards_is_one_model(hub: FakeHub, daemon: Daemon, tmp_path: 
     for shard in shards:
         shard.rename(folder / shard.name)
     assert puna(daemon, "pull", str(folder), "--as", "from-folder").returncode == 0
-    assert puna(daemon, "run", "from-folder", "hello", "-o", "num_predict=4").stdout == answer.stdout
+    assert puna(daemon, "run", "from-folder", *greedy).stdout == answer.stdout
 
 
 def test_a_copy_and_a_model_under_another_name_remember_where_they_came_from(hub: FakeHub, daemon: Daemon) -> None:
