@@ -31,6 +31,7 @@ class RegistryAccess:
     logins: Logins
     tokens: TokenCache
     options: HttpOptions
+    document_seconds: float
 
 
 Body = bytes | Callable[[], AsyncIterator[bytes]] | None
@@ -45,7 +46,7 @@ async def open_repository(
     rules = HostRules(access.registries)
 
     def open_http() -> RegistryHttp:
-        return RegistryHttp(rules, access.options)
+        return RegistryHttp(rules, access.options, document_seconds=access.document_seconds)
 
     async with open_http() as http:
         base = await _find_base(http, host, access.registries)

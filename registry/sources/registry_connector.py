@@ -29,11 +29,15 @@ class RegistryConnector:
         options: PullOptions,
         environ: Mapping[str, str],
         home: Path,
+        *,
+        document_seconds: float = 30.0,
     ) -> None:
+        """`document_seconds` is for a whole manifest or token, however slowly it trickles."""
         self._load_registries = load_registries
         self._options = options
         self._environ = environ
         self._home = home
+        self._document_seconds = document_seconds
         self._tokens = TokenCache()
 
     async def registries(self, host: str, *, insecure: bool) -> Registries:
@@ -55,7 +59,8 @@ class RegistryConnector:
 
         scopes = (f"repository:{repository}:{actions}", *(f"repository:{other}:pull" for other in also))
         logins = Logins(registries, self._environ, self._home)
-        access = RegistryAccess(registries, logins, self._tokens, http_options(self._options))
+        options = http_options(self._options)
+        access = RegistryAccess(registries, logins, self._tokens, options, self._document_seconds)
         async with open_repository(host, repository, scopes, access) as client:
             yield client
 

@@ -39,6 +39,7 @@ class Site:
     entries: dict[str, RegistryEntry] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     idle_seconds: float = 10
+    document_seconds: float = 10
 
     def __post_init__(self) -> None:
         self.store = ModelStore(self.folder / "models")
@@ -47,7 +48,9 @@ class Site:
         self.home = home
         options = PullOptions(idle_timeout_seconds=self.idle_seconds, keep_free_bytes=0)
         environ = {"NETRC": str(home / "netrc"), **self.environ}
-        self.connector = RegistryConnector(lambda: Registries(dict(self.entries)), options, environ, home)
+        self.connector = RegistryConnector(
+            lambda: Registries(dict(self.entries)), options, environ, home, document_seconds=self.document_seconds
+        )
         self.source = OciSource(self.connector)
         self.puller = Puller(self.store, [self.source], options, environ)
         self.pusher = Pusher(
