@@ -1,0 +1,208 @@
+"""Files that keep to the format and would end the engine, and files that are cut or changed anywhere."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from registry.errors import ModelInvalid
+from registry.gguf_metadata import read_gguf
+from registry.gguf_types import ARRAY, SCALARS, STRING
+from tests.gguf_document import Document, TensorEntry
+from tests.registry.gguf_bytes import GgufFile, Tensor, default_pairs, number_pair, string_pair, strings_pair
+from tests.tiny_model import write_tiny_model
+
+UINT32, FLOAT32 = 4, 6
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Document:
+    return Document.read(write_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny.gguf").read_bytes())
+
+
+def refusal(folder: Path, content: bytes) -> str:
+    path = folder / "hostile.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ModelInvalid) as refused:
+        read_gguf(path)
+    return refused.value.message
+
+
+def with_number(document: Document, key: str, value: float) -> bytes:
+    kind = FLOAT32 if isinstance(value, float) else UINT32
+    return document.with_pair(key, kind, SCALARS[kind].pack(value)).to_bytes()
+
+
+def text(content: str) -> bytes:
+    return struct.pack("<Q", len(content)) + content.encode()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("llama.attention.layer_norm_rms_epsilon", float("nan"), "is nan, which is no number to compute with"),
+        ("llama.rope.freq_base", float("inf"), "is inf, which is no number"),
+        ("llama.attention.layer_norm_rms_epsilon", -1.0, "cannot be below 0"),
+        ("llama.expert_count", 4, "expert_used_count says that none is used"),
+        ("llama.expert_count", 5000, "is 5000; here it can be 1024 at most"),
+        ("llama.expert_used_count", 2, "is 2; here it can be 0 at most"),
+        ("llama.expert_group_count", 2, "is 2; here it can be 0 at most"),
+        ("llama.nextn_predict_layers", 3, "is 3; here it can be 2 at most"),
+        ("llama.block_count", 513, "at most 512"),
+        ("general.alignment", 0, "not a power of two"),
+        ("general.alignment", 3, "not a power of two"),
+        ("general.alignment", 1 << 31, "not a power of two"),
+        ("general.alignment", 8, "the engine needs at least 32"),
+    ],
+)
+def test_a_figure_that_ends_the_engine_is_refused(
+    tmp_path: Path, sound: Document, key: str, value: float, said: str
+) -> None:
+    message = refusal(tmp_path, with_number(sound, key, value))
+    assert said in message
+    assert key in message or "general.alignment" in key
+
+
+def test_experts_that_go_together_are_let_through(tmp_path: Path, sound: Document) -> None:
+    document = sound
+    for name, value in (("count", 8), ("used_count", 2), ("group_count", 4), ("group_used_count", 2)):
+        document = document.with_pair(f"llama.expert_{name}", UINT32, SCALARS[UINT32].pack(value))
+    path = tmp_path / "moe.gguf"
+    path.write_bytes(document.to_bytes())
+    assert read_gguf(path).architecture == "llama"
+    assert "does not go with 8 experts" in refusal(tmp_path, with_number(document, "llama.expert_group_count", 3))
+
+
+@pytest.mark.parametrize(
+    ("index_of", "kind", "said"),
+    [
+        ("output_norm.weight", 1, "has the type F16; norms"),
+        ("blk.0.attn_q.weight", 26, "has the type I32, in which there are no weights"),
+        ("token_embd.weight", 15, "of 64 elements, not a multiple"),
+        ("blk.0.ffn_up.weight", 9, "has the type Q8_1, in which"),
+    ],
+)
+def test_a_type_that_a_tensor_cannot_have_is_refused(
+    tmp_path: Path, sound: Document, index_of: str, kind: int, said: str
+) -> None:
+    index = [tensor.name.decode() for tensor in sound.tensors].index(index_of)
+    changed = sound.with_tensor(index, replace(sound.tensors[index], kind=kind))
+    message = refusal(tmp_path, changed.to_bytes())
+    assert index_of in message
+    assert said in message
+
+
+def test_a_vocabulary_that_the_engine_cannot_read_text_with_is_refused(tmp_path: Path, sound: Document) -> None:
+    doubled = struct.pack("<IQ", STRING, 3) + text("a") + text("b") + text("a")
+    message = refusal(tmp_path, sound.with_pair("tokenizer.ggml.tokens", ARRAY, doubled).to_bytes())
+    assert message == "The token 'a' is in the vocabulary twice."
+    message = refusal(tmp_path, sound.with_pair("tokenizer.ggml.model", STRING, text("llama")).to_bytes())
+    assert "0 of the 256 tokens for single bytes" in message
+    huge = GgufFile(pairs=[*default_pairs(), strings_pair("tokenizer.ggml.tokens", [""] * ((1 << 20) + 1))])
+    assert "has 1048577 tokens; at most 1048576 are read" in refusal(tmp_path, huge.to_bytes())
+
+
+def test_a_vocabulary_with_all_byte_tokens_is_let_through(tmp_path: Path, sound: Document) -> None:
+    tokens = ["", "", *(f"<0x{byte:02X}>" for byte in range(256)), *(f"word{number}" for number in range(2000))]
+    document = sound.with_pair("tokenizer.ggml.model", STRING, text("llama"))
+    array = struct.pack("<IQ", STRING, len(tokens)) + b"".join(map(text, tokens))
+    path = tmp_path / "spm.gguf"
+    path.write_bytes(document.with_pair("tokenizer.ggml.tokens", ARRAY, array).to_bytes())
+    assert read_gguf(path).array_lengths["tokenizer.ggml.tokens"] == 2258
+
+
+def test_adapters_and_projectors_are_read(tmp_path: Path) -> None:
+    adapter = [
+        string_pair("general.architecture", "llama"),
+        string_pair("general.type", "adapter"),
+        string_pair("adapter.type", "lora"),
+    ]
+    names = ("blk.0.attn_q.weight.lora_a", "blk.0.attn_q.weight.lora_b")
+    path = tmp_path / "one.gguf"
+    path.write_bytes(GgufFile(pairs=adapter, tensors=[Tensor(name, kind=1) for name in names]).to_bytes())
+    assert read_gguf(path).values["general.type"] == "adapter"
+    projector = [
+        string_pair("general.architecture", "clip"),
+        string_pair("general.type", "mmproj"),
+        number_pair("clip.vision.block_count", 27),
+    ]
+    tensors = [Tensor("v.class_embd", shape=(64,), kind=1), Tensor("mm.0.weight", kind=30)]
+    path.write_bytes(GgufFile(pairs=projector, tensors=tensors).to_bytes())
+    assert read_gguf(path).architecture == "clip"
+
+
+def test_a_file_cut_anywhere_between_two_parts_is_refused(tmp_path: Path, sound: Document) -> None:
+    content = sound.to_bytes()
+    for end in sorted({*Document.read(content).ends, *(end - 1 for end in sound.ends), 0, 1}):
+        if end < sound.ends[-1]:
+            assert refusal(tmp_path, content[:end])
+
+
+def test_dimensions_that_overflow_or_lie_over_one_another_are_refused(tmp_path: Path, sound: Document) -> None:
+    first = sound.tensors[0]
+    for shape, said in (
+        ((1 << 32, 1 << 32), "overflow"),
+        ((1 << 63, 2), "overflow"),
+        ((64, 0), "no elements"),
+        ((64, (1 << 40)), "beyond the file's end"),
+    ):
+        huge = replace(first, shape=shape, data=b"")
+        changed = replace(sound, tensors=(*sound.tensors[1:], huge))
+        content = GgufFile(tensors=[Tensor("x.weight", shape=shape)]).header() if said == "overflow" else b""
+        assert said in refusal(tmp_path, content or _raw(changed)), shape
+
+
+def _raw(document: Document) -> bytes:
+    """Without the data of the last tensor, which may be larger than any file."""
+    return replace(document, tensors=(*document.tensors[:-1], _Small(document.tensors[-1]))).to_bytes()
+
+
+class _Small(TensorEntry):
+    """Claims a shape and brings no data."""
+
+    def __init__(self, of: TensorEntry) -> None:
+        super().__init__(of.name, of.shape, of.kind, b"")
+
+    @property
+    def natural_size(self) -> int:
+        return 0
+
+
+def test_no_claim_makes_the_reader_take_memory(tmp_path: Path) -> None:
+    claims = [
+        GgufFile(tensor_count=1 << 60).to_bytes(),
+        GgufFile(pair_count=1 << 60).to_bytes(),
+        GgufFile(pairs=[*default_pairs(), struct.pack("<Q", (1 << 64) - 1)]).to_bytes(),
+        GgufFile(pairs=[text("k") + struct.pack("<I", STRING) + struct.pack("<Q", (1 << 64) - 8)]).to_bytes(),
+        GgufFile(pairs=[text("k") + struct.pack("<IIQ", ARRAY, UINT32, 1 << 62)]).to_bytes(),
+        GgufFile(pairs=[text("k") + struct.pack("<IIQ", ARRAY, ARRAY, 1 << 62)]).to_bytes(),
+    ]
+    tracemalloc.start()
+    try:
+        for claim in claims:
+            assert refusal(tmp_path, claim)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@settings(max_examples=150, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(at=24, new=b"\xff" * 8)
+@given(at=st.integers(0, 20_000), new=st.binary(min_size=1, max_size=9))
+def test_whatever_is_changed_is_refused_with_a_sentence_or_read(
+    tmp_path: Path, sound: Document, at: int, new: bytes
+) -> None:
+    content = bytearray(sound.to_bytes())
+    content[at : at + len(new)] = new
+    path = tmp_path / "changed.gguf"
+    path.write_bytes(content)
+    try:
+        read_gguf(path)
+    except ModelInvalid as error:
+        assert error.message.endswith(".")
