@@ -67,10 +67,10 @@ def _fit_rows(fit: Fit) -> list[tuple[str, ...]]:
     if not fit:
         return []
     about = "" if fit.get("measured") else "about "
-    window = fit.get("context_length", 0)
+    window, per_1k = fit.get("context_length", 0), fit.get("kv_cache_per_1k_tokens", 0)
     rows = (
         ("weights", format_size(fit.get("weights", 0))),
-        ("kv cache", f"{about}{format_size(fit.get('kv_cache_per_1k_tokens', 0))} for 1k tokens"),
+        ("kv cache", f"{about}{format_size(per_1k)} for 1k tokens" if per_1k else ""),
         ("compute buffers", f"{about}{format_size(fit.get('compute_buffers', 0))}"),
         ("in all", f"{about}{format_size(fit.get('needed', 0))} with a window of {window} tokens"),
         ("here", f"{_VERDICTS.get(fit.get('verdict', ''), '')}{fit.get('placement', '')}"),
