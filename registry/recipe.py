@@ -12,7 +12,7 @@ from registry.file_types import check_quantizable_to
 from registry.name import ModelName
 from registry.parameters import REMOVED, ParameterValue, check_parameter
 from registry.prompt_formats import check_parser, check_renderer
-from registry.requirement import parse_version
+from registry.requirement import check_requirement
 
 MAX_FILES = 4096
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -71,8 +71,7 @@ def check_recipe(recipe: Recipe) -> None:
         check_renderer(recipe.renderer)
     if recipe.parser:
         check_parser(recipe.parser)
-    if recipe.requires:
-        parse_version(recipe.requires)
+    check_requirement(recipe.requires or "")
     checked_parameters(recipe.parameters)
 
 

@@ -10,7 +10,7 @@ from runner.chat.jinja_prompt import JinjaPrompt
 from runner.chat.types import Message, Tool
 from runner.errors import ModelInvalid, RequestError, Unsupported
 
-MAX_CHECKED_CHARACTERS = 1 << 20
+MAX_CHECKED_CHARACTERS = 1 << 17
 """Reading a template takes time in proportion to its length; published ones have ten thousand characters."""
 
 

@@ -105,6 +105,7 @@ async def test_a_model_may_be_remade_over_itself(store: ModelStore) -> None:
         (Recipe(NEW, from_model=BASE, quantize="Q9"), InvalidRequest, "unsupported quantization type Q9"),
         (Recipe(NEW, from_model=BASE, quantize="iq1_s"), Unsupported, "IQ1_S .* importance matrix"),
         (Recipe(NEW, from_model=BASE, requires="soon"), InvalidRequest, "valid semver"),
+        (Recipe(NEW, from_model=BASE, requires="99.0.0"), Unsupported, "requires Puna 99.0.0 or later"),
         (Recipe(NEW, files={"a": Digest.of(b"not uploaded")}), InvalidRequest, "has not been uploaded"),
         (Recipe(NEW, from_model=BASE, parameters={"top_p": 2}), InvalidRequest, "top_p must be"),
         (Recipe(NEW, from_model=BASE, parameters={"topp": 2}), InvalidRequest, "unknown parameter"),
