@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from runner.chat.template import ChatTemplate
-from runner.chat.types import Message
+from runner.chat.types import Message, Tool, ToolCall
 from runner.errors import InvalidRequest, ModelInvalid
 
 CHATML = (
@@ -139,3 +139,28 @@ def test_two_threads_may_render_one_template() -> None:
 @pytest.mark.parametrize("source", ["{{ messages.__class__ }}", "{{ raise_exception.__globals__ }}"])
 def test_a_templates_way_to_pythons_own_attributes_is_closed(source: str) -> None:
     assert render(source) == ""
+
+
+WEATHER = Tool("get_weather", {"type": "object", "properties": {"city": {"type": "string"}}}, "Tells it")
+
+
+def test_tools_and_calls_reach_the_template_under_the_names_it_expects() -> None:
+    source = (
+        "{% for tool in tools %}{{ tool | tojson }}{% endfor %}{% for m in messages %}{% if m.tool_calls %}"
+        "{{ m.tool_calls[0].function.name }} {{ m.tool_calls[0].function.arguments.city }}{% endif %}"
+        "{% if m.role == 'tool' %}{{ m.name }}/{{ m.tool_call_id }}/{{ m.content }}{% endif %}"
+        "{% if m.reasoning_content is defined %}({{ m.reasoning_content }}){% endif %}{% endfor %}"
+    )
+    messages = (
+        *HELLO,
+        Message("assistant", "", thinking="hm", tool_calls=(ToolCall("c1", "get_weather", '{"city": "Rome"}'),)),
+        Message("tool", "22 C", tool_name="get_weather", tool_call_id="c1"),
+    )
+    assert ChatTemplate(source, {}).render(messages, tools=(WEATHER,)) == (
+        '{"type": "function", "function": {"name": "get_weather", "description": "Tells it", "parameters": '
+        '{"type": "object", "properties": {"city": {"type": "string"}}}}}get_weather Rome(hm)get_weather/c1/22 C'
+    )
+
+
+def test_without_tools_the_template_sees_none() -> None:
+    assert render("{{ tools is none }}{{ messages[0].tool_calls is defined }}") == "TrueFalse"
