@@ -13,6 +13,7 @@ import pytest
 
 from tests.end_to_end.conftest import Daemon, running_daemon
 from tests.registry.fake_hub import TOKEN, FakeHub
+from tests.registry.model_parts import projector
 from tests.tiny_model import write_tiny_model
 
 NAME = "hf.co/owner/tiny-GGUF:Q4_0"
@@ -157,3 +158,21 @@ def test_a_file_of_this_machine_becomes_a_model(daemon: Daemon, tmp_path: Path) 
     assert puna(daemon, "pull", "./absent.gguf").returncode == 2
     refused = puna(daemon, "update", "some-model:q4_1")
     assert refused.returncode == 1 and "it is not known where it came from" in refused.stderr
+
+
+def test_a_projector_comes_along_and_a_gated_model_says_what_to_do(
+    hub: FakeHub, daemon: Daemon, tmp_path: Path
+) -> None:
+    files = {"m-Q4_K_M.gguf": tiny(tmp_path, 4), "mmproj-F16.gguf": projector(), "mmproj-F32.gguf": projector()}
+    hub.add("owner/seeing", files)
+    steps = pull(daemon, model="hf.co/owner/seeing")
+    assert steps[-1] == {"status": "success"}, steps
+    assert len({step["digest"] for step in steps if "digest" in step}) == 2
+    answer = puna(daemon, "run", "hf.co/owner/seeing", "hello", "-o", "num_predict=4")
+    assert answer.returncode == 0, answer.stderr
+
+    hub.add("owner/gated", {"m-Q4_K_M.gguf": tiny(tmp_path, 5)}, gated=True)
+    hub.behaviour.granted = False
+    refused = puna(daemon, "pull", "hf.co/owner/gated")
+    assert refused.returncode == 77
+    assert f"open {hub.endpoint}/owner/gated with that account, accept them" in refused.stderr

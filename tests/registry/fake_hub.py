@@ -63,6 +63,8 @@ class Behaviour:
     next_page: Callable[[str], str] = lambda link: link
     """Changes the address of the next page."""
     endless_pages: bool = False
+    granted: bool = True
+    """Whether the token's owner has accepted the terms of gated repositories."""
     served: dict[str, bytes] = field(default_factory=dict)
     """By SHA-256, what the CDN sends instead of the file."""
 
@@ -222,8 +224,9 @@ class FakeHub:
         repository = self._open(request, id)
         if repository is None:
             return
-        if repository.gated and request.headers.get("Authorization") is None:
-            request.answer(401, headers={"X-Error-Code": "GatedRepo"})
+        has_token = request.headers.get("Authorization") is not None
+        if repository.gated and not (has_token and self.behaviour.granted):
+            request.answer(403 if has_token else 401, headers={"X-Error-Code": "GatedRepo"})
             return
         content = repository.versions.get(commit, {}).get(path)
         if content is None:
