@@ -48,14 +48,13 @@ class Manifests:
 
     def prepare(self, name: ModelName) -> Path:
         """Where the manifest of a new name is to be written; its folder is there when this returns."""
-        plain, escaped = self._places(name)
-        path = escaped if os.name == "nt" else plain
+        path, *otherwise = self._places(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            if error.errno not in _REFUSED_NAME or path == escaped:
+            if error.errno not in _REFUSED_NAME or not otherwise:
                 raise
-            path = escaped
+            path = otherwise[0]
             path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -68,10 +67,14 @@ class Manifests:
                 folder.rmdir()
                 folder = folder.parent
 
-    def _places(self, name: ModelName) -> tuple[Path, Path]:
+    def _places(self, name: ModelName) -> tuple[Path, ...]:
         """Where a name's file may be: as it is, and with its colon written otherwise."""
         host, *rest = name.path.parts
-        return self._folder.joinpath(host, *rest), self._folder.joinpath(host.replace(":", _COLON), *rest)
+        if ":" not in host:
+            return (self._folder.joinpath(host, *rest),)
+        escaped = self._folder.joinpath(host.replace(":", _COLON), *rest)
+        # On Windows a name with a colon could be a drive, and lead out of the folder.
+        return (escaped,) if os.name == "nt" else (self._folder.joinpath(host, *rest), escaped)
 
     @cached_property
     def _folds_case(self) -> bool:

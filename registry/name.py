@@ -7,20 +7,16 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from registry.errors import InvalidName
+from registry.relative_path import is_device
 
 DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_NAMESPACE = "library"
 DEFAULT_TAG = "latest"
 
-# A host becomes the name of a folder, and file systems hold at most 255 bytes of that.
-_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,254}")
+# A host becomes the name of a folder, of at most 255 bytes, with its colon written in three where it must be.
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,239}(?::[0-9]{1,5})?")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
-
-_DEVICES = frozenset(
-    ["con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))]
-)
-"""Windows opens a device for a file of such a name, with any ending."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -91,7 +87,7 @@ def _check(part: str, text: str, form: re.Pattern[str]) -> None:
         raise InvalidName(f"The {part} of a model name is empty.")
     if not form.fullmatch(text):
         raise InvalidName(f"{_shown(text)} cannot be the {part} of a model name.")
-    if text.endswith(".") or text.split(".")[0].lower() in _DEVICES:
+    if text.endswith(".") or is_device(text.partition(":")[0]):
         raise InvalidName(f"{_shown(text)} cannot be the {part} of a model name: not every system can store it.")
 
 

@@ -7,9 +7,10 @@ import os
 import secrets
 import shutil
 import time
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from registry.locks import writing
+from registry.relative_path import RelativePath
 
 _FOLDER = "scratch"
 _STALE_SECONDS = 6 * 3600.0
@@ -37,10 +38,13 @@ class Scratch:
             self._area.rmdir()
 
     def link(self, files: dict[str, Path]) -> Path:
-        """A folder in which files have the names given here; their content is not copied where that can be avoided."""
+        """A folder in which files have the names given here; their content is not copied where that can be avoided.
+
+        Raises InvalidRequest for a name that not every system can store, or that leads out of the folder.
+        """
         folder = self.path(secrets.token_hex(4))
         for name, source in files.items():
-            target = folder.joinpath(*PurePosixPath(name).parts)
+            target = folder.joinpath(*RelativePath.parse(name).parts)
             with writing(self._root):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _link(source.resolve(), target)
