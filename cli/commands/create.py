@@ -14,6 +14,7 @@ from cli.client import CHUNK_BYTES, DaemonClient
 from cli.commands.model_files import is_checkpoint, model_files
 from cli.connect import connect
 from cli.errors import ApiError, WrongUsage
+from cli.output import note
 from cli.progress import ProgressView, follow, progress_view
 from cli.wire import Json
 
@@ -124,6 +125,8 @@ def read_modelfile(place: str) -> Source:
         modelfile = parse_modelfile(text)
     except RegistryError as error:
         raise WrongUsage(f"{shown}: {error.message}") from None
+    for told in modelfile.ignored:
+        note(f"{shown}: {told}")
     try:
         return _source_of_modelfile(modelfile, folder)
     except WrongUsage as error:

@@ -409,6 +409,14 @@ class TestCreate:
         }
         assert daemon.asked("POST /api/create") == [wanted, wanted]
 
+    def test_an_option_that_does_nothing_any_more_is_told_and_not_sent(
+        self, puna: Puna, daemon: FakeDaemon, tmp_path: Path
+    ) -> None:
+        (tmp_path / "Modelfile").write_text("FROM smol\nPARAMETER f16_kv true\n")
+        daemon.routes["POST /api/create"] = lambda _: SUCCESS
+        assert "parameter f16_kv is deprecated" in puna("create", "mine").stderr
+        assert daemon.asked("POST /api/create") == [{"model": "mine", "from": "smol"}]
+
     def test_a_path_is_relative_to_the_modelfile(self, puna: Puna, daemon: FakeDaemon, tmp_path: Path) -> None:
         folder = tmp_path / "sub"
         folder.mkdir()
