@@ -68,6 +68,7 @@ class RegistryHttp:
                 if encoding not in ("", "identity"):
                     raise SourceError(f"{shown(url)} sends a compressed body, which was not asked for.")
                 yield response
+                await _drain(response)
 
     @contextlib.asynccontextmanager
     async def document(
@@ -104,6 +105,14 @@ class RegistryHttp:
         if status in RETRY_STATUSES:
             return Dropped(sentence, http_status=status, retry_after_seconds=asked_pause(response.headers))
         return SourceError(sentence, http_status=status)
+
+
+async def _drain(response: httpx.Response) -> None:
+    """Read what nobody wanted, when it is little: a connection with nothing left on it can be used again."""
+    length = response.headers.get("Content-Length", "")
+    if not response.is_stream_consumed and length.isdecimal() and int(length[:18]) <= _MAX_ERROR_BYTES:
+        async for _ in response.aiter_raw():
+            pass
 
 
 def told_reason(body: bytes) -> str:

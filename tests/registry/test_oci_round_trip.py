@@ -10,6 +10,7 @@ import pytest
 from registry.errors import InvalidName, ModelNotFound, RegistryForbidden, SourceError, Unauthorized
 from registry.name import ModelName
 from tests.registry import real_registry
+from tests.registry.cutting_proxy import CuttingProxy
 from tests.registry.oci_rig import Site, amounts
 from tests.registry.real_registry import PASSWORD, USER, RealRegistry
 from tests.registry.token_server import TokenServer
@@ -120,6 +121,24 @@ async def test_progress_of_a_push_grows_to_the_size(open_registry: RealRegistry,
     for digest, counts in amounts(steps, "pushing").items():
         assert counts == sorted(counts)
         assert counts[-1] == next(layer.size for layer in manifest.all_layers if str(layer.digest) == digest)
+
+
+async def test_a_push_over_a_bad_connection_gets_there(open_registry: RealRegistry, tmp_path: Path) -> None:
+    async with CuttingProxy(open_registry.host, [500_000, 900_000, 300_000]).running() as proxy:
+        here, there = Site(tmp_path / "here"), Site(tmp_path / "there")
+        here.allow(proxy.host)
+        there.allow(open_registry.host)
+        name = f"{proxy.host}/me/patient"
+        manifest = here.install(name, size=3_000_000, seed=31)
+        steps = await here.push(name)
+        assert proxy.cut == 3
+        for counts in amounts(steps, "pushing").values():
+            assert counts == sorted(counts)
+    for layer in manifest.all_layers:
+        assert open_registry.blob_bytes(str(layer.digest)) == here.store.blob_path(layer.digest).read_bytes()
+    same = f"{open_registry.host}/me/patient"
+    await there.pull(same)
+    assert there.manifest_bytes(same) == here.manifest_bytes(name)
 
 
 async def test_what_the_registry_has_not_is_not_found(open_registry: RealRegistry, tmp_path: Path) -> None:
