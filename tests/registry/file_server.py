@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 _SEND_BYTES = 64 * 1024
+_STEPS_PER_SECOND = 50
 
 
 @dataclass
@@ -146,10 +147,12 @@ def _handler(owner: FileServer) -> type[BaseHTTPRequestHandler]:
             at = 0
             while at < len(content):
                 count = min(_SEND_BYTES, len(content) - at)
+                speed = behaviour.bytes_per_second(self.number)
+                if speed is not None:
+                    count = min(count, max(1024, int(speed / _STEPS_PER_SECOND)))
                 if self.budget is not None:
                     count = min(count, self.budget)
                     self.budget -= count
-                speed = behaviour.bytes_per_second(self.number)
                 if speed is not None and owner.stopping.wait(count / speed):
                     break
                 piece = bytes(content[at : at + count])

@@ -84,7 +84,9 @@ def test_a_damaged_journal_is_true_as_far_as_it_is_read(events: list[str], data:
     if data.draw(st.booleans()):
         del content[at:]
     else:
-        content[at : at + 4] = data.draw(st.binary(min_size=1, max_size=8).filter(lambda new: new != content[at : at + 4]))
+        content[at : at + 4] = data.draw(
+            st.binary(min_size=1, max_size=8).filter(lambda new: new != content[at : at + 4])
+        )
     state = read(bytes(content))
     truths = [seen(state_of(events[:count])) for count in range(len(events) + 1)]
     assert state is None or seen(state) in truths

@@ -1,0 +1,59 @@
+"""A program that downloads in children it forks, so that a test can kill one at any moment and start the next at once.
+
+It is told on standard input: `pull` starts a child and answers with its process id, `wait` answers
+when that child is gone. What the child shows of its progress goes to standard output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from registry.digest import Digest
+from registry.download import PullOptions
+from registry.download_ranged import RangedDownload
+from registry.manifest import MODEL_LAYER
+from registry.pull import Puller
+from registry.sources.http import HttpClient
+from registry.sources.resolved import HttpFile, ResolvedFile
+from registry.store import ModelStore
+from tests.registry.downloads_rig import NAME, FixedSource
+
+PIECE_BYTES = 32 << 10
+PARALLEL = 8
+LOADED_EARLY = (HttpClient, RangedDownload)  # before the fork, not in each child
+
+
+async def pull(root: Path, url: str, digest: str, size: int) -> None:
+    store = ModelStore(root)
+    file = ResolvedFile(MODEL_LAYER, (HttpFile(url),), Digest.parse(digest), size)
+    options = PullOptions(PARALLEL, 20, piece_bytes=PIECE_BYTES, keep_free_bytes=0)
+    async for step in Puller(store, [FixedSource((file,))], options, {}).pull(NAME):
+        if step.completed is not None:
+            tell(f"shown {step.completed}")
+    tell("done")
+
+
+def tell(line: str) -> None:
+    os.write(1, f"{line}\n".encode())
+
+
+def main(root: str, url: str, digest: str, size: str) -> None:
+    child = 0
+    for command in iter(sys.stdin.readline, ""):
+        if command == "wait\n":
+            os.waitpid(child, 0)
+            tell("gone")
+        elif (child := os.fork()) == 0:
+            try:
+                asyncio.run(pull(Path(root), url, digest, int(size)))
+            finally:
+                os._exit(0)
+        else:
+            tell(f"child {child}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
