@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.registry.gguf_bytes import tiny_gguf
 NAME = ModelName.parse("host.test/some/model:1")
 
 
+@functools.cache
 def model_bytes(size: int, seed: int = 1) -> bytes:
     """A sound GGUF file of about that size, different for each seed."""
     return tiny_gguf() + random.Random(seed).randbytes(size)

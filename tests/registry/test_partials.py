@@ -1,0 +1,127 @@
+"""Files under way on disk: found again as they were left, by the next process as by the same one."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from registry.journal import FileFacts
+from registry.partials import MAX_AGE_SECONDS, Partials, key_of_address
+from registry.store import ModelStore
+
+FACTS = FileFacts(100, None, "x.gguf")
+
+
+@pytest.fixture
+def partials(tmp_path: Path) -> Partials:
+    return Partials(tmp_path / "partials")
+
+
+def test_what_was_written_is_found_again(partials: Partials) -> None:
+    first = partials.open("one", FACTS, "some/model:1")
+    first.write(10, b"x" * 20)
+    first.write(0, b"y" * 5)
+    first.close()
+    assert partials.completed("one") == 25
+    second = partials.open("one", FileFacts(100), "other/model:1")
+    assert second.missing() == [(5, 10), (30, 100)]
+    assert (second.prefix, second.read(0, 5)) == (5, b"yyyyy")
+    second.close()
+    (status,) = partials.all()
+    assert status.facts.names == ("some/model:1", "other/model:1")
+    assert status.completed == 25
+
+
+def test_a_file_of_another_size_is_begun_anew(partials: Partials) -> None:
+    first = partials.open("one", FACTS)
+    first.write(0, b"x" * 20)
+    first.close()
+    assert partials.open("one", FileFacts(99)).completed == 0
+
+
+def test_what_the_journal_says_and_the_file_lacks_is_missing(partials: Partials) -> None:
+    first = partials.open("one", FACTS)
+    first.write(0, b"x" * 50)
+    first.close()
+    with first.path.open("r+b") as file:
+        file.truncate(30)
+    second = partials.open("one", FACTS)
+    assert second.missing() == [(30, 100)]
+    second.close()
+    first.path.unlink()
+    assert partials.open("one", FACTS).completed == 0
+
+
+def test_only_what_an_earlier_process_did_not_flush_is_doubtful(partials: Partials) -> None:
+    first = partials.open("one", FACTS)
+    first.write(0, b"x" * 30)
+    first.flush()
+    first.write(30, b"x" * 30)
+    assert not first.has_doubtful
+    first.close()
+    second = partials.open("one", FACTS)
+    assert second.has_doubtful
+    second.write(60, b"x" * 40)
+    second.drop_doubtful()
+    assert second.missing() == [(30, 60)]
+    assert not second.has_doubtful
+    second.close()
+
+
+def test_what_is_of_another_version_is_doubtful_until_it_is_written_again(partials: Partials) -> None:
+    partial = partials.open("one", FACTS)
+    partial.begin_version('"a"')
+    partial.write(0, b"x" * 10, '"a"')
+    partial.begin_version('"b"')
+    partial.write(10, b"x" * 10, '"b"')
+    partial.write(20, b"x" * 10, '"a"')
+    partial.write(0, b"x" * 5, '"b"')
+    partial.drop_doubtful()
+    assert partial.missing() == [(5, 10), (20, 100)]
+    partial.close()
+
+
+def test_closing_waits_for_those_who_write_and_lets_nobody_write_later(partials: Partials) -> None:
+    partial = partials.open("one", FileFacts(64 << 20))
+    failures: list[BaseException] = []
+
+    def write(number: int) -> None:
+        try:
+            for at in range(number << 20, 64 << 20, 4 << 20):
+                partial.write(at, bytes(1 << 20))
+        except ValueError as error:
+            failures.append(error)
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    partial.close()
+    for writer in writers:
+        writer.join()
+    assert all("not being written any more" in str(error) for error in failures)
+    again = partials.open("one", FileFacts(64 << 20))
+    assert again.completed == partial.completed
+    again.close()
+
+
+def test_partials_that_can_be_gone_on_with_outlive_other_leftovers(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    for key in ("fresh", "forgotten"):
+        partial = store.blobs.partials.open(key_of_address(key), FACTS)
+        partial.write(0, b"x" * 10)
+        partial.close()
+    (tmp_path / "partials" / "of-a-writer-that-died").write_bytes(b"x")
+    (tmp_path / "partials" / "without-a-file.journal").write_bytes(b"x")
+    days_ago = time.time() - 2 * 24 * 3600
+    long_ago = time.time() - MAX_AGE_SECONDS - 60
+    for path in (tmp_path / "partials").iterdir():
+        then = long_ago if path.name.startswith(key_of_address("forgotten")) else days_ago
+        os.utime(path, (then, then))
+    store.prune(3600)
+    left = {path.name for path in (tmp_path / "partials").iterdir()}
+    fresh = key_of_address("fresh")
+    assert left == {fresh, f"{fresh}.journal"}
