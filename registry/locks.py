@@ -86,7 +86,8 @@ def _acquire(lock: BaseFileLock, path: Path, timeout: float) -> BaseFileLock:
 
 
 def _acquire_soft(path: Path, timeout: float) -> BaseFileLock:
-    logger.warning("%s is on a file system without locks; a lock file is used instead.", path.parent)
+    # Told once, when the daemon starts: `registry.file_system`.
+    logger.info("%s is on a file system without locks; a lock file is used instead.", path.parent)
     lock = SoftFileLock(path.with_suffix(".soft"), thread_local=False)
     lock.acquire(timeout=timeout, poll_interval=0.02)
     return lock

@@ -204,6 +204,7 @@ class ModelStore:
 
     def __init__(self, root: Path, layers: Sequence[Path] = ()) -> None:
         self.root = root
+        self.layers = tuple(layers)
         self.blobs = Blobs(root, layers)
         self._own = Manifests(root)
         self._layers = tuple(Manifests(layer) for layer in layers)

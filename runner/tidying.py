@@ -1,4 +1,4 @@
-"""Clears out of the model store what broken-off pulls and creations have left, when the daemon starts."""
+"""Looks after the model store when the daemon starts: what its disk cannot do, and what was left lying about."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 
 from registry.errors import RegistryError, StoreReadOnly
+from registry.file_system import probe
 from registry.paths import Paths
 from registry.store import ModelStore
 
@@ -18,10 +19,29 @@ MIN_AGE_SECONDS = 3600.0
 
 
 def tidy_in_background(store: ModelStore, *, is_own: bool) -> threading.Thread:
-    """Start `tidy` in a thread that nobody has to wait for."""
-    thread = threading.Thread(target=tidy, args=(store,), kwargs={"is_own": is_own}, name="tidy", daemon=True)
+    """Start `look_at` and `tidy` in a thread that nobody has to wait for."""
+
+    def run() -> None:
+        look_at(store)
+        tidy(store, is_own=is_own)
+
+    thread = threading.Thread(target=run, name="tidy", daemon=True)
     thread.start()
     return thread
+
+
+def look_at(store: ModelStore) -> None:
+    """Warn of layers that are not there and of what the store's disk cannot do, once each. Raises nothing."""
+    for layer in store.layers:
+        if not layer.is_dir():
+            logger.warning("There is no model store at %s (store.layers).", layer)
+    if not store.root.is_dir():
+        return
+    abilities = probe(store.root)
+    if abilities is None:
+        logger.warning("The model store %s can only be read: models run, and none can be added or removed.", store.root)
+    elif abilities.lacks:
+        logger.warning("The disk of the model store %s has limits: %s.", store.root, "; ".join(abilities.lacks))
 
 
 def tidy(store: ModelStore, *, is_own: bool) -> None:

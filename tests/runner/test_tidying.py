@@ -11,9 +11,10 @@ import pytest
 
 from registry.digest import Digest
 from registry.errors import StoreReadOnly
+from registry.file_system import Abilities
 from registry.paths import Paths
 from registry.store import ModelStore
-from runner.tidying import MIN_AGE_SECONDS, is_own_store, tidy, tidy_in_background
+from runner.tidying import MIN_AGE_SECONDS, is_own_store, look_at, tidy, tidy_in_background
 
 
 @pytest.fixture
@@ -82,3 +83,20 @@ def test_a_store_is_our_own_where_nobody_named_another_folder(tmp_path: Path) ->
     assert not is_own_store(Paths.from_environment(named), named)
     same = home | {"PUNA_MODELS": str(tmp_path / "models")}
     assert is_own_store(Paths.from_environment(same), same)
+
+
+def test_what_is_wrong_with_the_disk_is_told_once_when_the_daemon_starts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ModelStore(tmp_path / "models", [tmp_path / "unplugged"])
+    store.root.mkdir()
+    look_at(store)
+    assert [record.message for record in caplog.records] == [
+        f"There is no model store at {tmp_path / 'unplugged'} (store.layers)."
+    ]
+    caplog.clear()
+    for abilities, said in ((None, "can only be read"), (Abilities(locks=False), "no locks between processes")):
+        monkeypatch.setattr("runner.tidying.probe", lambda _, abilities=abilities: abilities)
+        look_at(ModelStore(store.root))
+        assert said in caplog.records[-1].message
+    assert len(caplog.records) == 2
