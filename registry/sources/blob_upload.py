@@ -105,7 +105,10 @@ class BlobUpload:
                 if isinstance(error, _SessionLost):
                     self._session = None
                 self._is_in_doubt = True
-                await asyncio.sleep(pause_after(failures))
+                pause = pause_after(failures, error.asked_pause if isinstance(error, Dropped) else None)
+                if pause > self._patience.seconds:
+                    raise self._given_up(error) from error
+                await asyncio.sleep(pause)
 
     async def _try(self) -> None:
         """Go on from where the upload is, or begin anew."""

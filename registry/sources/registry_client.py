@@ -51,20 +51,27 @@ async def open_repository(
     async with open_http() as http:
         base = await _find_base(http, host, access.registries)
         login = RepositoryLogin(base, scopes, access.registries, access.logins, access.tokens, open_http)
-        yield RegistryClient(http, rules, login, base, repository)
+        yield RegistryClient(http, rules, login, access.registries, base, repository)
 
 
 class RegistryClient:
     """One repository, for one pull or push."""
 
     def __init__(
-        self, http: RegistryHttp, rules: HostRules, login: RepositoryLogin, base: str, repository: str
+        self,
+        http: RegistryHttp,
+        rules: HostRules,
+        login: RepositoryLogin,
+        registries: Registries,
+        base: str,
+        repository: str,
     ) -> None:
         self.http = http
         self.rules = rules
         self.login = login
         self.host = host_of(split_url(base))
         self.repository = repository
+        self._registries = registries
         self._base = base
 
     def url(self, path: str) -> str:
@@ -112,10 +119,20 @@ class RegistryClient:
                     return answer, b"" if method == "HEAD" else await self.http.read(answer, limit)
             except Dropped as error:
                 last = error
-                await asyncio.sleep(pause_after(attempt + 1))
+                pause = pause_after(attempt + 1, error.asked_pause)
+                if pause > self.http.document_seconds:
+                    break
+                await asyncio.sleep(pause)
             except TimeoutError:
                 raise self.http.too_slow(url) from None
-        raise SourceUnreachable(last.message, **last.facts) from last
+        raise SourceUnreachable(f"{last.message}{self._hint()}", **last.facts) from last
+
+    def _hint(self) -> str:
+        """A registry on one's own network is often one that speaks no TLS."""
+        entry = self._registries.find(self.host)
+        if entry is None or entry.insecure:
+            return ""
+        return f" If it speaks plain HTTP, `puna registry add {self.host} --insecure` allows that."
 
     def _unauthorized(self, url: str, problem: RegistryError) -> Unauthorized:
         asked = host_of(split_url(url))

@@ -416,6 +416,15 @@ async def test_statuses_have_their_codes(hostile: HostileRegistry, site: Site, s
     assert error.message.isprintable()
 
 
+@pytest.mark.parametrize(("seconds", "tries"), [("0", 3), ("86400", 1)])
+async def test_a_registry_may_ask_to_be_left_alone(
+    hostile: HostileRegistry, site: Site, seconds: str, tries: int
+) -> None:
+    hostile.interfere = on("GET", "/manifests/", Reply(429, headers={"Retry-After": seconds}))
+    assert (await refusal(site, hostile)).code == "registry_unreachable"
+    assert len(hostile.asked("GET", "/manifests/")) == tries
+
+
 # --- uploads ---
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.errors import InvalidName, ModelNotFound, RegistryForbidden, SourceError, Unauthorized
+from registry.errors import InvalidName, ModelNotFound, RegistryForbidden, SourceError, SourceUnreachable, Unauthorized
 from registry.name import ModelName
 from tests.registry import real_registry
 from tests.registry.cutting_proxy import CuttingProxy
@@ -183,7 +183,7 @@ async def test_going_without_protection_can_be_asked_for_once(open_registry: Rea
     here.allow(open_registry.host, insecure=False)
     name = f"{open_registry.host}/me/once"
     here.install(name, size=10)
-    with pytest.raises(SourceError):
+    with pytest.raises(SourceUnreachable, match=f"`puna registry add {open_registry.host} --insecure`"):
         await here.push(name)
     assert (await here.push(name, insecure=True))[-1].status == "success"
 
