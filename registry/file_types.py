@@ -47,8 +47,8 @@ def needs_matrix(name: str) -> Unsupported:
 
 def check_quantizable(metadata: GgufMetadata) -> None:
     """Raises InvalidRequest for weights that have lost precision already."""
-    lossy = next((tensor.type_name for tensor in metadata.tensors if tensor.type_name not in _FULL_PRECISION), None)
-    if lossy is not None:
+    if any(tensor.type_name not in _FULL_PRECISION for tensor in metadata.tensors):
         raise InvalidRequest(
-            f"quantization is only supported for F16, BF16 and F32 models; this one holds {lossy}", field="quantize"
+            f"quantization is only supported for F16, BF16 and F32 models; this one is {metadata.file_type_name}",
+            field="quantize",
         )

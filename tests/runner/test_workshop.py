@@ -111,7 +111,7 @@ async def test_a_quantized_model_is_not_quantized_again(store: ModelStore, tmp_p
     async for _ in create_model(store, Recipe(NEW, files=files, quantize="q8_0"), ProcessWorkshop(0)):
         pass
     again = Recipe(ModelName.parse("again"), from_model=NEW, quantize="q4_0")
-    with pytest.raises(InvalidRequest, match="only supported for F16, BF16 and F32 models; this one holds Q8_0"):
+    with pytest.raises(InvalidRequest, match="only supported for F16, BF16 and F32 models; this one is Q8_0"):
         async for _ in create_model(store, again, ProcessWorkshop(0)):
             pass
     same = Recipe(ModelName.parse("same"), from_model=NEW)
