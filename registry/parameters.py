@@ -68,6 +68,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "mirostat_tau": Parameter("float", 0, None),
     "mirostat_eta": Parameter("float", 0, None),
     "stop": Parameter("strings"),
+    "deterministic": Parameter("bool"),
 }
 
 REMOVED = frozenset(

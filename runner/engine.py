@@ -132,6 +132,10 @@ class Chunk:
     """When set, a token is sampled after the last of these; made by `Engine.create_sampler`."""
 
 
+SOLO_ROWS = 128
+"""Most rows of a solo step: prompts are always cut into chunks of so many, and others wait no longer than that."""
+
+
 class OutOfCells(Exception):
     """The KV cache has no room for a step; nothing of it was computed."""
 
@@ -226,6 +230,20 @@ class Engine(Protocol):
 
         The state may hold more on both sides, and its cells become new ones. False when it does
         not fit or there are no cells; then the sequence is as it was (a whole state: empty).
+        """
+        ...
+
+    def begin_solo(self, window: int) -> None:
+        """Start a sequence that is computed apart from all others, with room for `window` tokens.
+
+        It takes the place of the solo sequence before. Raises InsufficientMemory.
+        """
+        ...
+
+    def step_solo(self, chunk: Chunk) -> int | None:
+        """Compute at most SOLO_ROWS tokens of the solo sequence; the token sampled, with a sampler. Raises as `step`.
+
+        What comes out depends on the sequence and the sizes of its chunks alone. Its id does not count.
         """
         ...
 

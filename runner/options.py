@@ -19,10 +19,10 @@ from runner.supervisor.types import LoadWishes
 
 _SAMPLING = frozenset(field.name for field in dataclasses.fields(SamplingParams))
 _WISHES = frozenset(field.name for field in dataclasses.fields(LoadWishes))
-_LIMITS = frozenset({"num_predict", "num_keep", "stop"})
+_LIMITS = frozenset({"num_predict", "num_keep", "stop", "deterministic"})
 _HONOURED = _SAMPLING | _WISHES | _LIMITS
 
-_NOT_HONOURED: Mapping[str, object] = {"draft_num_predict": 0, "deterministic": False}
+_NOT_HONOURED: Mapping[str, object] = {"draft_num_predict": 0}
 """Options of a later version, and the value that asks for nothing."""
 
 _WHOLE_PROMPT = 2**31 - 1
@@ -46,6 +46,8 @@ class Resolved:
     wishes: LoadWishes
     ignored: tuple[str, ...]
     """What had no effect: removed options, and parts of the model's or the configuration's that cannot apply."""
+    deterministic: bool = False
+    """Nothing else that runs may change the text."""
 
 
 def resolve_options(
@@ -86,6 +88,7 @@ def resolve_options(
         num_ctx=merged.get("num_ctx"),
         stop=tuple(dict.fromkeys(merged.get("stop", ()))),
         wishes=_picked(merged, LoadWishes),
+        deterministic=bool(merged.get("deterministic", False)),
         ignored=tuple(dict.fromkeys(ignored)),
     )
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from runner.engine import (
+    SOLO_ROWS,
     Chunk,
     CompiledConstraint,
     EngineFault,
@@ -77,6 +78,7 @@ class FakeEngine:
         self.saves: list[tuple[int, int]] = []
         self.restores: list[tuple[int, int]] = []
         self.samplers: list[FakeSampler] = []
+        self.solo_chunks: list[int] = []
         self.now_ns = 0
         """A clock that only steps move: by what `step_ns` says for their rows and the cells in use."""
         self.step_times: list[int] = []
@@ -164,6 +166,19 @@ class FakeEngine:
         self.step_times.append(self._step_ns(sum(len(chunk.tokens) for chunk in chunks), self.used))
         self.now_ns += self.step_times[-1]
         return tokens
+
+    def begin_solo(self, window: int) -> None:
+        self.solo_window = window
+        self.solo: list[int] = []
+
+    def step_solo(self, chunk: Chunk) -> int | None:
+        assert chunk.start == len(self.solo), "a chunk that does not continue its sequence"
+        assert 0 < len(chunk.tokens) <= SOLO_ROWS
+        assert chunk.start + len(chunk.tokens) <= self.solo_window
+        self.solo += chunk.tokens
+        self.solo_chunks.append(len(chunk.tokens))
+        self.now_ns += 1000
+        return None if chunk.sampler is None else self.next_token(self.solo)
 
     @property
     def used(self) -> int:

@@ -22,6 +22,7 @@ from runner.llamacpp.library import Library
 from runner.llamacpp.memory import Memory, kind_of, resting_ids
 from runner.llamacpp.model import Model, measure
 from runner.llamacpp.sampler import SamplerChain, ShapedSampler
+from runner.llamacpp.solo import Solo
 from runner.llamacpp.vocabulary import Vocabulary
 from runner.sampling import Constraint
 
@@ -52,6 +53,10 @@ class LlamaEngine:
         rows = max(options.num_batch, options.max_sequences)
         options = msgspec.structs.replace(options, num_batch=rows)
         self.native_ns = 0
+        self._library = library
+        self._options = options
+        self._threads = threads
+        self._solo: Solo | None = None
         self._model = Model(files, options, placement.gpu_layers, threads, library.log, on_progress)
         self._memory = Memory(self._model.context, kind_of(self._model.handle), options.max_sequences)
         self._vocabulary = Vocabulary(self._model.handle)
@@ -127,11 +132,26 @@ class LlamaEngine:
                 tokens.append(sampler.sample(context, row))
         return tokens
 
+    def begin_solo(self, window: int) -> None:
+        if self._solo is None:
+            self._solo = Solo(self._model.handle, self._options, self._threads, self._library.log)
+        self._solo.begin(window)
+
+    def step_solo(self, chunk: Chunk) -> int | None:
+        assert self._solo is not None
+        before = self._solo.native_ns
+        try:
+            return self._solo.step(chunk)
+        finally:
+            self.native_ns += self._solo.native_ns - before
+
     @property
     def state_format(self) -> str:
         return f"llama-cpp-python {llama_cpp.__version__}, f16 unified, {self._memory.kind}"
 
     def close(self) -> None:
+        if self._solo is not None:
+            self._solo.close()
         self._model.close()
 
     def _describe(

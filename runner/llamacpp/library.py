@@ -27,6 +27,7 @@ FUNCTIONS = (
     "llama_init_from_model",
     "llama_log_set",
     "llama_memory_can_shift",
+    "llama_memory_clear",
     "llama_memory_seq_add",
     "llama_memory_seq_cp",
     "llama_memory_seq_rm",

@@ -42,7 +42,7 @@ class Model:
         self.handle = _load(files, options, gpu_layers, log, on_progress=on_progress)
         try:
             _refuse_what_does_not_generate(self.handle)
-            self.context = _make_context(self.handle, options, threads, log)
+            self.context = make_context(self.handle, options, threads, log)
         except Exception:
             lib.llama_model_free(self.handle)
             raise
@@ -114,7 +114,7 @@ def measure_contexts(
         layers = int(lib.llama_model_n_layer(model)) + 1
         for options in wanted:
             log.start_recording()
-            lib.llama_free(_make_context(model, options, threads=1, log=log))
+            lib.llama_free(make_context(model, options, threads=1, log=log))
             needs.append(ContextNeeds(int(log.cache), int(sum(log.buffers.values()))))
     finally:
         lib.llama_model_free(model)
@@ -164,7 +164,8 @@ def _refuse_what_does_not_generate(model: Any) -> None:
         raise Unsupported("This model does not generate text token by token; this version serves no such models.")
 
 
-def _make_context(model: Any, options: LoadOptions, threads: int, log: LibraryLog) -> Any:
+def make_context(model: Any, options: LoadOptions, threads: int, log: LibraryLog) -> Any:
+    """A context over loaded weights, to be freed by the caller. Raises InsufficientMemory."""
     params = lib.llama_context_default_params()
     params.n_ctx = options.context_length
     params.n_batch = options.num_batch

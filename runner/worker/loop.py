@@ -18,6 +18,7 @@ from runner.worker.prefix_cache import PrefixCache
 from runner.worker.prefix_files import FileEvent, PrefixFiles
 from runner.worker.scheduler import PlannedChunk, Scheduler
 from runner.worker.sequence import Sequence
+from runner.worker.solo import SoloQueue
 from runner.worker.step_cost import StepCost
 
 STEP_TARGET_NS = 80_000_000
@@ -76,6 +77,7 @@ class Loop:
         self._files = _open_files(engine, options, self.post)
         self._keeper = _make_keeper(engine, options, self._cost, self._files, self._clock)
         self._admission = Admission(self._scheduler, self._keeper)
+        self._solo = SoloQueue(engine)
         self._ask_again_ns: int | None = None
         """When somebody who waits should be looked at again though nothing has happened."""
         self._sequences: dict[str, Sequence] = {}
@@ -135,20 +137,45 @@ class Loop:
 
     def _start(self, sequence: Sequence) -> None:
         self._sequences[sequence.request_id] = sequence
-        self._scheduler.add(sequence)
+        (self._solo if sequence.request.deterministic else self._scheduler).add(sequence)
         if sequence.answer.ended is not None:
             self._finish(sequence, sequence.answer.ended)
             self._flush()
 
     def _step(self) -> bool:
-        """Compute one batch, then do a piece of what may wait; False when there was nothing of either."""
+        """A turn for those that share steps and one for those that must not; False when there was nothing to do."""
+        has_stepped = self._step_together()
+        has_stepped |= self._step_solo()
+        return self._keeper.tidy(self._clock()) or has_stepped
+
+    def _step_solo(self) -> bool:
+        sequence = self._solo.next
+        if sequence is None:
+            return False
+        started, native_before = self._clock(), self._engine.native_ns
+        chunk = self._solo.next_chunk(sequence)
+        if not sequence.first_step_ns:
+            sequence.first_step_ns = started
+        outcome = self._solo.compute(sequence, chunk)
+        if isinstance(outcome, Failed):
+            self._fail(sequence, outcome)
+        elif chunk.sampler is not None:
+            assert outcome is not None
+            self._accept(sequence, chunk.sampler, outcome, self._clock())
+            self._stats.sampled += 1
+        self._flush()
+        self._stats.count([chunk], self._clock() - started, self._engine.native_ns - native_before)
+        return True
+
+    def _step_together(self) -> bool:
+        """Compute one batch; False when there was nothing to compute."""
         engine = self._engine
         started, native_before = self._clock(), engine.native_ns
         self._admission.make_room()
         self._ask_again_ns = self._admission.admit(started)
         planned = self._scheduler.plan_step(prefill_rows=self._prefill_rows(), now=started)
         if not planned:
-            return self._keeper.tidy(started)
+            return False
         chunks = [self._chunk(item) for item in planned]
         began = self._clock()
         try:
@@ -163,7 +190,6 @@ class Loop:
             self._advance(planned, chunks, tokens, started)
         self._flush()
         self._stats.count(chunks, self._clock() - started, engine.native_ns - native_before)
-        self._keeper.tidy(self._clock())
         return True
 
     def _prefill_rows(self) -> int:
@@ -241,7 +267,10 @@ class Loop:
 
     def _drop(self, sequence: Sequence, *, keep: bool = True) -> None:
         del self._sequences[sequence.request_id]
-        self._admission.end(sequence, keep=keep)
+        if sequence.request.deterministic:
+            self._solo.remove(sequence)
+        else:
+            self._admission.end(sequence, keep=keep)
         if sequence.sampler is not None:
             sequence.sampler.close()
             sequence.sampler = None
@@ -280,7 +309,7 @@ class Loop:
         if not force and now - self._stats_sent_ns < STATS_INTERVAL_NS:
             return
         self._stats_sent_ns = now
-        self._emit(self._stats.report(self._scheduler, self._keeper, self._admission))
+        self._emit(self._stats.report(self._scheduler, self._keeper, self._admission, self._solo))
 
 
 def _open_files(engine: Engine, cache: CacheOptions, post: Callable[[LoopCommand], None]) -> PrefixFiles | None:
@@ -310,9 +339,9 @@ class _Totals:
         self.step_ns += step_ns
         self.native_ns += native_ns
 
-    def report(self, scheduler: Scheduler, keeper: Keeper, admission: Admission) -> Stats:
+    def report(self, scheduler: Scheduler, keeper: Keeper, admission: Admission, solo: SoloQueue) -> Stats:
         return Stats(
-            running=len(scheduler.running),
+            running=len(scheduler.running) + len(solo),
             waiting=len(scheduler.waiting),
             cells_used=keeper.ledger.used,
             steps=self.steps,

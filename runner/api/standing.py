@@ -1,0 +1,27 @@
+"""How urgent a request is, by its header."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from starlette.requests import Request
+
+from runner.chat.types import Priority
+from runner.errors import InvalidRequest
+from runner.generate import Call
+
+PRIORITY_HEADER = "X-Puna-Priority"
+
+
+def with_standing(call: Call, request: Request) -> Call:
+    """The call with what the request's headers say of its place among others. Raises InvalidRequest."""
+    return dataclasses.replace(call, priority=_priority(request))
+
+
+def _priority(request: Request) -> Priority:
+    text = request.headers.get(PRIORITY_HEADER, Priority.INTERACTIVE).strip().lower()
+    try:
+        return Priority(text)
+    except ValueError:
+        allowed = " or ".join(Priority)
+        raise InvalidRequest(f"{PRIORITY_HEADER} is {allowed}.", PRIORITY_HEADER) from None
