@@ -253,12 +253,7 @@ class ModelStore:
         Raises StoreReadOnly for a model of a store layered underneath. One of those that was hidden
         by the removed one can be seen again.
         """
-        if self._own.find(name) is None and any(layer.find(name) for layer in self._layers):
-            raise StoreReadOnly(
-                f"{name.short} belongs to a store that lies under yours and is only read (store.layers); "
-                "remove it where it was installed.",
-                model=name.short,
-            )
+        self.check_own(name)
         with self._changing():
             found = self._own.find(name)
             if found is None:
@@ -266,6 +261,15 @@ class ModelStore:
             former = self._former(found[1])
             self._own.remove(found[1])
             self._collect(former)
+
+    def check_own(self, name: ModelName) -> None:
+        """Raises StoreReadOnly for a model that only a store layered underneath has."""
+        if self._own.find(name) is None and any(layer.find(name) for layer in self._layers):
+            raise StoreReadOnly(
+                f"{name.short} belongs to a store that lies under yours and is only read (store.layers); "
+                "remove it where it was installed.",
+                model=name.short,
+            )
 
     def write_manifest(
         self,

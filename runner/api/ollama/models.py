@@ -174,6 +174,7 @@ def _in_use(name: ModelName, how: str) -> ModelInUse:
 def _find_to_delete(store: ModelStore, name: str) -> tuple[StoredModel, Digest | None]:
     """A model, and its weights if they go with it: if it has any, and no other name keeps them."""
     model = find_model(store, name)
+    store.check_own(model.name)
     weights = _weights(model)
     keepers = [other for other in store.models() if other.name != model.name and _weights(other) == weights]
     return model, None if keepers else weights
