@@ -78,6 +78,15 @@ class LoadedModel(msgspec.Struct, frozen=True):
     """Ids besides those below `max_sequences` that can share and hold cells, not be computed, saved or restored."""
 
 
+@dataclass(frozen=True, slots=True)
+class InsertTokens:
+    """The tokens before the text, before what is to follow the answer, and before the answer."""
+
+    prefix: int
+    suffix: int
+    middle: int
+
+
 class CompiledConstraint(Protocol):
     """A constraint made ready by `Engine.compile_constraint`; opaque to everybody else."""
 
@@ -120,6 +129,21 @@ class Sampler(Protocol):
     def close(self) -> None: ...
 
 
+MAX_SCORED_ROWS = 32
+"""Tokens of prompts in one step, of all sequences together, whose likelihood can be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScoring:
+    """Asks how likely the model finds what follows each of a chunk's tokens."""
+
+    targets: Sequence[int]
+    """What follows the first of them, the second, …; no more than the chunk has tokens."""
+    alternatives: int
+    scores: dict[int, TokenScore]
+    """Where the answers go, under the positions of the targets."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Consecutive tokens of one sequence in a step."""
@@ -130,6 +154,7 @@ class Chunk:
     tokens: Sequence[int]
     sampler: Sampler | None = None
     """When set, a token is sampled after the last of these; made by `Engine.create_sampler`."""
+    scoring: PromptScoring | None = None
 
 
 SOLO_ROWS = 128
@@ -174,6 +199,11 @@ class Engine(Protocol):
     @property
     def longest_token(self) -> int:
         """Bytes of the longest token: no text has fewer tokens than its bytes divided by this."""
+        ...
+
+    @property
+    def insert_tokens(self) -> InsertTokens | None:
+        """What marks the texts around an insertion; None when the model has no such tokens."""
         ...
 
     def token_bytes(self, token: int) -> bytes:

@@ -31,10 +31,13 @@ from runner.chat.types import (
     ChatRequest,
     Failed,
     Finished,
+    InsertPrompt,
     Limits,
     Message,
+    Priority,
     Rendered,
     TextPrompt,
+    TokenPrompt,
     Tool,
     ToolUse,
 )
@@ -77,6 +80,8 @@ class Completion:
     """Tokens of an earlier answer to go on from."""
     suffix: str = ""
     """What is to come behind the answer."""
+    tokens: tuple[int, ...] = ()
+    """With `raw`, in place of a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +99,8 @@ class Call:
     thinking: bool | None = None
     effort: str | None = None
     """How hard to think, in the word that the model's template may know."""
+    thinking_field: str = "think"
+    """Where the wish for thinking stands in the client's request."""
     may_think_in_vain: bool = False
     """Whether a wish for thinking is let go where the model cannot; otherwise it is an error."""
     tool_use: ToolUse = ToolUse.AUTO
@@ -105,6 +112,11 @@ class Call:
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: int | None = None
     """Alternatives to tell with each token; None: no log-probabilities."""
+    priority: Priority = Priority.INTERACTIVE
+    cache_scope: str = ""
+    """Whose requests this one may share computed prefixes with; never chosen by a client."""
+    echo: bool = False
+    """Begin the answer with the prompt."""
     variant: int = 0
     """Added to the seed, so that several answers to one request differ and come again."""
 
@@ -113,7 +125,7 @@ class Call:
         """Nothing to answer: the model is only to be loaded or unloaded."""
         if isinstance(self.prompt, Conversation):
             return not self.prompt.messages
-        return not self.prompt.prompt
+        return not (self.prompt.prompt or self.prompt.tokens)
 
 
 class Generation:
@@ -307,9 +319,13 @@ class Generator:
             constraint=call.constraint,
             logit_bias=call.logit_bias,
             logprobs=call.logprobs,
+            echo=call.echo,
             tool_use=call.tool_use,
             named_tool=call.named_tool,
             parallel_calls=call.parallel_calls,
+            priority=call.priority,
+            cache_scope=call.cache_scope,
+            deterministic=options.deterministic,
         )
         spec = ModelSpec(
             name=model.name.short,
@@ -353,11 +369,13 @@ def _possible_thinking(call: Call, model: StoredModel) -> tuple[Call, tuple[str,
     if not call.thinking or "thinking" in model.capabilities():
         return call, ()
     if not call.may_think_in_vain:
-        raise Unsupported(f'"{call.model}" does not support thinking', field="think")
-    return dataclasses.replace(call, thinking=None, effort=None), ("thinking",)
+        raise Unsupported(f'"{call.model}" does not support thinking', field=call.thinking_field)
+    return dataclasses.replace(call, thinking=None, effort=None), (call.thinking_field,)
 
 
-def _prompt(call: Call, model: StoredModel) -> tuple[ChatPrompt | TextPrompt, tuple[str, ...]]:
+def _prompt(
+    call: Call, model: StoredModel
+) -> tuple[ChatPrompt | TextPrompt | TokenPrompt | InsertPrompt, tuple[str, ...]]:
     """The prompt, and what of the model has no place in it."""
     asked = call.prompt
     if isinstance(asked, Conversation):
@@ -369,11 +387,12 @@ def _prompt(call: Call, model: StoredModel) -> tuple[ChatPrompt | TextPrompt, tu
             raise InvalidRequest("raw mode does not support template, system, or context")
         if asked.suffix:
             raise InvalidRequest("raw mode does not support suffix", "suffix")
-        return TextPrompt(asked.prompt), ()
+        return TokenPrompt(asked.tokens) if asked.tokens else TextPrompt(asked.prompt), ()
     template, unused = (asked.template, ()) if asked.template else _own_template(model)
     if asked.suffix:
         if not asked.template and (template is None or "insert" not in model.capabilities()):
-            raise Unsupported(f"{model.name.short} does not support insert", field="suffix")
+            # Perhaps the model has tokens for it; the worker knows.
+            return InsertPrompt(asked.prompt, asked.suffix), ()
         return ChatPrompt((Message("user", asked.prompt),), template, call.thinking, suffix=asked.suffix), unused
     if template is not None or model.metadata().chat_template:
         return ChatPrompt(_completion(model, asked), template, call.thinking), unused

@@ -14,6 +14,7 @@ from runner.engine import (
     Chunk,
     CompiledConstraint,
     EngineFault,
+    InsertTokens,
     LoadedModel,
     MemoryKind,
     OutOfCells,
@@ -128,6 +129,10 @@ class FakeEngine:
     @property
     def longest_token(self) -> int:
         return 1
+
+    @property
+    def insert_tokens(self) -> InsertTokens | None:
+        return None
 
     def token_bytes(self, token: int) -> bytes:
         return ALPHABET[token].encode()

@@ -65,6 +65,19 @@ class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
     text: str
 
 
+class TokenPrompt(msgspec.Struct, frozen=True, tag="tokens"):
+    """Tokens of the model's vocabulary, as they are."""
+
+    tokens: tuple[int, ...]
+
+
+class InsertPrompt(msgspec.Struct, frozen=True, tag="insert"):
+    """Two texts between which the answer is to stand, for models with tokens that say so."""
+
+    text: str
+    suffix: str
+
+
 class ToolUse(enum.StrEnum):
     """What is asked of a model that was given tools."""
 
@@ -101,7 +114,7 @@ class Priority(enum.StrEnum):
 class ChatRequest(msgspec.Struct, frozen=True):
     """One generation, with every default already applied."""
 
-    prompt: ChatPrompt | TextPrompt
+    prompt: ChatPrompt | TextPrompt | TokenPrompt | InsertPrompt
     sampling: SamplingParams = SamplingParams()
     limits: Limits = Limits()
     stop: tuple[str, ...] = ()
@@ -122,6 +135,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """Token ids and what is added to their logits."""
     logprobs: int | None = None
     """Tell the log-probability of each token, and of so many of the likeliest; None tells none."""
+    echo: bool = False
+    """Begin the answer with the prompt, and with its log-probabilities where those are told."""
 
     priority: Priority = Priority.INTERACTIVE
     cache_scope: str = ""
@@ -130,9 +145,15 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """Compute it so that nothing else that runs can change the text."""
 
 
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the log-probabilities of the prompt's tokens are to be told."""
+        return self.echo and self.logprobs is not None
+
+
 def usable_tools(request: ChatRequest) -> tuple[Tool, ...]:
     """The tools that the answer to a request may call."""
-    if isinstance(request.prompt, TextPrompt) or request.tool_use is ToolUse.NONE:
+    if not isinstance(request.prompt, ChatPrompt) or request.tool_use is ToolUse.NONE:
         return ()
     return request.prompt.tools
 
@@ -187,7 +208,8 @@ class ScoredToken(msgspec.Struct, frozen=True, array_like=True):
     """A token as bytes, which need not be whole characters, and its log-probability."""
 
     data: bytes
-    logprob: float
+    logprob: float | None
+    """None for the first of a prompt, which nothing stands before."""
     alternatives: tuple[tuple[bytes, float], ...] = ()
     """The likeliest tokens at this place, falling."""
 

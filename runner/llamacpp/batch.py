@@ -34,7 +34,7 @@ class Batch:
         self.struct.logits = _pointer(self._wants_logits, lib.llama_batch, "logits")
 
     def fill(self, chunks: Sequence[Chunk]) -> None:
-        """Write the chunks one after another; logits are asked for the last token of those with a sampler."""
+        """Write the chunks one after another; logits are asked where something is sampled or scored."""
         tokens: list[int] = []
         positions: list[int] = []
         sequences: list[int] = []
@@ -44,6 +44,8 @@ class Batch:
             tokens += chunk.tokens
             positions += range(chunk.start, chunk.start + count)
             sequences += [chunk.sequence_id] * count
+            if chunk.scoring is not None:
+                self._wants_logits[len(tokens) - count : len(tokens) - count + len(chunk.scoring.targets)] = 1
             if chunk.sampler is not None:
                 self._wants_logits[len(tokens) - 1] = 1
         total = len(tokens)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from llama_cpp import llama_cpp as lib
 
+from runner.engine import TokenScore
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
@@ -25,10 +27,10 @@ class Candidates:
         self._all = np.arange(vocabulary, dtype=np.int32)
         self._struct: Any = lib.llama_token_data_array()
 
-    def choose(self, chain: Any, logits: Array, allowed: Array | None, temperature: float) -> int:
+    def choose(self, chain: Any, logits: Array, allowed: Array | None, temperature: float) -> int | None:
         """The token that `chain` picks from those `allowed`, of which there is at least one; None allows all.
 
-        The chain is not told of it.
+        The chain is not told of it. None when the logits are no numbers.
         """
         tokens = self._all if allowed is None else allowed
         offered = logits[tokens]
@@ -36,7 +38,7 @@ class Candidates:
         if not near.all():
             tokens, offered = tokens[near], offered[near]
         if tokens.size < 2:
-            return int(tokens[0])
+            return int(tokens[0]) if tokens.size else None
         count = tokens.size
         data = self._data[:count]
         data["id"], data["logit"], data["p"] = tokens, offered, 0.0
@@ -44,9 +46,7 @@ class Candidates:
         struct.data = ctypes.cast(self._data.ctypes.data, ctypes.POINTER(lib.llama_token_data))
         struct.size, struct.selected, struct.sorted = count, -1, False
         lib.llama_sampler_apply(chain, ctypes.byref(struct))
-        if not 0 <= struct.selected < struct.size:
-            raise RuntimeError("the sampler chain chose nothing")
-        return int(struct.data[struct.selected].id)
+        return None if not 0 <= struct.selected < struct.size else int(struct.data[struct.selected].id)
 
 
 def read_row(context: Any, row: int, vocabulary: int) -> Array:
@@ -59,13 +59,23 @@ def read_row(context: Any, row: int, vocabulary: int) -> Array:
     return np.frombuffer(cells, dtype=np.float32)
 
 
-def log_sum(logits: Array) -> float:
+def score_of(logits: Array, token: int, alternatives: int) -> TokenScore:
+    """How likely `token` is by a row of logits, and which tokens are the likeliest."""
+    total = _log_sum(logits)
+    return TokenScore(
+        token,
+        float(logits[token]) - total,
+        tuple((other, float(logits[other]) - total) for other in _likeliest(logits, alternatives)),
+    )
+
+
+def _log_sum(logits: Array) -> float:
     """The logarithm of the sum of the exponentials; a logit less this is a log-probability."""
     highest = float(logits.max())
     return highest + float(np.log(np.exp(logits - highest, dtype=np.float32).sum(dtype=np.float64)))
 
 
-def likeliest(logits: Array, count: int) -> list[int]:
+def _likeliest(logits: Array, count: int) -> list[int]:
     """The tokens with the highest logits, falling."""
     if count <= 0:
         return []

@@ -155,7 +155,7 @@ class ConstraintState:
         return allowed
 
     def permits(self, token: int) -> bool:
-        """Whether `token`, one of those allowed, may really come: it can end the free part and begin the other badly."""
+        """Whether `token`, one of those allowed, may come: it can end the free part and begin the other one badly."""
         if self._awaited is None:
             return True
         rest = self._rest_after(token)

@@ -13,9 +13,19 @@ import msgspec
 import psutil
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import Chunk, DeviceUse, EngineFault, LoadedModel, LoadOptions, OutOfCells, SamplerPlan
+from runner.engine import (
+    Chunk,
+    DeviceUse,
+    EngineFault,
+    InsertTokens,
+    LoadedModel,
+    LoadOptions,
+    OutOfCells,
+    PromptScoring,
+    SamplerPlan,
+)
 from runner.llamacpp.batch import Batch
-from runner.llamacpp.candidates import Candidates
+from runner.llamacpp.candidates import Candidates, read_row, score_of
 from runner.llamacpp.constraint import CompiledConstraint, ConstraintCompiler
 from runner.llamacpp.devices import Device, Placement, list_devices, place
 from runner.llamacpp.library import Library
@@ -125,6 +135,8 @@ class LlamaEngine:
         tokens = []
         row = -1
         for chunk in chunks:
+            if chunk.scoring is not None:
+                self._score(chunk, chunk.scoring, row + 1)
             row += len(chunk.tokens)
             sampler = chunk.sampler
             if sampler is not None:
@@ -144,6 +156,15 @@ class LlamaEngine:
             return self._solo.step(chunk)
         finally:
             self.native_ns += self._solo.native_ns - before
+
+    def _score(self, chunk: Chunk, scoring: PromptScoring, first_row: int) -> None:
+        for number, target in enumerate(scoring.targets):
+            logits = read_row(self._model.context, first_row + number, self._vocabulary.size)
+            scoring.scores[chunk.start + number + 1] = score_of(logits, target, scoring.alternatives)
+
+    @property
+    def insert_tokens(self) -> InsertTokens | None:
+        return self._vocabulary.insert_tokens
 
     @property
     def state_format(self) -> str:

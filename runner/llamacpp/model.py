@@ -11,7 +11,7 @@ from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import LoadOptions
+from runner.engine import MAX_SCORED_ROWS, LoadOptions
 from runner.errors import InsufficientMemory, ModelInvalid, Unsupported
 from runner.llamacpp.devices import ALL_LAYERS
 from runner.llamacpp.library import LibraryLog
@@ -171,8 +171,9 @@ def make_context(model: Any, options: LoadOptions, threads: int, log: LibraryLog
     params.n_batch = options.num_batch
     params.n_ubatch = min(options.num_batch, _UBATCH)
     params.n_seq_max = native_ids(kind_of(model), options.max_sequences)
-    # One row of logits for each sequence is all that is ever read; the default reserves n_batch of them.
-    params.n_outputs_max = params.n_seq_max
+    # A row of logits for each sequence and those of scored prompts are all that is ever read; the default reserves
+    # n_batch of them.
+    params.n_outputs_max = params.n_seq_max + MAX_SCORED_ROWS
     params.n_threads = params.n_threads_batch = threads
     params.kv_unified = True
     params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO

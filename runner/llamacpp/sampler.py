@@ -9,7 +9,7 @@ import numpy as np
 from llama_cpp import llama_cpp as lib
 
 from runner.engine import SamplerPlan, TokenScore
-from runner.llamacpp.candidates import Array, Candidates, likeliest, log_sum, read_row
+from runner.llamacpp.candidates import Array, Candidates, read_row, score_of
 from runner.llamacpp.constraint import CompiledConstraint, ConstraintState
 from runner.sampling import SamplingParams
 
@@ -84,34 +84,35 @@ class ShapedSampler(SamplerChain):
         if constraint is not None and constraint.failure is not None:
             self.failure = constraint.failure
             return 0
-        token = self._sample_freely(context, row) if self._is_free else self._sample_shaped(context, row)
+        is_shaped = self._allowed is not None or self._bias is not None
+        token = self._sample_shaped(context, row) if is_shaped else super().sample(context, row)
+        if token is None:
+            self.failure = "the model computed no usable numbers"
+            return 0
+        if self._alternatives is not None:
+            self.score = score_of(read_row(context, row, self._vocabulary), token, self._alternatives)
         if constraint is not None:
             constraint.accept(token)
             self.failure, self.is_complete = constraint.failure, constraint.is_complete
             self._is_prepared = False
         return token
 
-    @property
-    def _is_free(self) -> bool:
-        """Whether this token needs nothing but the chain."""
-        return self._allowed is None and self._bias is None and self._alternatives is None
-
-    def _sample_freely(self, context: Any, row: int) -> int:
-        return super().sample(context, row)
-
-    def _sample_shaped(self, context: Any, row: int) -> int:
+    def _sample_shaped(self, context: Any, row: int) -> int | None:
         logits = read_row(context, row, self._vocabulary)
-        token = self._choose(logits if self._bias is None else self._bias.applied(logits))
-        lib.llama_sampler_accept(self.handle, token)
-        if self._alternatives is not None:
-            self.score = _score(logits, token, self._alternatives)
+        if self._bias is not None:
+            logits = self._bias.applied(logits)
+        token = self._choose(logits)
+        if token is not None:
+            lib.llama_sampler_accept(self.handle, token)
         return token
 
-    def _choose(self, logits: Array) -> int:
+    def _choose(self, logits: Array) -> int | None:
         allowed, constraint = self._allowed, self._constraint
         while True:
             token = self._candidates.choose(self.handle, logits, allowed, self._temperature)
-            if constraint is None or allowed is None or allowed.size < 2 or constraint.permits(token):
+            if token is None or allowed is None or allowed.size < 2:
+                return token
+            if constraint is None or constraint.permits(token):
                 return token
             allowed = allowed[allowed != token]
 
@@ -127,15 +128,6 @@ class _Bias:
         shaped: Array = logits.copy()
         shaped[self._tokens] += self._added
         return shaped
-
-
-def _score(logits: Array, token: int, alternatives: int) -> TokenScore:
-    total = log_sum(logits)
-    return TokenScore(
-        token,
-        float(logits[token]) - total,
-        tuple((other, float(logits[other]) - total) for other in likeliest(logits, alternatives)),
-    )
 
 
 def native_seed(seed: int) -> int:

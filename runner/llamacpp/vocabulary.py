@@ -8,6 +8,8 @@ from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
+from runner.engine import InsertTokens
+
 _NULL_TOKEN = -1
 
 
@@ -34,6 +36,15 @@ class Vocabulary:
             "sep_token": lib.llama_vocab_sep(self.handle),
         }
         return {name: self._text_of(token) for name, token in tokens.items() if token != _NULL_TOKEN}
+
+    @cached_property
+    def insert_tokens(self) -> InsertTokens | None:
+        """The tokens that ask for text between two others, when the vocabulary has all three."""
+        prefix, suffix, middle = (
+            int(find(self.handle))
+            for find in (lib.llama_vocab_fim_pre, lib.llama_vocab_fim_suf, lib.llama_vocab_fim_mid)
+        )
+        return None if _NULL_TOKEN in (prefix, suffix, middle) else InsertTokens(prefix, suffix, middle)
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Token ids of `text`.

@@ -8,6 +8,7 @@ from typing import Protocol
 from runner.chat.types import ChatEvent, ChatRequest, Failed, FinishReason, ScoredToken, TextDelta
 from runner.engine import Sampler, TokenScore
 from runner.worker.detokenizer import TextStream
+from runner.worker.echo import Echo
 from runner.worker.output import OutputPlan, OutputReader
 
 SHIFTING_BUDGET_IN_WINDOWS = 10
@@ -39,13 +40,17 @@ class Answer:
         "_scored",
         "_text",
         "_wants_scores",
+        "echo",
         "ended",
         "failed",
         "generated",
         "max_generated",
     )
 
-    def __init__(self, request: ChatRequest, window: int, plan: OutputPlan | None = None) -> None:
+    def __init__(
+        self, request: ChatRequest, window: int, plan: OutputPlan | None = None, echo: Echo | None = None
+    ) -> None:
+        self.echo = echo
         self._text = TextStream(request.stop)
         self._reader = OutputReader(plan) if plan is not None else None
         self._markers = plan.marker_tokens if plan is not None else _NO_MARKERS
@@ -56,7 +61,7 @@ class Answer:
         self.max_generated = _most_tokens(request, window)
         self.failed: Failed | None = None
         self.ended: FinishReason | None = None
-        if self.max_generated == 0:
+        if self.max_generated == 0 and not request.scores_prompt:
             self.ended = FinishReason.LENGTH
 
     @property
@@ -66,6 +71,11 @@ class Answer:
 
     def accept(self, token: int, vocabulary: TokenReader, sampler: Sampler) -> Sequence[ChatEvent]:
         """One more token, just sampled; what is certain by now, if there is anything."""
+        opening = self._opening()
+        if self.max_generated == 0:
+            # It was only sampled to have the prompt computed.
+            self.ended = FinishReason.LENGTH
+            return opening
         if sampler.failure is not None:
             message = f"The answer could not go on within its constraint: {sampler.failure}."
             self.failed = Failed(code="constraint_invalid", message=message)
@@ -73,7 +83,7 @@ class Answer:
         self.generated += 1
         if vocabulary.ends_generation(token):
             self._end(FinishReason.STOP)
-            return ()
+            return opening
         text = self._text.push(vocabulary.written(token) if token in self._markers else vocabulary.token_bytes(token))
         delta = TextDelta(text) if text else None
         if self._wants_scores:
@@ -85,7 +95,7 @@ class Answer:
             self._end(FinishReason.STOP)
         elif self.generated == self.max_generated:
             self._end(FinishReason.LENGTH)
-        return events
+        return (*opening, *events) if opening else events
 
     def finish(self) -> Sequence[ChatEvent]:
         """What was held back, now that nothing follows; `ended` may then tell of calls."""
@@ -98,7 +108,12 @@ class Answer:
             events = (*events, *self._reader.finish())
             if self.ended is not None:
                 self._end(self.ended)
-        return events
+        return (*self._opening(), *events)
+
+    def _opening(self) -> Sequence[ChatEvent]:
+        """The prompt, before anything of the answer, if it was asked for."""
+        echo, self.echo = self.echo, None
+        return () if echo is None else (echo.delta(),)
 
     def _read(self, delta: TextDelta | None) -> Sequence[ChatEvent]:
         if delta is None:

@@ -9,13 +9,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
+
 from runner.chat.types import ChatRequest, Failed, Rendered
 from runner.engine import Engine
 from runner.errors import InvalidRequest, RunnerError
 from runner.messages import Cancel, Command, Events, Generate, Load, Pause, Report, Resume
+from runner.worker.echo import Echo
 from runner.worker.loop import CancelSequence, LoopCommand, SetPaused, Stop
 from runner.worker.output import constrain, plan_output
-from runner.worker.prompt import prepare_prompt
+from runner.worker.prompt import PreparedPrompt, prepare_prompt
 from runner.worker.sequence import Sequence
 
 logger = logging.getLogger(__name__)
@@ -87,6 +90,9 @@ class Control:
 
     def _sequence(self, command: Generate, received_ns: int) -> Sequence | Rendered:
         request = command.request
+        if request.scores_prompt:
+            # What others have computed would not have to be computed again, and so would tell nothing.
+            request = msgspec.structs.replace(request, cache_scope=f"{request.cache_scope}#{command.request_id}")
         _check_biased_tokens(request, self._engine)
         prompt = prepare_prompt(request, self._engine)
         if request.is_render:
@@ -104,7 +110,12 @@ class Control:
             truncated=prompt.truncated,
             constraint=wanted and self._engine.compile_constraint(wanted),
             output=plan,
+            echo=_echo(request, prompt, self._engine),
         )
+
+
+def _echo(request: ChatRequest, prompt: PreparedPrompt, engine: Engine) -> Echo | None:
+    return Echo(prompt.text, prompt.tokens, request.logprobs, engine) if request.echo else None
 
 
 def _check_biased_tokens(request: ChatRequest, engine: Engine) -> None:

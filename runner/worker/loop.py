@@ -212,6 +212,7 @@ class Loop:
             start=start,
             tokens=sequence.tokens[start : start + count],
             sampler=sequence.sampler if is_last else None,
+            scoring=sequence.answer.echo.scoring(start, count) if sequence.answer.echo is not None else None,
         )
 
     def _advance(self, planned: list[PlannedChunk], chunks: list[Chunk], tokens: list[int], started: int) -> None:

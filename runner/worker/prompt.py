@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from runner.chat.output_format import OutputFormat, output_format
 from runner.chat.plain_tools import without_tools
 from runner.chat.template import ChatTemplate
-from runner.chat.types import ChatPrompt, ChatRequest, Message, TextPrompt, Truncation, usable_tools
+from runner.chat.types import (
+    ChatPrompt,
+    ChatRequest,
+    InsertPrompt,
+    Message,
+    TextPrompt,
+    TokenPrompt,
+    Truncation,
+    usable_tools,
+)
 from runner.engine import Engine
 from runner.errors import ContextLengthExceeded, InvalidRequest, Unsupported
 
@@ -42,15 +51,24 @@ def prepare_prompt(request: ChatRequest, engine: Engine) -> PreparedPrompt:
     window = min(request.limits.num_ctx or info.context_length, info.context_length)
     if request.limits.shift and not info.can_shift:
         raise Unsupported('This model\'s cache cannot be shifted; leave out "shift".', field="shift")
+    if request.limits.shift and request.deterministic:
+        raise Unsupported("A deterministic answer cannot shift its window; leave out one of the two.", field="shift")
     for token in request.context:
         if not 0 <= token < info.vocabulary:
             raise InvalidRequest(
                 f"Token {token} is not in this model's vocabulary of {info.vocabulary}.", field="context"
             )
-    if isinstance(request.prompt, ChatPrompt):
-        prepared = _fit_chat(request, request.prompt, engine, window)
-    else:
-        prepared = _fit_text(request, request.prompt, engine, window)
+    if request.deterministic and request.scores_prompt:
+        raise Unsupported("The log-probabilities of a prompt are not told with deterministic.", field="echo")
+    match request.prompt:
+        case ChatPrompt():
+            prepared = _fit_chat(request, request.prompt, engine, window)
+        case InsertPrompt():
+            prepared = _fit_insertion(request, request.prompt, engine, window)
+        case TextPrompt(text):
+            prepared = _fit_text(request, _tokenize(text, request, engine), text, window)
+        case TokenPrompt(tokens):
+            prepared = _fit_text(request, list(tokens), _text_of(tokens, engine), window)
     if not prepared.tokens:
         raise InvalidRequest("The prompt is empty.", field="prompt")
     return prepared
@@ -89,17 +107,46 @@ def _fit_chat(request: ChatRequest, prompt: ChatPrompt, engine: Engine, window: 
     return dataclasses.replace(shortened, truncated=truncated)
 
 
-def _fit_text(request: ChatRequest, prompt: TextPrompt, engine: Engine, window: int) -> PreparedPrompt:
-    tokens = [*request.context, *_tokenize(prompt.text, request, engine)]
+def _fit_insertion(request: ChatRequest, prompt: InsertPrompt, engine: Engine, window: int) -> PreparedPrompt:
+    marks = engine.insert_tokens
+    if marks is None:
+        raise Unsupported("This model does not support insert: it has no tokens that would mark it.", field="suffix")
+    for text in (prompt.text, prompt.suffix):
+        _refuse_what_cannot_fit(text, request, engine)
+    tokens = [
+        *engine.tokenize("", add_special=True, parse_special=False),
+        marks.prefix,
+        *engine.tokenize(prompt.text, add_special=False, parse_special=False),
+        marks.suffix,
+        *engine.tokenize(prompt.suffix, add_special=False, parse_special=False),
+        marks.middle,
+    ]
+    if len(tokens) >= window:
+        raise ContextLengthExceeded(len(tokens), window)
+    return PreparedPrompt(tokens, window, prompt.text)
+
+
+def _text_of(tokens: tuple[int, ...], engine: Engine) -> str:
+    """Raises InvalidRequest for what is no token of the model."""
+    for token in tokens:
+        if not 0 <= token < engine.info.vocabulary:
+            raise InvalidRequest(
+                f"Token {token} is not in this model's vocabulary of {engine.info.vocabulary}.", field="prompt"
+            )
+    return b"".join(map(engine.token_bytes, tokens)).decode("utf-8", "replace")
+
+
+def _fit_text(request: ChatRequest, made: list[int], text: str, window: int) -> PreparedPrompt:
+    tokens = [*request.context, *made]
     if len(tokens) < window:
-        return PreparedPrompt(tokens, window, prompt.text)
+        return PreparedPrompt(tokens, window, text)
     if not request.limits.truncate:
         raise ContextLengthExceeded(len(tokens), window)
     goal = max(_goal(request, window), 1)
     keep = min(request.limits.num_keep, goal - 1)
     shortened = tokens[:keep] + tokens[len(tokens) - (goal - keep) :]
     truncated = Truncation(original=len(tokens), kept=len(shortened), strategy="drop_middle")
-    return PreparedPrompt(shortened, window, prompt.text, truncated)
+    return PreparedPrompt(shortened, window, text, truncated)
 
 
 def drop_oldest_turns(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as ReadOnlySequence
 from dataclasses import dataclass
 
+from runner.engine import MAX_SCORED_ROWS
 from runner.worker.sequence import BACKGROUND_DELAY_NS, Sequence
 
 
@@ -107,7 +108,19 @@ def plan_step(running: ReadOnlySequence[Sequence], *, max_rows: int, prefill_row
         shares = share_rows([sequence.next_rows for sequence in group], room)
         chunks += [PlannedChunk(one, share) for one, share in zip(group, shares, strict=True) if share]
         room -= sum(shares)
-    return chunks
+    return _limit_scored(chunks)
+
+
+def _limit_scored(chunks: list[PlannedChunk]) -> list[PlannedChunk]:
+    """Cut the chunks of scored prompts: there is room for so many rows of logits, and the first come first."""
+    left = MAX_SCORED_ROWS
+    limited = []
+    for chunk in chunks:
+        count = min(chunk.count, left) if chunk.sequence.is_scored else chunk.count
+        left -= count if chunk.sequence.is_scored else 0
+        if count:
+            limited.append(PlannedChunk(chunk.sequence, count))
+    return limited
 
 
 def share_rows(pending: ReadOnlySequence[int], room: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from runner.chat.types import CachedTokens, ChatRequest, Finished, FinishReason, Priority, Truncation, Usage
 from runner.engine import CompiledConstraint, Sampler, SamplerPlan
 from runner.worker.answer import Answer
+from runner.worker.echo import Echo
 from runner.worker.output import OutputPlan
 
 BACKGROUND_DELAY_NS = 10_000_000_000
@@ -60,6 +61,7 @@ class Sequence:
         truncated: Truncation | None = None,
         constraint: CompiledConstraint | None = None,
         output: OutputPlan | None = None,
+        echo: Echo | None = None,
     ) -> None:
         self.request_id = request_id
         self.request = request
@@ -68,7 +70,7 @@ class Sequence:
         self.window = window
         self.plan = SamplerPlan(request.sampling, seed, request.logit_bias, constraint, request.logprobs)
         self.truncated = truncated
-        self.answer = Answer(request, window, output)
+        self.answer = Answer(request, window, output, echo)
         self.computed = 0
         self.faults = 0
         """Steps with this sequence that failed in the engine."""
@@ -105,6 +107,11 @@ class Sequence:
         """Tokens that may be computed in one step: those up to the next place where its state is wanted."""
         rows = self.pending
         return min([rows, *(place - self.computed for place in self.stops if place > self.computed)])
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether its next rows are of a prompt whose log-probabilities are told."""
+        return self.answer.echo is not None and self.request.scores_prompt
 
     @property
     def is_decoding(self) -> bool:
