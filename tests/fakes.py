@@ -331,3 +331,6 @@ class FakeStore:
 
     def delete(self, name: ModelName) -> None:
         del self.stored[self.find(name).name.folded]
+
+    def check_own(self, name: ModelName) -> None:
+        self.find(name)
