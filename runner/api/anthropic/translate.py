@@ -33,6 +33,7 @@ def prompt_call(body: PromptBody, request_id: str) -> Call:
         options_path="",
         thinking=_THINKING[body.thinking.type] if body.thinking else None,
         effort=_EFFORTS.get(effort, effort) if effort else None,
+        thinking_field="thinking",
         may_think_in_vain=True,
         tool_use={"any": ToolUse.REQUIRED, "tool": ToolUse.REQUIRED, "none": ToolUse.NONE}.get(
             choice.type if choice else "auto", ToolUse.AUTO

@@ -12,7 +12,9 @@ from runner.api.documents import json_body
 from runner.api.errors import report_of
 from runner.api.ollama.schema import ChatBody, GenerateBody
 from runner.api.ollama.translate import Records, chat_call, error_record, generate_call
+from runner.api.standing import with_standing
 from runner.api.streaming import NDJSON, JsonResponse, StreamResponse, ignored_header, while_connected
+from runner.api.validation import ignored_fields
 from runner.generate import Call, Generator
 
 
@@ -22,33 +24,33 @@ def create_router(generator: Generator, max_body_bytes: int) -> APIRouter:
     @router.post("/api/chat", openapi_extra=json_body(ChatBody))
     async def chat(request: Request) -> Response:
         body = await read_body(request, ChatBody, max_body_bytes)
-        return await _answer(generator, request, chat_call(body, request_id(request)), body.stream is not False)
+        call = with_standing(chat_call(body, request_id(request)), request)
+        return await _answer(generator, request, call, body)
 
     @router.post("/api/generate", openapi_extra=json_body(GenerateBody))
     async def generate(request: Request) -> Response:
         body = await read_body(request, GenerateBody, max_body_bytes)
-        return await _answer(generator, request, generate_call(body, request_id(request)), body.stream is not False)
+        call = with_standing(generate_call(body, request_id(request)), request)
+        return await _answer(generator, request, call, body)
 
     return router
 
 
-async def _answer(generator: Generator, request: Request, call: Call, stream: bool) -> Response:
+async def _answer(generator: Generator, request: Request, call: Call, body: ChatBody | GenerateBody) -> Response:
+    ignored = ignored_fields(body)
     if call.is_empty:
         return await while_connected(request.receive, _load_or_unload(generator, request, call))
-    if not stream:
+    if body.stream is False:
         answer = await while_connected(request.receive, generator.complete(call))
         records = _records(request, call, answer.generation.load_ns)
-        return JsonResponse(
-            records.final(answer.finished, answer.text, answer.tokens),
-            headers=ignored_header(answer.generation.ignored),
-        )
+        return JsonResponse(records.whole(answer), headers=ignored_header([*ignored, *answer.generation.ignored]))
     generation = await while_connected(request.receive, generator.open(call))
     return StreamResponse(
         generation,
         _records(request, call, generation.load_ns).encode,
         lambda error: error_record(report_of(error, call.request_id)),
         NDJSON,
-        ignored_header(generation.ignored),
+        ignored_header([*ignored, *generation.ignored]),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from runner.api.sampling import Alternatives, Grammar
-from runner.api.validation import Body, Ignored, KeepAlive, invalid, lacks, not_honoured, unsupported
+from runner.api.validation import Body, Ignored, KeepAlive, invalid, lacks, not_honoured
 from runner.errors import InvalidRequest
 
 _THINK_LEVELS = ("high", "medium", "low", "max")
@@ -15,10 +15,8 @@ _LARGEST_TOKEN = 2**31 - 1
 
 
 def _read_think(value: object) -> object:
-    if value is None or value is False:
+    if value is None or isinstance(value, bool) or value in _THINK_LEVELS:
         return value
-    if value is True or value in _THINK_LEVELS:
-        raise unsupported(lacks("thinking"))
     kinds = '"high", "medium", "low", "max", true, or false'
     if isinstance(value, str):
         raise invalid(f'is an invalid think value: "{value[:40]}" (must be {kinds})')
@@ -30,9 +28,9 @@ def _lower_case(value: object) -> object:
 
 
 Think = Annotated[
-    Literal[False] | None,
+    bool | Literal["high", "medium", "low", "max"] | None,
     BeforeValidator(_read_think),
-    WithJsonSchema({"enum": [None, False], "description": "This version does not support thinking."}),
+    WithJsonSchema({"enum": [None, False, True, *_THINK_LEVELS]}),
 ]
 
 
@@ -51,16 +49,41 @@ Format = Annotated[
 ]
 
 
+class CalledFunction(Body):
+    name: str
+    arguments: dict[str, Any]
+    index: Ignored = None
+
+
+class ToolCallBody(Body):
+    id: str | None = None
+    type: Ignored = None
+    function: CalledFunction
+
+
+class FunctionBody(Body):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: Ignored = None
+
+
+class ToolBody(Body):
+    type: Literal["function"] | None = None
+    function: FunctionBody
+    items: Ignored = None
+
+
 class Message(Body):
     """One turn of a conversation."""
 
     role: Annotated[str, BeforeValidator(_lower_case)]
     content: str | None = None
-    thinking: Annotated[Any, not_honoured("", why=lacks("thinking"))] = None
+    thinking: str | None = None
     images: Annotated[Any, not_honoured([], why=lacks("vision"))] = None
-    tool_calls: Annotated[Any, not_honoured([], why=lacks("tools"))] = None
-    tool_name: Annotated[Any, not_honoured("", why=lacks("tools"))] = None
-    tool_call_id: Annotated[Any, not_honoured("", why=lacks("tools"))] = None
+    tool_calls: list[ToolCallBody] | None = None
+    tool_name: str | None = None
+    tool_call_id: str | None = None
 
 
 class _Generation(Body):
@@ -83,7 +106,7 @@ class _Generation(Body):
 
 class ChatBody(_Generation):
     messages: list[Message] | None = None
-    tools: Annotated[Any, not_honoured([], why=lacks("tools"))] = None
+    tools: list[ToolBody] | None = None
 
 
 class GenerateBody(_Generation):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import TypedDict
 
 import msgspec
 
@@ -14,25 +15,45 @@ from registry.progress import Progress
 from registry.recipe import Recipe
 from runner.api.errors import ErrorReport, report_failure
 from runner.api.ollama.schema import ChatBody, CreateBody, GenerateBody
+from runner.api.ollama.tools import call_record, read_messages, read_tools
 from runner.api.sampling import json_constraint, one_constraint, token_entries, wanted_logprobs
-from runner.chat.types import ChatEvent, Failed, Finished, Message, ScoredToken, Started, TextDelta
+from runner.chat.types import (
+    ChatEvent,
+    Failed,
+    Finished,
+    FinishReason,
+    ScoredToken,
+    Started,
+    TextDelta,
+    ThinkingDelta,
+    ToolCall,
+    ToolCallDelta,
+)
 from runner.errors import InvalidRequest
-from runner.generate import Call, Completion, Conversation
+from runner.generate import Answer, Call, Completion, Conversation
 from runner.sampling import Constraint
 
 _encode = msgspec.json.encode
+
+_DONE_REASONS = {FinishReason.TOOL_CALLS: "stop"}
+"""Where this dialect has another word."""
+
 Json = dict[str, object]
 
 
+class _Thinking(TypedDict):
+    thinking: bool | None
+    effort: str | None
+
+
 def chat_call(body: ChatBody, request_id: str) -> Call:
-    messages = tuple(Message(message.role, message.content or "") for message in body.messages or ())
     return Call(
         request_id=request_id,
         model=body.model,
-        prompt=Conversation(messages=messages),
+        prompt=Conversation(messages=read_messages(body.messages or ()), tools=read_tools(body.tools or ())),
         options=body.options or {},
         keep_alive=body.keep_alive,
-        thinking=body.think,
+        **_thinking(body),
         truncate=bool(body.truncate),
         shift=bool(body.shift),
         constraint=_constraint(body),
@@ -54,12 +75,19 @@ def generate_call(body: GenerateBody, request_id: str) -> Call:
         ),
         options=body.options or {},
         keep_alive=body.keep_alive,
-        thinking=body.think,
+        **_thinking(body),
         truncate=bool(body.truncate),
         shift=bool(body.shift),
         constraint=_constraint(body),
         logprobs=wanted_logprobs(body.logprobs, body.top_logprobs),
     )
+
+
+def _thinking(body: ChatBody | GenerateBody) -> _Thinking:
+    wish = body.think
+    if not isinstance(wish, str):
+        return {"thinking": wish, "effort": None}
+    return {"thinking": True, "effort": "high" if wish == "max" else wish}
 
 
 def _constraint(body: ChatBody | GenerateBody) -> Constraint | None:
@@ -81,6 +109,9 @@ class Records:
         self._started_ns = started_ns
         self._load_ns = load_ns
         self._clock = _Clock()
+        self._open_call: tuple[int, str, str] | None = None
+        """Place, id and name of the call whose arguments are coming."""
+        self._arguments: list[str] = []
         self._head = b'{"model":' + _encode(call.model) + b',"created_at":"'
         if self._is_chat:
             self._middle, self._tail = b'","message":{"role":"assistant","content":', b'},"done":false}\n'
@@ -94,17 +125,30 @@ class Records:
                 return _line(self._scored(event))
             return b"".join((self._head, self._clock.now(), self._middle, _encode(event.text), self._tail))
         if isinstance(event, Finished):
-            return _line(self.final(event))
+            return self._finished_call() + _line(self.final(event))
+        if isinstance(event, ThinkingDelta):
+            return _line({**self._envelope("", thinking=event.text), "done": False})
+        if isinstance(event, ToolCallDelta):
+            return self._call(event)
         if isinstance(event, Started):
             return b""
         assert isinstance(event, Failed)
         return error_record(report_failure(event.code, event.message, event.facts, self._request_id))
 
-    def final(self, finished: Finished, text: str = "", tokens: Sequence[ScoredToken] = ()) -> Json:
-        """The last record; without the text when that went before it."""
+    def whole(self, answer: Answer) -> Json:
+        """The whole answer as one record."""
+        written = [call_record(place, call) for place, call in enumerate(answer.calls)]
+        # A call that was cut off has no arguments that could be told as an object; then it is text.
+        text = answer.text + "".join(one for one in written if isinstance(one, str))
+        calls = [one for one in written if not isinstance(one, str)]
+        record = self.final(answer.finished, answer.tokens)
+        return record | self._answer(text, answer.thinking, calls)
+
+    def final(self, finished: Finished, tokens: Sequence[ScoredToken] = ()) -> Json:
+        """The last record, without what went before it."""
         usage = finished.usage
         truncated = finished.truncated
-        record = self._record(text, finished.reason.value)
+        record = self._record("", _DONE_REASONS.get(finished.reason, finished.reason.value))
         counts: Json = {
             "logprobs": token_entries(tokens, always_alternatives=False),
             "context": list(finished.context) if finished.context is not None else None,
@@ -115,6 +159,7 @@ class Records:
             "eval_count": usage.completion_tokens,
             "eval_duration": usage.decode_ns,
             "cached_tokens": usage.cached_tokens,
+            "cache": usage.cached_tokens and usage.cache,
             "truncated": truncated
             and {"from": truncated.original, "to": truncated.kept, "strategy": truncated.strategy},
         }
@@ -131,9 +176,35 @@ class Records:
     def _record(self, text: str, done_reason: str) -> Json:
         return {**self._envelope(text), "done": True, "done_reason": done_reason}
 
-    def _envelope(self, text: str) -> Json:
-        answer: Json = {"message": {"role": "assistant", "content": text}} if self._is_chat else {"response": text}
-        return {"model": self._model, "created_at": self._clock.now().decode(), **answer}
+    def _call(self, delta: ToolCallDelta) -> bytes:
+        """Take in a piece of a call; the record of the one before it when this begins another."""
+        record = self._finished_call() if delta.name else b""
+        if delta.name:
+            self._open_call = (delta.index, delta.id, delta.name)
+        self._arguments.append(delta.arguments)
+        return record
+
+    def _finished_call(self) -> bytes:
+        """The record of the call that is complete now, if there is one; calls are told whole in this dialect."""
+        if self._open_call is None:
+            return b""
+        place, call_id, name = self._open_call
+        written = call_record(place, ToolCall(call_id, name, "".join(self._arguments)))
+        self._open_call = None
+        self._arguments.clear()
+        text, calls = (written, []) if isinstance(written, str) else ("", [written])
+        return _line({**self._envelope(text, calls=calls), "done": False})
+
+    def _envelope(self, text: str, *, thinking: str = "", calls: Sequence[Json] = ()) -> Json:
+        created_at = self._clock.now().decode()
+        return {"model": self._model, "created_at": created_at, **self._answer(text, thinking, calls)}
+
+    def _answer(self, text: str, thinking: str = "", calls: Sequence[Json] = ()) -> Json:
+        thoughts: Json = {"thinking": thinking} if thinking else {}
+        called: Json = {"tool_calls": calls} if calls else {}
+        if self._is_chat:
+            return {"message": {"role": "assistant", "content": text, **thoughts, **called}}
+        return {"response": text, **thoughts, **called}
 
 
 class _Clock:

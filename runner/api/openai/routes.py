@@ -13,6 +13,7 @@ from runner.api.documents import json_body
 from runner.api.openai.answering import complete, event_stream
 from runner.api.openai.schema import ChatCompletionBody
 from runner.api.openai.translate import Chunks, chat_calls, completion, model_entry
+from runner.api.standing import with_standing
 from runner.api.streaming import JsonResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
 from runner.generate import Generator, find_model
@@ -39,7 +40,7 @@ def create_router(generator: Generator, store: ModelStore, max_body_bytes: int) 
 
 
 async def _answer(generator: Generator, request: Request, body: ChatCompletionBody) -> Response:
-    calls = chat_calls(body, request_id(request))
+    calls = [with_standing(call, request) for call in chat_calls(body, request_id(request))]
     ignored = ignored_fields(body)
     if not body.stream:
         answers = await while_connected(request.receive, complete(generator, calls))

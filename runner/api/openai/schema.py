@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from runner.api.openai.tools import ToolBody, ToolCallBody, ToolChoice
 from runner.api.sampling import Alternatives, Grammar, LogitBias
 from runner.api.validation import Body, Ignored, invalid, lacks, not_honoured, unsupported
 
@@ -43,12 +44,6 @@ def _read_stop(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _read_effort(value: object) -> object:
-    if value is None or value == "none":
-        return value
-    raise unsupported(lacks("thinking"))
-
-
 Content = Annotated[
     str | None,
     BeforeValidator(_read_content),
@@ -74,34 +69,30 @@ Stop = Annotated[
     BeforeValidator(_read_stop),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]}),
 ]
-Effort = Annotated[
-    Literal["none"] | None,
-    BeforeValidator(_read_effort),
-    WithJsonSchema({"enum": [None, "none"], "description": "This version does not support thinking."}),
-]
-_TOOLS = lacks("tools")
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
+_OLDER = "is an older form of tools; send tools and tool_choice"
 
 
 def _read_role(value: object) -> object:
-    if value in ("tool", "function"):
-        raise unsupported(lacks("tools"))
+    if value == "function":
+        raise unsupported(_OLDER)
     return value
 
 
 class ChatMessage(Body):
     """One turn of a conversation."""
 
-    role: Annotated[Literal["system", "developer", "user", "assistant"], BeforeValidator(_read_role)]
+    role: Annotated[Literal["system", "developer", "user", "assistant", "tool"], BeforeValidator(_read_role)]
     content: Content = None
-    name: Ignored = None
+    name: str | None = None
     refusal: Annotated[Any, not_honoured("")] = None
-    reasoning: Annotated[Any, not_honoured("", why=lacks("thinking"))] = None
-    reasoning_content: Annotated[Any, not_honoured("", why=lacks("thinking"))] = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
     annotations: Annotated[Any, not_honoured([])] = None
     audio: Annotated[Any, not_honoured()] = None
-    function_call: Annotated[Any, not_honoured(why=_TOOLS)] = None
-    tool_calls: Annotated[Any, not_honoured([], why=_TOOLS)] = None
-    tool_call_id: Annotated[Any, not_honoured("", why=_TOOLS)] = None
+    function_call: Annotated[Any, not_honoured(why=_OLDER)] = None
+    tool_calls: list[ToolCallBody] | None = None
+    tool_call_id: str | None = None
 
 
 class JsonSchema(Body):
@@ -154,19 +145,19 @@ class ChatCompletionBody(Body):
     reasoning_effort: Effort = None
     reasoning: Reasoning | None = None
 
-    deterministic: Annotated[Any, not_honoured(False)] = None
+    deterministic: bool | None = None
     receipt: Annotated[Any, not_honoured(False)] = None
-    tools: Annotated[Any, not_honoured([], why=_TOOLS)] = None
-    tool_choice: Annotated[Any, not_honoured("none", "auto", why=_TOOLS)] = None
-    functions: Annotated[Any, not_honoured([], why=_TOOLS)] = None
-    function_call: Annotated[Any, not_honoured("none", "auto", why=_TOOLS)] = None
+    tools: list[ToolBody] | None = None
+    tool_choice: ToolChoice = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[Any, not_honoured([], why=_OLDER)] = None
+    function_call: Annotated[Any, not_honoured("none", "auto", why=_OLDER)] = None
     modalities: Annotated[Any, not_honoured(["text"])] = None
     audio: Annotated[Any, not_honoured()] = None
     verbosity: Annotated[Any, not_honoured("medium")] = None
     web_search_options: Annotated[Any, not_honoured()] = None
     debug_render_only: Annotated[Any, not_honoured(False)] = Field(None, alias="_debug_render_only")
 
-    parallel_tool_calls: Ignored = None
     prediction: Ignored = None
     user: Ignored = None
     metadata: Ignored = None

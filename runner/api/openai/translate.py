@@ -13,8 +13,20 @@ import msgspec
 from registry.store import StoredModel
 from runner.api.errors import ErrorReport, report_failure
 from runner.api.openai.schema import ChatCompletionBody, ResponseFormat
+from runner.api.openai.tools import choose_tools, read_calls, read_tools
 from runner.api.sampling import json_constraint, one_constraint, token_entries, wanted_logprobs
-from runner.chat.types import ChatEvent, Failed, Finished, Message, ScoredToken, Started, TextDelta
+from runner.chat.types import (
+    ChatEvent,
+    Failed,
+    Finished,
+    Message,
+    ScoredToken,
+    Started,
+    TextDelta,
+    ThinkingDelta,
+    ToolCall,
+    ToolCallDelta,
+)
 from runner.choices import Choice, Choices
 from runner.errors import InvalidRequest
 from runner.generate import Answer, Call, Conversation, Generation
@@ -24,7 +36,18 @@ _encode = msgspec.json.encode
 Json = dict[str, object]
 END_OF_STREAM = b"data: [DONE]\n\n"
 
-_OPTIONS = ("temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "seed", "stop")
+_OPTIONS = (
+    "deterministic",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+    "stop",
+)
+_EFFORTS = {"none": None, "minimal": "low", "xhigh": "high", "max": "high"}
 _ERROR_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 
 
@@ -41,14 +64,21 @@ def _chat_call(body: ChatCompletionBody, request_id: str) -> Call:
     longest = _longest_answer(body)
     if longest is not None:
         options["num_predict"] = longest
-    effort = body.reasoning_effort or (body.reasoning and body.reasoning.effort)
+    effort = body.reasoning_effort or (body.reasoning.effort if body.reasoning else None)
+    tools, tool_use, named_tool = choose_tools(read_tools(body.tools), body.tool_choice)
     return Call(
         request_id=request_id,
         model=body.model,
-        prompt=Conversation(messages=_messages(body)),
+        prompt=Conversation(messages=_messages(body), tools=tools),
         options=options,
         options_path="",
-        thinking=False if effort == "none" else None,
+        thinking=effort != "none" if effort else None,
+        thinking_field="reasoning_effort",
+        effort=_EFFORTS.get(effort, effort) if effort else None,
+        may_think_in_vain=True,
+        tool_use=tool_use,
+        named_tool=named_tool,
+        parallel_calls=body.parallel_tool_calls,
         truncate=bool(body.truncate),
         constraint=one_constraint(_json_format(body.response_format), body.grammar),
         logit_bias=tuple((body.logit_bias or {}).items()),
@@ -74,12 +104,23 @@ def _longest_answer(body: ChatCompletionBody) -> int | None:
 
 
 def _messages(body: ChatCompletionBody) -> tuple[Message, ...]:
+    names: dict[str, str] = {}
     messages = []
     for index, message in enumerate(body.messages):
-        if message.content is None:
+        calls = read_calls(message.tool_calls, f"messages[{index}].tool_calls")
+        names |= {call.id: call.name for call in calls}
+        if message.content is None and not calls:
             raise InvalidRequest("invalid message content type: <nil>", f"messages[{index}].content")
-        role = "system" if message.role == "developer" else message.role
-        messages.append(Message(role, message.content))
+        messages.append(
+            Message(
+                "system" if message.role == "developer" else message.role,
+                message.content or "",
+                thinking=message.reasoning_content or message.reasoning or None,
+                tool_calls=calls,
+                tool_name=message.name or names.get(message.tool_call_id or ""),
+                tool_call_id=message.tool_call_id,
+            )
+        )
     return tuple(messages)
 
 
@@ -113,10 +154,18 @@ class Chunks:
             return b"".join((parts.first_head, _encode(event.text), parts.tail))
         if isinstance(event, Finished):
             return self._last(index, event)
+        if isinstance(event, ThinkingDelta):
+            return self._chunk(index, {"reasoning": event.text, "reasoning_content": event.text})
+        if isinstance(event, ToolCallDelta):
+            return self._chunk(index, {"tool_calls": [_call_delta(event)]})
         if isinstance(event, Started):
             return b""
         assert isinstance(event, Failed)
         return error_event(report_failure(event.code, event.message, event.facts, self._request_id))
+
+    def _chunk(self, index: int, delta: Json) -> bytes:
+        choice = {"index": index, "delta": self._opening(index) | delta, "finish_reason": None}
+        return sse_event(self._envelope | {"choices": [choice]})
 
     def _scored(self, index: int, event: TextDelta) -> bytes:
         delta = self._opening(index) | {"content": event.text}
@@ -162,11 +211,29 @@ def completion(call: Call, answers: Sequence[Answer]) -> Json:
 
 
 def _choice(call: Call, index: int, answer: Answer) -> Json:
-    message = {"role": "assistant", "content": answer.text}
+    message: Json = {"role": "assistant", "content": answer.text}
+    if answer.thinking:
+        message |= {"reasoning": answer.thinking, "reasoning_content": answer.thinking}
+    if answer.calls:
+        message |= {
+            "content": answer.text or None,
+            "tool_calls": [_whole_call(place, call) for place, call in enumerate(answer.calls)],
+        }
     choice: Json = {"index": index, "message": message, "finish_reason": answer.finished.reason.value}
     if call.logprobs is not None:
         choice["logprobs"] = _logprobs(answer.tokens)
     return choice
+
+
+def _whole_call(index: int, call: ToolCall) -> Json:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"index": index, "id": call.id, "type": "function", "function": function}
+
+
+def _call_delta(delta: ToolCallDelta) -> Json:
+    if not delta.name:
+        return {"index": delta.index, "function": {"arguments": delta.arguments}}
+    return _whole_call(delta.index, ToolCall(delta.id, delta.name, delta.arguments))
 
 
 def _logprobs(tokens: Sequence[ScoredToken]) -> Json:

@@ -1,0 +1,68 @@
+"""Conversations with tools in the Ollama dialect: what clients send, and how calls are told. Pure functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from runner.api.ollama.schema import Message as MessageBody
+from runner.api.ollama.schema import ToolBody
+from runner.chat.types import Message, Tool, ToolCall
+from runner.errors import InvalidRequest
+
+Json = dict[str, object]
+
+
+def read_messages(bodies: Sequence[MessageBody]) -> tuple[Message, ...]:
+    names: dict[str, str] = {}
+    messages = []
+    for place, body in enumerate(bodies):
+        calls = tuple(
+            ToolCall(
+                call.id or f"call_{place}_{index}",
+                call.function.name,
+                json.dumps(call.function.arguments, ensure_ascii=False),
+            )
+            for index, call in enumerate(body.tool_calls or ())
+        )
+        names |= {call.id: call.name for call in calls}
+        messages.append(
+            Message(
+                body.role,
+                body.content or "",
+                thinking=body.thinking or None,
+                tool_calls=calls,
+                tool_name=body.tool_name or names.get(body.tool_call_id or ""),
+                tool_call_id=body.tool_call_id or None,
+            )
+        )
+    return tuple(messages)
+
+
+def read_tools(bodies: Sequence[ToolBody]) -> tuple[Tool, ...]:
+    """Raises InvalidRequest for names that are empty or come twice."""
+    for index, body in enumerate(bodies):
+        if not body.function.name.strip():
+            raise InvalidRequest("A tool needs a name.", f"tools[{index}].function.name")
+    tools = tuple(
+        Tool(
+            body.function.name,
+            body.function.parameters or {"type": "object", "properties": {}},
+            body.function.description or "",
+        )
+        for body in bodies
+    )
+    if len({tool.name for tool in tools}) < len(tools):
+        raise InvalidRequest("Two tools have the same name.", "tools")
+    return tools
+
+
+def call_record(index: int, call: ToolCall) -> Json | str:
+    """A call as a record's entry; one whose arguments were cut off, which this dialect cannot tell, as text."""
+    try:
+        arguments = json.loads(call.arguments or "{}")
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        return f"{call.name}({call.arguments}"
+    return {"id": call.id, "function": {"index": index, "name": call.name, "arguments": arguments}}
