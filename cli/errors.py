@@ -47,7 +47,7 @@ _WAYS_OUT = {
     "server_shutdown": "Try again: the next command starts the daemon anew.",
     "engine_crashed": "Try again; the daemon's log tells more.",
     "insufficient_memory": "Unload other models with `puna stop NAME`, or ask for a smaller num_ctx.",
-    "model_corrupt": "Fetch the model again with `puna pull NAME`, or create it again.",
+    "model_corrupt": "`puna repair NAME` fetches what is damaged; a model that was made here has to be created again.",
     "host_forbidden": "Check PUNA_HOST.",
 }
 

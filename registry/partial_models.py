@@ -69,7 +69,7 @@ def remove_partial(store: ModelStore, text: str) -> PartialModel:
     models = list_partial_models(store)
     found = next((model for model in models if _is_meant(model, text)), None)
     if found is None:
-        raise ModelNotFound(f"nothing is kept of a download of {text!r}", model=text)
+        raise ModelNotFound(f"Nothing is kept of a download of {text!r}; `puna partials` lists what is.", model=text)
     if found.is_active:
         raise ModelInUse(f"{text} is being downloaded; end that first.", model=text)
     if found.name is not None:

@@ -13,7 +13,8 @@ from registry.progress import Progress
 from registry.pull import Puller, make_config
 from registry.sizes import shown_size
 from registry.sources.resolved import Find, ResolvedFile
-from registry.store import ModelStore, StoredModel
+from registry.store import ModelStore
+from registry.stored_model import StoredModel
 from registry.verify import FileVerdict, Verification, verify
 
 
@@ -46,7 +47,7 @@ async def repair(
         if lost:
             raise ModelCorrupt(
                 f"{model.name.short} cannot be repaired: its file {lost[0].short} is nowhere to be had any more. "
-                "Remove the model, and create or pull it again.",
+                "Remove the model with `puna rm`, and create or pull it again.",
                 model=model.name.short,
                 digest=str(lost[0]),
             )

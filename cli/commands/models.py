@@ -25,7 +25,7 @@ def list_models(prefix: str | None, *, as_json: bool) -> None:
         write_table(("NAME", "ID", "SIZE", "MODIFIED"), model_rows(models, datetime.now(UTC)))
     for model in models:
         if model.get("damaged"):
-            note(f"The files of {model['name']} are damaged; fetch it again with `puna pull`, or create it again.")
+            note(f"The files of {model['name']} are damaged; `puna repair {model['name']}` fetches what is.")
 
 
 def model_rows(models: Sequence[ModelEntry], now: datetime) -> list[tuple[str, ...]]:

@@ -62,14 +62,17 @@ def _follow(records: Iterable[VerifyRecord], view: ProgressView) -> VerifyRecord
 def _tell(found: VerifyRecord) -> None:
     files = found.get("files", [])
     bad = [file for file in files if file["state"] != "sound"]
-    count = len(files)
-    if not bad:
-        write_line(f"{', '.join(found.get('models', []))}: {count} files are sound" if count else "there are no models")
+    if not files:
+        write_line("there are no models")
+    elif not bad:
+        count = "1 file is" if len(files) == 1 else f"{len(files)} files are"
+        write_line(f"{', '.join(found.get('models', []))}: {count} sound")
     for file in bad:
         write_line(_damage(file))
     if bad:
         broken = sorted({model for file in bad for model in file["models"]})
-        note("".join(f"`puna repair {model}` fetches what is damaged.\n" for model in broken).rstrip("\n"))
+        for model in broken:
+            note(f"`puna repair {model}` fetches what is damaged.")
 
 
 def _damage(file: FileVerdict) -> str:
