@@ -14,7 +14,8 @@ from registry.found_models import FoundFile, FoundModel
 from registry.linking import Way
 from registry.manifest import CONFIG_TYPE, MODEL_LAYER, PROJECTOR_LAYER, Layer, Manifest
 from registry.parts import join_shards
-from registry.store import ModelStore, StoredModel
+from registry.store import ModelStore
+from registry.stored_model import StoredModel
 
 Tell = Callable[[str, int, int], None]
 """What is being done, bytes done, bytes in all."""

@@ -42,7 +42,8 @@ from registry.progress import Progress
 from registry.recipe import Recipe, check_recipe, checked_parameters
 from registry.requirement import parse_version
 from registry.scratch import Scratch
-from registry.store import ModelStore, StoredModel
+from registry.store import ModelStore
+from registry.stored_model import StoredModel
 from registry.workshop import Workshop
 
 _FILE_LAYERS = (MODEL_LAYER, PROJECTOR_LAYER, ADAPTER_LAYER, DRAFT_LAYER)

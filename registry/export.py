@@ -33,7 +33,7 @@ from registry.manifest import (
 from registry.modelfile import Modelfile
 from registry.modelfile_of import modelfile_of
 from registry.sources.gguf_choice import shard_name
-from registry.store import StoredModel
+from registry.stored_model import StoredModel
 
 MODELFILE = "Modelfile"
 _TOLD = {

@@ -19,7 +19,8 @@ from registry.search import FoundModel, HubSearch, search_catalog, search_hub
 from registry.sources.model_url import ModelUrl, parse_model_url
 from registry.sources.resolved import Find, ModelSource, ResolvedModel
 from registry.sources.url import UrlSource
-from registry.store import ModelStore, StoredModel
+from registry.store import ModelStore
+from registry.stored_model import StoredModel
 
 logger = logging.getLogger(__name__)
 

@@ -30,9 +30,10 @@ def clone(source: Path, target: Path) -> bool:
     """
     if sys.platform == "linux":
         return _clone_linux(source, target)
-    if sys.platform == "darwin":
+    elif sys.platform == "darwin":
         return _clone_macos(source, target)
-    return False
+    else:
+        return False
 
 
 def hard_link(source: Path, target: Path) -> bool:

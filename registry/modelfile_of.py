@@ -10,7 +10,7 @@ from registry.manifest import ADAPTER_LAYER, DRAFT_LAYER, MODEL_LAYER, PROJECTOR
 from registry.modelfile import ROLES, Modelfile
 from registry.parameters import ParameterValue, check_parameter
 from registry.prompt_formats import check_parser, check_renderer
-from registry.store import StoredModel
+from registry.stored_model import StoredModel
 
 
 def modelfile_of(model: StoredModel, files: Mapping[str, Sequence[str]]) -> tuple[Modelfile, tuple[str, ...]]:

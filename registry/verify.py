@@ -12,7 +12,8 @@ from registry.content_hash import ChunkSums, ContentHash
 from registry.digest import Digest
 from registry.manifest import Layer
 from registry.progress import Progress
-from registry.store import ModelStore, StoredModel
+from registry.store import ModelStore
+from registry.stored_model import StoredModel
 
 _READ_BYTES = 1 << 20
 _REPORT_BYTES = 64 << 20

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from registry.store import StoredModel
+from registry.stored_model import StoredModel
 from runner.chat.types import ChatEvent, Failed, Finished
 from runner.engine import LoadedModel
 from runner.errors import ReportedError

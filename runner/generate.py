@@ -21,7 +21,8 @@ import msgspec
 from registry.errors import InvalidName, ModelNotFound
 from registry.name import ModelName
 from registry.requirement import check_requirement
-from registry.store import ModelStore, StoredModel
+from registry.store import ModelStore
+from registry.stored_model import StoredModel
 from runner import answers
 from runner.answers import AnswerParts
 from runner.chat.types import (

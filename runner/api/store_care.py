@@ -15,7 +15,8 @@ from registry.partial_models import list_partial_models, remove_partial
 from registry.progress import Progress
 from registry.pull import Puller
 from registry.repair import repair
-from registry.store import ModelStore, StoredModel
+from registry.store import ModelStore
+from registry.stored_model import StoredModel
 from registry.verify import Verification, verify
 from runner.api.bodies import read_body
 from runner.api.context import request_id

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry.manifest import PROJECTOR_LAYER
-from registry.store import StoredModel
+from registry.stored_model import StoredModel
 from runner.errors import EngineCrashed, ReportedError
 from runner.jobs import MEASURE_FLAG, DeviceFacts, Measure, Measured
 from runner.supervisor.jobs import follow_job

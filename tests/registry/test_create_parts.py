@@ -13,7 +13,8 @@ from registry.errors import InvalidRequest, ModelInvalid, RegistryError, Unsuppo
 from registry.manifest import ADAPTER_LAYER, DRAFT_LAYER, MODEL_LAYER, PROJECTOR_LAYER, SYSTEM_LAYER
 from registry.name import ModelName
 from registry.recipe import Recipe
-from registry.store import ModelStore, StoredModel
+from registry.store import ModelStore
+from registry.stored_model import StoredModel
 from tests.registry.gguf_bytes import tiny_gguf
 from tests.registry.model_parts import adapter, projector, shard
 

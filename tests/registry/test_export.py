@@ -18,7 +18,8 @@ from registry.modelfile import parse_modelfile
 from registry.modelfile_text import decode_modelfile
 from registry.name import ModelName
 from registry.recipe import Recipe
-from registry.store import ModelStore, StoredModel
+from registry.store import ModelStore
+from registry.stored_model import StoredModel
 from tests.registry.other_programs import gguf, projector, shards
 
 NAME = ModelName.parse("Acme/Tiny:q8")

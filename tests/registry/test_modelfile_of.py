@@ -24,7 +24,8 @@ from registry.manifest import (
 from registry.modelfile import parse_modelfile
 from registry.modelfile_of import modelfile_of
 from registry.name import ModelName
-from registry.store import ModelStore, StoredModel
+from registry.store import ModelStore
+from registry.stored_model import StoredModel
 from tests.registry.gguf_bytes import tiny_gguf
 
 NAME = ModelName.parse("m")

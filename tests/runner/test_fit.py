@@ -13,7 +13,8 @@ from registry.create import create_model
 from registry.gguf_header import TensorInfo
 from registry.name import ModelName
 from registry.recipe import Recipe
-from registry.store import ModelStore, StoredModel
+from registry.store import ModelStore
+from registry.stored_model import StoredModel
 from runner.jobs import Measured, WindowNeeds
 from runner.supervisor.fit import Fit, FitMeter, Needs, decide, needs_of
 from runner.supervisor.kernels import fast_types, has_fast_kernel, kernel_sentence, main_type

@@ -17,7 +17,8 @@ from registry.finder import Target
 from registry.name import ModelName
 from registry.progress import Progress
 from registry.recipe import Recipe
-from registry.store import ModelStore, StoredModel
+from registry.store import ModelStore
+from registry.stored_model import StoredModel
 from registry.workshop import Workshop
 from runner.api.bodies import read_body, stream_body
 from runner.api.documents import json_body

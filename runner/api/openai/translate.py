@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from registry.store import StoredModel
+from registry.stored_model import StoredModel
 from runner.api.errors import ErrorReport, report_failure
 from runner.api.openai.schema import ChatCompletionBody, ResponseFormat
 from runner.api.openai.tools import choose_tools, read_calls, read_tools
