@@ -6,49 +6,75 @@ import contextlib
 import os
 import secrets
 import shutil
-import time
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
-from registry.locks import writing
-from registry.relative_path import RelativePath
+from filelock import BaseFileLock
+
+from registry.locks import try_acquire, writing
 
 _FOLDER = "scratch"
-_STALE_SECONDS = 6 * 3600.0
 
 
 class Scratch:
-    """A folder of one creation, to be removed when it is over. Every method blocks."""
+    """A folder of one creation, to be removed when it is over. Every method blocks.
+
+    A lock tells other processes that it is in use; that of a process that died is free, and its
+    folder goes with the next look.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._area = root / _FOLDER
-        self._folder = self._area / secrets.token_hex(8)
+        self._name = secrets.token_hex(8)
+        self._folder = root / _FOLDER / self._name
+        self._lock: BaseFileLock | None = None
 
     def path(self, name: str) -> Path:
-        """A place for a new file. Removes what a creation that was killed has left long ago."""
-        with writing(self._root):
-            self._folder.mkdir(parents=True, exist_ok=True)
-        _remove_stale(self._area)
+        """A place for a new file. Raises StoreReadOnly or DiskFull."""
+        if self._lock is None:
+            remove_abandoned(self._root)
+            with writing(self._root):
+                self._lock = try_acquire(_lock_file(self._root, self._name))
+                self._folder.mkdir(parents=True, exist_ok=True)
         return self._folder / name
 
-    def remove(self) -> None:
-        """Delete the folder and what is in it; more calls do nothing."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self._area.rmdir()
-
-    def link(self, files: dict[str, Path]) -> Path:
-        """A folder in which files have the names given here; their content is not copied where that can be avoided.
-
-        Raises InvalidRequest for a name that not every system can store, or that leads out of the folder.
-        """
+    def link(self, files: Mapping[str, Path]) -> Path:
+        """A folder in which files have the names given here; they are not copied where that can be avoided."""
         folder = self.path(secrets.token_hex(4))
         for name, source in files.items():
-            target = folder.joinpath(*RelativePath.parse(name).parts)
+            target = folder.joinpath(*PurePosixPath(name).parts)
             with writing(self._root):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _link(source.resolve(), target)
         return folder
+
+    def remove(self) -> None:
+        """Delete the folder and what is in it; more calls do nothing."""
+        if self._lock is not None:
+            _remove(self._root, self._name, self._lock)
+            self._lock = None
+
+
+def remove_abandoned(root: Path) -> None:
+    """Delete the folders of creations whose processes are gone. Raises nothing; blocks."""
+    with contextlib.suppress(OSError):
+        for folder in list((root / _FOLDER).iterdir()):
+            lock = try_acquire(_lock_file(root, folder.name))
+            if lock is not None:
+                _remove(root, folder.name, lock)
+
+
+def _remove(root: Path, name: str, lock: BaseFileLock) -> None:
+    shutil.rmtree(root / _FOLDER / name, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (root / _FOLDER).rmdir()
+    lock.release()
+    with contextlib.suppress(OSError):
+        _lock_file(root, name).unlink(missing_ok=True)
+
+
+def _lock_file(root: Path, name: str) -> Path:
+    return root / "locks" / f"scratch-{name}.lock"
 
 
 def _link(source: Path, target: Path) -> None:
@@ -60,11 +86,3 @@ def _link(source: Path, target: Path) -> None:
             os.link(source, target)
         except OSError:
             shutil.copyfile(source, target)
-
-
-def _remove_stale(area: Path) -> None:
-    with contextlib.suppress(OSError):
-        for folder in list(area.iterdir()):
-            changed = max((entry.lstat().st_mtime for entry in (folder, *folder.rglob("*"))), default=0.0)
-            if time.time() - changed > _STALE_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from registry.errors import RegistryError, StoreReadOnly
 from registry.file_system import probe
 from registry.paths import Paths
+from registry.scratch import remove_abandoned
 from registry.store import ModelStore
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def tidy(store: ModelStore, *, is_own: bool) -> None:
                 logger.info("%d files that no model needs were removed from the model store", len(removed))
         else:
             store.blobs.remove_stale_partials(MIN_AGE_SECONDS)
+        remove_abandoned(store.root)
     except StoreReadOnly:
         return
     except (RegistryError, OSError) as error:
