@@ -24,8 +24,9 @@ from runner.engine import Engine
 from runner.messages import CacheStats
 from runner.worker.keeper import Keeper, Wait
 from runner.worker.prefix_cache import PrefixCache, Segment, shared_length
-from runner.worker.prefix_files import FileEvent, Header, PrefixFiles
+from runner.worker.prefix_files import FileEvent, PrefixFiles
 from runner.worker.sequence import Sequence
+from runner.worker.shelf import Shelf
 from runner.worker.step_cost import StepCost
 
 SEGMENT_TOKENS = 256
@@ -34,8 +35,6 @@ MIN_SHARED = 32
 """Tokens that another must be about to compute before a sequence begins to wait for it; then it waits for them all."""
 MIN_KEPT = 16
 """Shorter sequences are not worth keeping."""
-UNMEASURED_READ_NS = 2_000_000_000
-"""How long a prompt waits for the disk while nobody knows how long computing it would take."""
 
 
 @dataclass(eq=False, slots=True)
@@ -68,20 +67,15 @@ class CellKeeper(Keeper):
         clock: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         """Blocks while the list of `files` is read."""
-        super().__init__(engine)
+        super().__init__(engine, cost)
         self.cache = cache
-        self._cost = cost
         self._clock = clock
         self._resting: list[_Resting] = []
         """In the order they came to rest."""
         self._resting_ids = list(engine.info.resting_ids)
         self._restore_ns_per_token = 0.0
-        self._files = files
-        self._by_key: dict[bytes, Segment] = {}
-        """Segments whose file is being written, or exists."""
-        self._reading: set[bytes] = set()
-        if files is not None:
-            self._take_index(files)
+        self._shelf = Shelf(files)
+        self._take_index()
 
     def wait_for(self, sequence: Sequence, now: int) -> Wait | None:
         if sequence.is_shifted:
@@ -139,13 +133,10 @@ class CellKeeper(Keeper):
         return bool(self._resting)
 
     def take(self, event: FileEvent) -> None:
-        segment = self._by_key.get(event.key)
-        self._reading.discard(event.key)
+        segment = self._shelf.take(event)
         if segment is None:
             return
-        if event.is_written:
-            segment.is_on_disk = True
-        elif event.state is None or not self.cache.put(segment, event.state, worth=segment.end):
+        if event.state is None or not self.cache.put(segment, event.state):
             self._lose_file(segment)
         else:
             segment.is_from_disk = True
@@ -182,7 +173,7 @@ class CellKeeper(Keeper):
             else:
                 from_memory += max(end - place, 0)
         self.cache.use(used)
-        self._note_use(used)
+        self._shelf.touch(used)
         return CachedTokens(live=donor.length, memory=from_memory, disk=from_disk)
 
     def _restore(self, segment: Segment, end: int, place: int, sequence_id: int) -> bool:
@@ -204,9 +195,9 @@ class CellKeeper(Keeper):
         return True
 
     def _is_restoring_quicker(self, tokens: int) -> bool:
-        if not self._cost.is_known:
+        if not self.cost.is_known:
             return True
-        computing = self._cost.prefill(tokens, self.ledger.used, step_rows=self.engine.info.max_rows)
+        computing = self.cost.prefill(tokens, self.ledger.used, step_rows=self.engine.info.max_rows)
         return self._restore_ns_per_token * tokens < computing
 
     def _kept_length(self, sequence: Sequence, limit: int) -> int:
@@ -219,58 +210,38 @@ class CellKeeper(Keeper):
 
     # --- files ------------------------------------------------------------------------------------
 
-    def _take_index(self, files: PrefixFiles) -> None:
+    def _take_index(self) -> None:
         """Put what is on disk into the tree; what hangs in the air or is not what its name says is removed."""
-        for key, header in files.open():
-            parent = self._by_key.get(header.parent)
+        for key, header in self._shelf.open():
+            parent = self._shelf.find(header.parent)
             if header.parent == header.root and header.start == 0:
                 parent = self.cache.root_of_key(header.root)
             segment = None
             if parent is not None and (parent.start < header.start <= parent.end or header.start == 0):
                 segment = self.cache.attach(parent, header.start, header.tokens)
             if segment is None or segment.key != key:
-                files.remove(key)
-                continue
-            segment.is_on_disk = True
-            self._by_key[key] = segment
+                self._shelf.refuse(key)
+            else:
+                self._shelf.place(key, segment)
         self.cache.forget_empty()
 
     def _read_files(self, sequence: Sequence, limit: int, now: int) -> int | None:
         """Have what only the disk knows of a prompt read; until when to wait for it, or None not to wait."""
-        if self._files is None:
+        if not self._shelf.has_any:
             return None
         live = self._shared_with_live(sequence).length
         way = self.cache.find(sequence.request.cache_scope, sequence.tokens, limit)
         missing = [segment for segment, end in way if segment.state is None and end > live]
         if not missing:
             return None
-        if not sequence.read_until_ns:
-            tokens = sum(len(segment.tokens) for segment in missing)
-            computing = self._cost.prefill(tokens, self.ledger.used, step_rows=self.engine.info.max_rows)
-            # Waiting is never longer than computing would be; while nobody knows, disks are quicker.
-            sequence.read_until_ns = now + (int(computing) if self._cost.is_known else UNMEASURED_READ_NS)
-        if now >= sequence.read_until_ns:
+        until = self._read_until(sequence, sum(len(segment.tokens) for segment in missing), now)
+        if now >= until:
             return None
-        for segment in missing:
-            if segment.key not in self._reading:
-                self._reading.add(segment.key)
-                self._files.read(segment.key)
-        return sequence.read_until_ns
-
-    def _write_file(self, segment: Segment) -> None:
-        if self._files is None or segment.is_on_disk or segment.state is None or segment.parent is None:
-            return
-        self._by_key[segment.key] = segment
-        header = Header(self.cache.root_key(segment), segment.parent.key, segment.start, segment.tokens)
-        self._files.write(segment.key, header, segment.state)
-
-    def _note_use(self, segments: list[Segment]) -> None:
-        if self._files is not None and segments:
-            self._files.touch(tuple(segment.key for segment in reversed(segments) if segment.is_on_disk))
+        self._shelf.fetch(missing)
+        return until
 
     def _lose_file(self, segment: Segment) -> None:
-        if self._by_key.pop(segment.key, None) is not None and self._files is not None:
-            self._files.remove(segment.key)
+        self._shelf.lose(segment)
         self.cache.lose_file(segment)
 
     # --- live sequences ---------------------------------------------------------------------------
@@ -295,7 +266,7 @@ class CellKeeper(Keeper):
     def _ahead(self, sequence: Sequence) -> Iterator[tuple[Sequence, int]]:
         """Prompts that are computed now, no less urgent than this one, and what they have in common with it."""
         for donor, shared in self._running_donors(sequence):
-            if not donor.paused and not donor.faults and donor.is_background <= sequence.is_background:
+            if self._is_ahead(donor, sequence):
                 yield donor, shared
 
     def _running_donors(self, sequence: Sequence) -> Iterator[tuple[Sequence, int]]:
@@ -361,5 +332,5 @@ class CellKeeper(Keeper):
         segment = self.cache.add(scope, tokens, start, end, state)
         if segment is None:
             return False
-        self._write_file(segment)
+        self._shelf.write(segment, self.cache.root_key(segment))
         return True

@@ -15,6 +15,10 @@ from runner.messages import CacheStats
 from runner.worker.ledger import CellLedger
 from runner.worker.prefix_files import FileEvent
 from runner.worker.sequence import Sequence
+from runner.worker.step_cost import StepCost
+
+UNMEASURED_READ_NS = 2_000_000_000
+"""How long a prompt waits for the disk while nobody knows how long computing it would take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,9 @@ class Wait:
 class Keeper:
     """Owns the sequence ids and the count of cells. Used on the engine thread only."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, cost: StepCost) -> None:
         self.engine = engine
+        self.cost = cost
         self.ledger = CellLedger()
         self.running: dict[int, Sequence] = {}
         self._free_ids = list(range(engine.info.max_sequences))
@@ -112,6 +117,17 @@ class Keeper:
 
     def _fill(self, sequence: Sequence, sequence_id: int) -> CachedTokens:
         return CachedTokens()
+
+    def _is_ahead(self, donor: Sequence, sequence: Sequence) -> bool:
+        """Whether waiting for `donor` is no longer than computing: it goes on, and is no less urgent."""
+        return not donor.paused and not donor.faults and donor.is_background <= sequence.is_background
+
+    def _read_until(self, sequence: Sequence, tokens: int, now: int) -> int:
+        """How long to wait for the disk: never longer than computing would take; unmeasured, disks are quicker."""
+        if not sequence.read_until_ns:
+            computing = self.cost.prefill(tokens, self.ledger.used, step_rows=self.engine.info.max_rows)
+            sequence.read_until_ns = now + (int(computing) if self.cost.is_known else UNMEASURED_READ_NS)
+        return sequence.read_until_ns
 
     def _give_back_id(self, sequence: Sequence) -> None:
         assert sequence.sequence_id is not None

@@ -19,6 +19,8 @@ from runner.worker.prefix_files import FileEvent, PrefixFiles
 from runner.worker.scheduler import PlannedChunk, Scheduler
 from runner.worker.sequence import Sequence
 from runner.worker.solo import SoloQueue
+from runner.worker.state_cache import StateCache
+from runner.worker.state_keeper import StateKeeper
 from runner.worker.step_cost import StepCost
 
 STEP_TARGET_NS = 80_000_000
@@ -325,7 +327,7 @@ def _make_keeper(
 ) -> Keeper:
     if engine.info.memory is MemoryKind.CELLS:
         return CellKeeper(engine, PrefixCache(cache.memory_bytes), cost, files=files, clock=clock)
-    return Keeper(engine)
+    return StateKeeper(engine, StateCache(cache.memory_bytes), cost, files=files)
 
 
 class _Totals:

@@ -27,6 +27,11 @@ def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
     return min(place, shorter)
 
 
+def scope_key(scope: str) -> bytes:
+    """The name of a scope in keys and files, which tells nothing of it."""
+    return hashlib.blake2b(scope.encode(), digest_size=20, person=b"puna scope").digest()
+
+
 class Segment:
     """Tokens from `start` to `end` behind those of its parents, and their state where it is kept."""
 
@@ -100,7 +105,7 @@ class PrefixCache:
 
     def root(self, scope: str) -> Segment:
         """Where the prefixes of a scope begin; scopes share nothing."""
-        return self.root_of_key(hashlib.blake2b(scope.encode(), digest_size=20, person=b"puna scope").digest())
+        return self.root_of_key(scope_key(scope))
 
     def root_of_key(self, key: bytes) -> Segment:
         root = self._roots.get(key)
