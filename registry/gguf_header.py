@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 import os
 import stat
-import struct
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 
+from registry.bounded_reader import MAX_STRING_BYTES, BoundedReader
 from registry.errors import ModelInvalid
 from registry.gguf_types import ARRAY, SCALARS, STRING, TENSOR_TYPES
 from registry.gguf_vocabulary import VOCABULARY, VocabularyFacts, check_vocabulary_size, read_vocabulary
 
 MetadataValue = int | float | bool | str | list[int] | list[float] | list[bool] | list[str] | None
 
-MAX_STRING_BYTES = 16 * 1024 * 1024
 MAX_KEY_BYTES = 65535
 MAX_KEPT_BYTES = 32 * 1024 * 1024
 MAX_PAIRS = 16384
@@ -29,14 +27,10 @@ MAX_ARRAY_ENTRIES = 8_000_000
 KEPT_ARRAY_ENTRIES = 1024
 """Longer arrays, such as the vocabulary, are stepped over."""
 
-_BUFFER_BYTES = 1024 * 1024
 _DEFAULT_ALIGNMENT = 32
 _SUPPORTED_VERSIONS = (2, 3)
 _MIN_PAIR_BYTES = 8 + 4 + 1
 _MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
-
-_U32 = struct.Struct("<I")
-_U64 = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +67,12 @@ def read_header(path: Path) -> GgufHeader:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ModelInvalid(f"{path.name} is not a regular file.")
         with path.open("rb", buffering=0) as file:
-            return _parse(_Bytes(file, os.fstat(file.fileno()).st_size))
+            return _parse(BoundedReader(file, os.fstat(file.fileno()).st_size))
     except OSError as error:
         raise ModelInvalid(f"{path.name} cannot be read: {error.strerror}.") from error
 
 
-def _parse(source: _Bytes) -> GgufHeader:
+def _parse(source: BoundedReader) -> GgufHeader:
     version = _read_version(source)
     tensor_count = source.u64("the number of tensors")
     pair_count = source.u64("the number of metadata pairs")
@@ -97,7 +91,7 @@ def _parse(source: _Bytes) -> GgufHeader:
     return GgufHeader(version, pairs.values, pairs.array_lengths, tensors, vocabulary)
 
 
-def _read_version(source: _Bytes) -> int:
+def _read_version(source: BoundedReader) -> int:
     if source.size < 4 or bytes(source.take(4, "the file's mark")) != b"GGUF":
         raise ModelInvalid("The file does not begin with GGUF, so that it is not in GGUF format.")
     version = source.u32("the version")
@@ -108,7 +102,7 @@ def _read_version(source: _Bytes) -> int:
     return version
 
 
-def _check_count(what: str, count: int, most: int, least_bytes: int, source: _Bytes) -> None:
+def _check_count(what: str, count: int, most: int, least_bytes: int, source: BoundedReader) -> None:
     if count > most:
         raise ModelInvalid(f"The file claims {count} {what}; at most {most} are read.")
     if count * least_bytes > source.remaining:
@@ -118,7 +112,7 @@ def _check_count(what: str, count: int, most: int, least_bytes: int, source: _By
 class _Pairs:
     """Collects metadata pairs, within one budget of memory and entries for the whole file."""
 
-    def __init__(self, source: _Bytes) -> None:
+    def __init__(self, source: BoundedReader) -> None:
         self.values: dict[str, MetadataValue] = {}
         self.array_lengths: dict[str, int] = {}
         self.vocabulary: tuple[int, int] | None = None
@@ -201,7 +195,7 @@ def _alignment(values: dict[str, MetadataValue]) -> int:
     return alignment
 
 
-def _read_tensors(source: _Bytes, count: int, alignment: int) -> tuple[TensorInfo, ...]:
+def _read_tensors(source: BoundedReader, count: int, alignment: int) -> tuple[TensorInfo, ...]:
     tensors: list[TensorInfo] = []
     names: set[str] = set()
     expected = 0
@@ -223,7 +217,7 @@ def _read_tensors(source: _Bytes, count: int, alignment: int) -> tuple[TensorInf
     return tuple(tensors)
 
 
-def _read_tensor(source: _Bytes, index: int) -> TensorInfo:
+def _read_tensor(source: BoundedReader, index: int) -> TensorInfo:
     where = f"tensor {index}"
     name = source.text(MAX_TENSOR_NAME_BYTES, f"the name of {where}", strict=True)
     if not name:
@@ -267,119 +261,3 @@ def _aligned(position: int, alignment: int) -> int:
 
 def _shown(name: str) -> str:
     return ascii(name) if len(name) <= 80 else f"{name[:80]!a}…"
-
-
-class _Bytes:
-    """A file's bytes in order, through a buffer of bounded size."""
-
-    def __init__(self, file: FileIO, size: int) -> None:
-        self._file = file
-        self.size = size
-        self._buffer = b""
-        self._start = 0
-        """Where in the file the buffer begins."""
-        self._next = 0
-        """Where in the buffer the next byte is."""
-
-    @property
-    def position(self) -> int:
-        return self._start + self._next
-
-    @property
-    def remaining(self) -> int:
-        return self.size - self.position
-
-    def take(self, count: int, where: str) -> memoryview:
-        """The next bytes; only so many are read at once as the file really has."""
-        if count > self.remaining:
-            raise ModelInvalid(f"The file ends at byte {self.size}, inside {where}.")
-        if count > len(self._buffer) - self._next:
-            self._fill(count, where)
-        taken = memoryview(self._buffer)[self._next : self._next + count]
-        self._next += count
-        return taken
-
-    def skip(self, count: int, where: str) -> None:
-        if count > self.remaining:
-            raise ModelInvalid(f"The file ends at byte {self.size}, inside {where}.")
-        if count <= len(self._buffer) - self._next:
-            self._next += count
-            return
-        self._start = self._file.seek(self.position + count)
-        self._buffer, self._next = b"", 0
-
-    def u32(self, where: str) -> int:
-        value: int = _U32.unpack(self.take(4, where))[0]
-        return value
-
-    def u64(self, where: str) -> int:
-        value: int = _U64.unpack(self.take(8, where))[0]
-        return value
-
-    def scalar(self, kind: struct.Struct, where: str) -> int | float | bool:
-        value: int | float | bool = kind.unpack(self.take(kind.size, where))[0]
-        return value
-
-    def scalars(self, kind: struct.Struct, count: int, where: str) -> list[int] | list[float] | list[bool]:
-        return [one for (one,) in kind.iter_unpack(self.take(kind.size * count, where))]
-
-    def text(self, most: int, where: str, *, strict: bool = False) -> str:
-        length = self.u64(f"the length of {where}")
-        if length > most:
-            raise ModelInvalid(f"{_capital(where)} is {length} bytes long; at most {most} are read.")
-        content = self.take(length, where)
-        try:
-            return str(content, "utf-8", "strict" if strict else "replace")
-        except UnicodeDecodeError:
-            raise ModelInvalid(f"{_capital(where)} is not UTF-8.") from None
-
-    def skip_strings(self, count: int, where: str) -> None:
-        """Step over strings without making them; the loop is the larger part of reading a header."""
-        length_at = _U64.unpack_from
-        while count:
-            if len(self._buffer) - self._next < 8:
-                self._fill(8, where)
-            buffer, at = self._buffer, self._next
-            last = len(buffer) - 8
-            while count and at <= last:
-                length = length_at(buffer, at)[0]
-                if length > MAX_STRING_BYTES:
-                    raise ModelInvalid(
-                        f"An entry of {where} is {length} bytes long; at most {MAX_STRING_BYTES} are read."
-                    )
-                at += 8 + length
-                count -= 1
-            self._next = min(at, len(buffer))
-            self.skip(at - self._next, where)
-
-    def again(self, start: int, end: int) -> bytes:
-        """What lies between two places that were passed; to be asked when all else has been read."""
-        self._file.seek(start)
-        pieces = []
-        while start < end and (piece := self._file.read(end - start)):
-            pieces.append(piece)
-            start += len(piece)
-        if start < end:
-            raise ModelInvalid("The file became shorter while it was read.")
-        return b"".join(pieces)
-
-    def _fill(self, count: int, where: str) -> None:
-        if count > self.remaining:
-            raise ModelInvalid(f"The file ends at byte {self.size}, inside {where}.")
-        kept = self._buffer[self._next :]
-        self._start, self._next = self.position, 0
-        wanted = max(count, _BUFFER_BYTES) - len(kept)
-        pieces = [kept]
-        while wanted > 0:
-            piece = self._file.read(wanted)
-            if not piece:
-                break
-            pieces.append(piece)
-            wanted -= len(piece)
-        self._buffer = b"".join(pieces)
-        if len(self._buffer) < count:
-            raise ModelInvalid(f"The file became shorter while {where} was read.")
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -29,11 +29,12 @@ def clone(source: Path, target: Path) -> bool:
     Raises FileExistsError when there is a file of that name.
     """
     if sys.platform == "linux":
-        return _clone_linux(source, target)
+        is_done = _clone_linux(source, target)
     elif sys.platform == "darwin":
-        return _clone_macos(source, target)
+        is_done = _clone_macos(source, target)
     else:
-        return False
+        is_done = False
+    return is_done
 
 
 def hard_link(source: Path, target: Path) -> bool:

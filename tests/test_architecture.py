@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "runner.supervisor.types": {"runner.engine", "runner.messages"},
     "runner.options": {"runner.supervisor.types", "runner.sampling", "runner.errors", "registry"},
     "runner.answers": {"runner.chat.types"},
-    "runner.choices": {"runner.chat.types", "runner.engine", "runner.errors", "runner.supervisor", "registry.store"},
+    "runner.choices": {"runner.chat.types", "runner.engine", "runner.errors", "runner.supervisor", "registry.stored_model"},
     "runner.generate": {
         "runner.answers", "runner.choices", "runner.options", "runner.chat.types", "runner.supervisor",
         "runner.messages", "runner.engine",
