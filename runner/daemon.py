@@ -116,10 +116,12 @@ class _Daemon:
         sources = make_sources(settings, paths.config_file, store, os.environ, Path.home())
         self._supervisor = Supervisor(settings, worker_command, cache_folder=paths.cache / "prefixes")
         self._generator = Generator(store, self._supervisor, settings)
-        workshop = ProcessWorkshop(settings.pull.keep_free_bytes, worker_command)
+        self._workshop = ProcessWorkshop(settings.pull.keep_free_bytes, worker_command)
         fit_meter = FitMeter(worker_command, max_sequences=settings.worker.max_sequences)
         app = create_app(
-            AppParts(settings, store, sources, self._supervisor, self._generator, self._version, workshop, fit_meter)
+            AppParts(
+                settings, store, sources, self._supervisor, self._generator, self._version, self._workshop, fit_meter
+            )
         )
         self._server = _Server(_server_config(app))
 
@@ -148,6 +150,7 @@ class _Daemon:
     async def _stop(self, serving: asyncio.Task[None]) -> int:
         logger.info("stopping: running answers may still end")
         impatient = asyncio.create_task(self._signals.get())
+        self._workshop.stop()
         await _first(self._supervisor.stop(), impatient)
         self._server.should_exit = True
         if not impatient.done():

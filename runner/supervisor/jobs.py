@@ -26,12 +26,14 @@ _LARGEST_REPORT = 1024 * 1024
 _LAST_WORDS = 2000
 
 
-async def follow_job(command: Sequence[str], flag: str, job: Job) -> AsyncGenerator[JobReport, None]:
+async def follow_job(
+    command: Sequence[str], flag: str, job: Job, running: set[Process] | None = None
+) -> AsyncGenerator[JobReport, None]:
     """Everything the job tells, the result last. Closing this ends its process.
 
     Raises what the job failed with as ReportedError, and EngineCrashed when its process ends before.
     """
-    async with process_of([*command, flag]) as process:
+    async with process_of([*command, flag], running) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         with contextlib.suppress(ConnectionError):  # it died at once, and reading tells
@@ -47,8 +49,8 @@ async def follow_job(command: Sequence[str], flag: str, job: Job) -> AsyncGenera
 
 
 @asynccontextmanager
-async def process_of(command: Sequence[str]) -> AsyncGenerator[Process, None]:
-    """A process with pipes and a clean environment, that is gone when this is left.
+async def process_of(command: Sequence[str], running: set[Process] | None = None) -> AsyncGenerator[Process, None]:
+    """A process with pipes and a clean environment, that is gone when this is left; until then it is in `running`.
 
     What it says on standard error goes to the log when it fails.
     """
@@ -70,9 +72,12 @@ async def process_of(command: Sequence[str]) -> AsyncGenerator[Process, None]:
     except OSError as error:
         raise EngineCrashed(f"The process for the work could not be started ({error.strerror}).") from error
     words = asyncio.create_task(_last_words(process))
+    running = set() if running is None else running
+    running.add(process)
     try:
         yield process
     finally:
+        running.discard(process)
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()

@@ -6,14 +6,16 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from asyncio.subprocess import Process
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 
 from registry.file_types import file_type_number
-from runner.errors import EngineCrashed, ReportedError
+from runner.errors import EngineCrashed, ReportedError, ServerShutdown
 from runner.jobs import QUANTIZE_FLAG, JobProgress, Quantize, Quantized
 from runner.supervisor.jobs import ending, follow_job, process_of
 from runner.supervisor.process import WORKER_COMMAND
+from runner.supervisor.queue import RETRY_AFTER_SECONDS
 
 CONVERTER_COMMAND = (sys.executable, "-P", "-m", "registry.convert")
 
@@ -31,36 +33,64 @@ class ProcessWorkshop:
         self._worker_command = tuple(worker_command)
         self._converter_command = tuple(converter_command)
 
+        self._running: set[Process] = set()
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """End all work: whoever follows it is told that the server shuts down, and so is who asks for more."""
+        self._is_stopping = True
+        for process in self._running:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
     async def quantize(self, files: Sequence[Path], target: Path, file_type: str) -> AsyncGenerator[float, None]:
-        """As `Workshop.quantize`. Raises ReportedError and EngineCrashed."""
-        room = max(0, shutil.disk_usage(target.parent).free - self._keep_free_bytes)
-        job = Quantize(tuple(str(file) for file in files), str(target), file_type_number(file_type), room)
+        """As `Workshop.quantize`. Raises ReportedError, EngineCrashed and ServerShutdown."""
+        job = Quantize(tuple(str(file) for file in files), str(target), file_type_number(file_type), self._room(target))
         is_done = False
-        async with contextlib.aclosing(follow_job(self._worker_command, QUANTIZE_FLAG, job)) as reports:
-            async for report in reports:
-                if isinstance(report, JobProgress):
-                    yield report.fraction
-                is_done = is_done or isinstance(report, Quantized)
-        if not is_done:
-            raise EngineCrashed("The process that quantized the model ended too early.")
+        with self._open():
+            jobs = follow_job(self._worker_command, QUANTIZE_FLAG, job, self._running)
+            async with contextlib.aclosing(jobs) as reports:
+                async for report in reports:
+                    if isinstance(report, JobProgress):
+                        yield report.fraction
+                    is_done = is_done or isinstance(report, Quantized)
+            if not is_done:
+                raise EngineCrashed("The process that quantized the model ended too early.")
         yield 1.0
 
     async def convert(self, folder: Path, target: Path) -> AsyncGenerator[float, None]:
-        """As `Workshop.convert`. Raises ReportedError and EngineCrashed."""
-        room = max(0, shutil.disk_usage(target.parent).free - self._keep_free_bytes)
-        command = [*self._converter_command, "--piped", "--room", str(room), str(folder), str(target)]
+        """As `Workshop.convert`. Raises ReportedError, EngineCrashed and ServerShutdown."""
+        command = [*self._converter_command, "--piped", "--room", str(self._room(target)), str(folder), str(target)]
         is_done = False
-        async with process_of(command) as process:
-            assert process.stdout is not None
-            async for line in process.stdout:
-                told = _read(line)
-                if isinstance(told, ReportedError):
-                    raise told
-                is_done = told >= 1.0
-                yield told
-            code = await process.wait()
-        if code != 0 or not is_done:
-            raise EngineCrashed(f"The process that converted the model {ending(code)}.")
+        with self._open():
+            async with process_of(command, self._running) as process:
+                assert process.stdout is not None
+                async for line in process.stdout:
+                    told = _read(line)
+                    if isinstance(told, ReportedError):
+                        raise told
+                    is_done = told >= 1.0
+                    yield told
+                code = await process.wait()
+            if code != 0 or not is_done:
+                raise EngineCrashed(f"The process that converted the model {ending(code)}.")
+
+    def _room(self, target: Path) -> int:
+        return max(0, shutil.disk_usage(target.parent).free - self._keep_free_bytes)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[None]:
+        """Work is taken while the server runs; when it stops, that is why work ended."""
+        try:
+            if self._is_stopping:
+                raise EngineCrashed("Nothing is begun any more.")
+            yield
+        except EngineCrashed:
+            if not self._is_stopping:
+                raise
+            raise ServerShutdown(
+                "The server is shutting down; try again in a moment.", retry_after_seconds=RETRY_AFTER_SECONDS
+            ) from None
 
 
 def _read(line: bytes) -> float | ReportedError:

@@ -16,7 +16,7 @@ from registry.name import ModelName
 from registry.progress import Progress
 from registry.recipe import Recipe
 from registry.store import ModelStore
-from runner.errors import EngineCrashed, ReportedError, RunnerError
+from runner.errors import EngineCrashed, ReportedError, RunnerError, ServerShutdown
 from runner.supervisor.workshop import ProcessWorkshop
 from tests.registry.convert.checkpoints import (
     LLAMA3_PATTERN,
@@ -129,6 +129,20 @@ async def test_whoever_goes_away_ends_the_work_and_leaves_nothing(store: ModelSt
             if step.completed:
                 break
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+    assert left_over(store, *files.values()) == set()
+
+
+async def test_when_the_server_stops_the_work_ends_and_that_is_told(store: ModelStore, tmp_path: Path) -> None:
+    files = upload(store, write_tiny_model(tmp_path / "full.gguf"))
+    workshop = scripted(tmp_path, "sys.stdin.buffer.read()")
+    recipe = Recipe(NEW, files=files, quantize="q8_0")
+    with pytest.raises(ServerShutdown, match="shutting down"):
+        async for step in create_model(store, recipe, workshop):
+            if step.completed:
+                workshop.stop()
+    with pytest.raises(ServerShutdown, match="shutting down"):
+        async for _ in create_model(store, recipe, workshop):
+            pass
     assert left_over(store, *files.values()) == set()
 
 
