@@ -21,6 +21,8 @@ from registry.sources.repository_login import RepositoryLogin, way_in
 from registry.sources.tokens import TokenCache
 
 _ATTEMPTS = 3
+_LOGINS = 2
+"""For one request: with a token that was kept, and with a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +89,13 @@ class RegistryClient:
         Raises Unauthorized when there is no login that would do, RegistryForbidden, SourceError, or Dropped where
         another try may help.
         """
-        may_log_in = True
-        for _ in range(MAX_REDIRECTS + 2):
+        logins = 0
+        for _ in range(MAX_REDIRECTS + _LOGINS + 1):
             content = body() if callable(body) else body
             sent = {**(headers or {}), **await self.login.headers(url)}
             async with self.http.send(method, url, sent, content) as response:
-                if response.status_code == 401 and may_log_in:
-                    may_log_in = False
+                if response.status_code == 401 and logins < _LOGINS:
+                    logins += 1
                     if await self.login.refused(url, 401, response.headers):
                         continue
                 if response.status_code in (401, 403):

@@ -17,7 +17,7 @@ from registry.registries import DOCKER_HUB, Registries, host_of, is_same_registr
 from registry.sources.challenge import Challenge, read_challenges
 from registry.sources.credentials import Login, shown
 from registry.sources.http import Dropped
-from registry.sources.logins import IdentityToken, Logins
+from registry.sources.logins import IdentityToken, Logins, RegistryLogin
 from registry.sources.registry_http import RegistryHttp
 from registry.sources.tokens import Token, TokenCache, TokenKey
 
@@ -29,8 +29,8 @@ _LONGEST_SECONDS = 3600.0
 _RENEW_EARLY_SECONDS = 10.0
 _ATTEMPTS = 3
 
-_FRESH_SECONDS = 1.0
-_MAX_WAVED_THROUGH = 32
+_FRESH_SECONDS = 5.0
+_MAX_STRAGGLERS = 32
 """Many connections are refused at once when a token ends; the first fetches the new one for all of them."""
 _MAX_GRANTS = 3
 _GRANTS_SECONDS = 30.0
@@ -60,17 +60,24 @@ class RepositoryLogin:
         self._challenge: Challenge | None = None
         self._sent: str | None = None
         self._granted_at: list[float] = []
-        self._waved_through = 0
+        self._handed_out = 0
+        """How many requests have gone with what is sent now."""
+        self._stragglers = 0
+        """How many of those before may still come back refused."""
+        self._found: dict[str, RegistryLogin | None] = {}
         self.has_login = False
         """Whether a login was found when one was asked for."""
 
     async def headers(self, url: str) -> Mapping[str, str]:
         """What to send to this address; nothing to any other than the registry's own."""
-        if self._challenge is None or not self._is_own(url):
+        if not self._is_own(url):
             return {}
         async with self._lock:
-            self._sent = await self._answer(self._challenge)
-        return {"Authorization": self._sent} if self._sent else {}
+            answer = await self._answer(self._challenge) if self._challenge is not None else None
+            if answer != self._sent:
+                self._sent, self._handed_out = answer, 0
+            self._handed_out += 1
+        return {"Authorization": answer} if answer else {}
 
     async def refused(self, url: str, status: int, headers: Mapping[str, str]) -> bool:
         """Read what an answer 401 asks for; whether it can be given.
@@ -84,22 +91,22 @@ class RepositoryLogin:
             now = time.monotonic()
             self._granted_at = [at for at in self._granted_at if now - at < _GRANTS_SECONDS]
             is_fresh = bool(self._granted_at) and now - self._granted_at[-1] < _FRESH_SECONDS
-            if is_fresh and self._waved_through < _MAX_WAVED_THROUGH:
-                self._waved_through += 1
+            if is_fresh and self._stragglers > 0:
+                self._stragglers -= 1
                 return True
             if len(self._granted_at) >= _MAX_GRANTS:
                 return False
             challenge = _choose(headers)
             if challenge is None:
                 return False
-            refused, self._sent = self._sent, None
-            self._challenge = challenge
-            await self._forget(challenge)
+            refused, self._challenge = self._sent, challenge
+            if refused is not None:
+                await self._forget(challenge)
             answer = await self._answer(challenge)
             if answer is None or answer == refused:
                 return False
             self._granted_at.append(time.monotonic())
-            self._waved_through = 0
+            self._stragglers = min(self._handed_out - 1, _MAX_STRAGGLERS)
             return True
 
     def _is_own(self, url: str) -> bool:
@@ -109,7 +116,7 @@ class RepositoryLogin:
     async def _answer(self, challenge: Challenge) -> str | None:
         """The header that answers a challenge, or None when nothing here could."""
         if challenge.scheme == "basic":
-            login = await self._logins.find(self._host, urlsplit(self._base).scheme)
+            login = await self._login(self._host, urlsplit(self._base).scheme)
             self.has_login = login is not None
             return login.header if isinstance(login, Login) else None
         key = await self._token_key(challenge)
@@ -134,12 +141,18 @@ class RepositoryLogin:
                 f"it is listed with `puna registry add {host}`.",
                 host=host,
             )
-        login = await self._logins.find(self._host if is_own else host, split_url(realm).scheme)
+        login = await self._login(self._host if is_own else host, split_url(realm).scheme)
         scopes = self._scopes
         told = challenge.parameters.get("scope", "")
         if told and told.rpartition(":")[0] not in [scope.rpartition(":")[0] for scope in scopes]:
             scopes = (*scopes, told)
         return TokenKey(realm, challenge.parameters.get("service", ""), scopes, login)
+
+    async def _login(self, host: str, scheme: str) -> RegistryLogin | None:
+        """Looked for once: some are told by programs that take their time."""
+        if host not in self._found:
+            self._found[host] = await self._logins.find(host, scheme)
+        return self._found[host]
 
     async def _fetch(self, key: TokenKey) -> Token:
         async with self._open_http() as http:

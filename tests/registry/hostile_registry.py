@@ -108,7 +108,6 @@ class HostileRegistry:
             return Reply(200, b"{}")
         if kind == "/blobs/uploads/":
             return self._upload(request, read)
-        request.body = read(1 << 30)
         if kind == "/manifests/" and request.method == "PUT":
             self.pushed.append(request.body)
             return Reply(201, headers={"Docker-Content-Digest": digest_of(request.body)})
@@ -143,7 +142,7 @@ class HostileRegistry:
                 return None
         if request.method == "PUT":
             expected = request.query.get("digest", "")
-            if digest_of(session) != expected:
+            if digest_of(bytes(session)) != expected:
                 return Reply(400, b'{"errors":[{"code":"DIGEST_INVALID","message":"not these bytes"}]}')
             self.blobs[expected] = bytes(session)
             return Reply(201)
@@ -177,6 +176,8 @@ def _handler_of(registry: HostileRegistry) -> type[BaseHTTPRequestHandler]:
             request = Request(self.command, parts.path, query, headers)
             registry.requests.append(request)
             self._left = int(headers.get("content-length", "0"))
+            if "/uploads/" not in request.path:
+                request.body = self._read(1 << 30)
             reply = registry.interfere(request) or registry.answer(request, self._read)
             if reply is None:
                 self.close_connection = True
