@@ -504,3 +504,24 @@ class TestCreate:
 
     def test_two_origins_exclude_each_other(self, puna: Puna) -> None:
         assert "exclude" in puna("create", "mine", "-f", "x", "--from", "y", code=2).stderr
+
+
+def test_a_model_is_shown_with_how_it_fits(puna: Puna, daemon: FakeDaemon) -> None:
+    fit = {
+        "measured": True, "verdict": "tight", "placement": "All 3 layers on the CPU.", "weights": 2_000_000_000,
+        "kv_cache_per_1k_tokens": 23_000_000, "compute_buffers": 18_000_000, "context_length": 4096,
+        "needed": 2_100_000_000, "kernel": "Q4_0 has a fast kernel on this CPU.",
+    }  # fmt: skip
+    daemon.routes["POST /api/show"] = lambda _: {"model_info": {}, "capabilities": ["completion"], "fit": fit}
+    shown = puna("show", "m").stdout
+    for words in (
+        "2.0 GB",
+        "23 MB for 1k tokens",
+        "2.1 GB with a window of 4096 tokens",
+        "Tight. All 3 layers",
+        "Q4_0",
+    ):
+        assert words in shown
+    fit.update(measured=False, kernel="", kv_cache_per_1k_tokens=0)
+    shown = puna("show", "m").stdout
+    assert "about 18 MB" in shown and "kernel" not in shown and "kv cache" not in shown
