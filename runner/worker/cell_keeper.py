@@ -78,7 +78,7 @@ class CellKeeper(Keeper):
         self._take_index()
 
     def wait_for(self, sequence: Sequence, now: int) -> Wait | None:
-        if sequence.is_shifted:
+        if sequence.starts_alone:
             return None
         limit = len(sequence.tokens) - 1
         ready = max(self._shared_with_live(sequence).length, self._kept_length(sequence, limit))
@@ -153,7 +153,7 @@ class CellKeeper(Keeper):
     # --- beginning --------------------------------------------------------------------------------
 
     def _fill(self, sequence: Sequence, sequence_id: int) -> CachedTokens:
-        if sequence.is_shifted:
+        if sequence.starts_alone:
             self.cache.use([])
             return CachedTokens()
         donor = self._shared_with_live(sequence)
@@ -249,7 +249,7 @@ class CellKeeper(Keeper):
     def _shared_with_live(self, sequence: Sequence) -> _Donor:
         limit = len(sequence.tokens) - 1
         best = _Donor(-1, 0)
-        if sequence.is_shifted:
+        if sequence.starts_alone:
             return best
         for donor, shared in self._running_donors(sequence):
             assert donor.sequence_id is not None

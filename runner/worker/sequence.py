@@ -123,6 +123,11 @@ class Sequence:
         return len(self.tokens) >= self.window
 
     @property
+    def starts_alone(self) -> bool:
+        """Whether it can take nothing over: all of its prompt is to be computed, or its cells are like no others'."""
+        return self.is_shifted or self.request.scores_prompt
+
+    @property
     def due_ns(self) -> int:
         """Who is due earlier goes first. Background work counts as if it had come later, and so its turn comes too."""
         return self.received_ns + (BACKGROUND_DELAY_NS if self.is_background else 0)

@@ -41,6 +41,8 @@ class StateKeeper(Keeper):
                 self.cache.lose_file(segment)
 
     def wait_for(self, sequence: Sequence, now: int) -> Wait | None:
+        if sequence.starts_alone:
+            return None
         limit = len(sequence.tokens) - 1
         found = self.cache.find(sequence.request.cache_scope, sequence.tokens, limit)
         ready = 0 if found is None else found.end
@@ -92,7 +94,7 @@ class StateKeeper(Keeper):
     def _fill(self, sequence: Sequence, sequence_id: int) -> CachedTokens:
         scope, limit = sequence.request.cache_scope, len(sequence.tokens) - 1
         places = {*self.cache.branches(scope, sequence.tokens), sequence.prompt_tokens - 1, *sequence.stops}
-        found = self.cache.find(scope, sequence.tokens, limit)
+        found = None if sequence.starts_alone else self.cache.find(scope, sequence.tokens, limit)
         restored = 0
         if found is not None and found.state is not None:
             if self.engine.restore(sequence_id, found.state, 0, found.end):
