@@ -11,6 +11,9 @@ from runner.api.bodies import read_body
 from runner.api.context import request_id
 from runner.api.documents import json_body
 from runner.api.openai.answering import complete, event_stream
+from runner.api.openai.completion_schema import CompletionBody
+from runner.api.openai.completions import CompletionChunks, completion_calls
+from runner.api.openai.completions import completion as text_completion
 from runner.api.openai.schema import ChatCompletionBody
 from runner.api.openai.translate import Chunks, chat_calls, completion, model_entry
 from runner.api.standing import with_standing
@@ -26,6 +29,11 @@ def create_router(generator: Generator, store: ModelStore, max_body_bytes: int) 
     async def chat_completions(request: Request) -> Response:
         body = await read_body(request, ChatCompletionBody, max_body_bytes)
         return await _answer(generator, request, body)
+
+    @router.post("/v1/completions", openapi_extra=json_body(CompletionBody))
+    async def completions(request: Request) -> Response:
+        body = await read_body(request, CompletionBody, max_body_bytes)
+        return await _complete_text(generator, request, body)
 
     @router.get("/v1/models")
     async def models() -> Response:
@@ -54,3 +62,17 @@ async def _answer(generator: Generator, request: Request, body: ChatCompletionBo
     opened = await while_connected(request.receive, generator.open_choices(calls))
     chunks = Chunks(calls[0], opened, include_usage=include_usage, count=len(calls))
     return event_stream(opened, chunks.encode_choice, calls[0], ignored)
+
+
+async def _complete_text(generator: Generator, request: Request, body: CompletionBody) -> Response:
+    calls = completion_calls(body, request_id(request))
+    ignored = ignored_fields(body)
+    if not body.stream:
+        answers = await while_connected(request.receive, complete(generator, calls))
+        headers = ignored_header([*ignored, *answers[0].generation.ignored])
+        return JsonResponse(text_completion(body, calls, answers), headers=headers)
+    if len(calls) == 1:
+        generation = await while_connected(request.receive, generator.open(calls[0]))
+        return event_stream(generation, CompletionChunks(body, calls, generation).encode, calls[0], ignored)
+    opened = await while_connected(request.receive, generator.open_choices(calls))
+    return event_stream(opened, CompletionChunks(body, calls, opened).encode_choice, calls[0], ignored)
