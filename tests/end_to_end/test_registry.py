@@ -32,6 +32,13 @@ def empty_daemon(tmp_path: Path) -> Iterator[Daemon]:
         yield daemon
 
 
+@pytest.fixture
+def client(empty_daemon: Daemon) -> Iterator[ollama.Client]:
+    client = ollama.Client(host=empty_daemon.url)
+    yield client
+    client._client.close()
+
+
 def puna(daemon: Daemon, *arguments: str, code: int = 0) -> str:
     command = [sys.executable, "-P", "-m", "cli", *arguments]
     done = subprocess.run(command, env=daemon.environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
@@ -59,14 +66,15 @@ def test_a_model_goes_to_a_registry_and_comes_back_the_same(empty_daemon: Daemon
     assert answer.status_code == 200
 
 
-def test_the_official_client_pushes_and_pulls(empty_daemon: Daemon, registry: RealRegistry) -> None:
+def test_the_official_client_pushes_and_pulls(
+    empty_daemon: Daemon, client: ollama.Client, registry: RealRegistry
+) -> None:
     daemon = empty_daemon
     name = f"{registry.host}/me/theirs"
     puna(daemon, "create", name, "--from", str(write_tiny_model(daemon.home / "tiny.gguf")))
     puna(daemon, "registry", "add", registry.host)
     config = daemon.home / "config.toml"
     config.write_text(f'{config.read_text()}credentials = "{USER}:{PASSWORD}"\n')
-    client = ollama.Client(daemon.url)
     told = [step.status for step in client.push(name, insecure=True, stream=True)]
     assert (told[0], told[-2:]) == ("retrieving manifest", ["pushing manifest", "success"])
     client.delete(name)
