@@ -515,7 +515,7 @@ def test_a_model_is_shown_with_how_it_fits(puna: Puna, daemon: FakeDaemon) -> No
     daemon.routes["POST /api/show"] = lambda _: {"model_info": {}, "capabilities": ["completion"], "fit": fit}
     shown = puna("show", "m").stdout
     for words in (
-        "2.0 GB",
+        "2 GB",
         "23 MB for 1k tokens",
         "2.1 GB with a window of 4096 tokens",
         "Tight. All 3 layers",
