@@ -11,7 +11,17 @@ from registry.errors import ModelCorrupt
 from registry.errors import Unsupported as NotSupportedHere
 from registry.manifest import ModelConfig
 from registry.name import ModelName
-from runner.chat.types import ChatPrompt, Failed, Finished, Limits, Message, TextDelta, TextPrompt
+from runner.chat.types import (
+    ChatPrompt,
+    Failed,
+    Finished,
+    InsertPrompt,
+    Limits,
+    Message,
+    TextDelta,
+    TextPrompt,
+    TokenPrompt,
+)
 from runner.errors import InvalidRequest, ModelNotFound, ReportedError, RunnerError, Unsupported
 from runner.generate import Call, Completion, Conversation, Generator
 from runner.settings import ModelSettings, Settings
@@ -36,7 +46,7 @@ def complete(prompt: str = "Hello", *, model: str = "m", options: dict[str, Any]
     return Call(request_id="r", model=model, prompt=Completion(prompt=prompt, **more), options=options or {})
 
 
-async def prompt_of(call: Call, model: FakeModel | None = None) -> ChatPrompt | TextPrompt:
+async def prompt_of(call: Call, model: FakeModel | None = None) -> ChatPrompt | TextPrompt | TokenPrompt | InsertPrompt:
     supervisor = FakeSupervisor(answer("Hi"))
     await generator(supervisor, model).complete(call)
     return supervisor.request.prompt
@@ -273,9 +283,7 @@ async def test_text_between_two_texts_is_asked_of_models_that_can_insert() -> No
     model = FakeModel(template=template, can=("completion", "insert"), system="not for this")
     prompt = await prompt_of(complete("def f(", suffix="return x"), model)
     assert prompt == ChatPrompt((Message("user", "def f("),), template, suffix="return x")
-    with pytest.raises(Unsupported, match="does not support insert") as refused:
-        await generator(FakeSupervisor()).open(complete(suffix="x"))
-    assert refused.value.facts["field"] == "suffix"
+    assert await prompt_of(complete("def f(", suffix="return x")) == InsertPrompt("def f(", "return x")
     with pytest.raises(InvalidRequest, match="raw mode does not support suffix"):
         await generator(FakeSupervisor()).open(complete(raw=True, suffix="x"))
 
