@@ -182,9 +182,15 @@ _COMPLAINTS = {
 }
 
 
+BLOCK_TYPES = ("text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking")
+"""Values of `type` that decide what an item of an array is; pydantic puts them into an error's place."""
+
+
 def _path(location: tuple[int | str, ...]) -> str:
     path = ""
-    for step in location:
+    for place, step in enumerate(location):
+        if step in BLOCK_TYPES and isinstance(location[place - 1], int) and place + 1 < len(location):
+            continue
         if isinstance(step, int):
             path += f"[{step}]"
         else:

@@ -35,17 +35,15 @@ def read_turns(turns: list[TurnBody]) -> tuple[Message, ...]:
     messages: list[Message] = []
     for index, turn in enumerate(turns):
         path = f"messages[{index}].content"
-        if isinstance(turn.content, str):
-            messages.append(Message(turn.role, turn.content))
-        elif turn.role == "assistant":
+        if turn.role == "assistant":
             messages.append(_assistant_message(turn.content, path, names))
         else:
             messages.extend(_other_messages(turn.role, turn.content, path, names))
     return tuple(messages)
 
 
-def read_system(system: str | list[TextBlock] | None) -> tuple[Message, ...]:
-    text = system if isinstance(system, str) else "\n".join(block.text for block in system or ())
+def read_system(system: list[TextBlock] | None) -> tuple[Message, ...]:
+    text = "\n".join(block.text for block in system or ())
     return (Message("system", text),) if text else ()
 
 
@@ -92,9 +90,7 @@ def _text(block: Block, path: str) -> str:
 
 
 def _result(block: ToolResultBlock, path: str) -> str:
-    if block.content is None or isinstance(block.content, str):
-        text = block.content or ""
-    else:
-        text = "\n".join(_text(part, f"{path}.content[{index}]") for index, part in enumerate(block.content))
+    parts = block.content or ()
+    text = "\n".join(_text(part, f"{path}.content[{index}]") for index, part in enumerate(parts))
     # Templates have no mark for a call that failed, and the model must know.
     return f"Error: {text}" if block.is_error else text

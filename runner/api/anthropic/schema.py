@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from runner.api.validation import Body, Ignored, lacks, not_honoured, unsupported
+from runner.api.validation import BLOCK_TYPES, Body, Ignored, lacks, not_honoured, unsupported
 
 _LONGEST = 2**31 - 1
 _NOTHING_REMOTE = lacks("anything that runs on somebody else's servers")
@@ -62,7 +62,7 @@ class ToolUseBlock(Body):
 class ToolResultBlock(Body):
     type: Literal["tool_result"]
     tool_use_id: str
-    content: str | list[Block] | None = None
+    content: Blocks | None = None
     is_error: bool | None = None
     cache_control: Ignored = None
     toolset_name: Annotated[Any, not_honoured()] = None
@@ -79,12 +79,9 @@ class RedactedThinkingBlock(Body):
     data: Ignored = None
 
 
-_KINDS = ("text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking")
-
-
 def _known_block(value: object) -> object:
     kind = value.get("type") if isinstance(value, dict) else None
-    if isinstance(kind, str) and kind not in _KINDS:
+    if isinstance(kind, str) and kind not in BLOCK_TYPES:
         raise unsupported(lacks(f"blocks of the type {kind[:50]!r}"), ".type")
     return value
 
@@ -98,11 +95,22 @@ Block = Annotated[
 ]
 
 
+def _as_blocks(value: object) -> object:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+Blocks = Annotated[
+    list[Block],
+    BeforeValidator(_as_blocks, json_schema_input_type=str | list[Block]),
+]
+TextBlocks = Annotated[list[TextBlock], BeforeValidator(_as_blocks, json_schema_input_type=str | list[TextBlock])]
+
+
 class TurnBody(Body):
     """One turn of a conversation."""
 
     role: Literal["user", "assistant", "system"]
-    content: str | list[Block]
+    content: Blocks
 
 
 def _own_tool(value: object) -> object:
@@ -151,7 +159,7 @@ class PromptBody(Body):
 
     model: str = ""
     messages: list[TurnBody]
-    system: str | list[TextBlock] | None = None
+    system: TextBlocks | None = None
     tools: list[ToolBody] | None = None
     tool_choice: ToolChoiceBody | None = None
     thinking: ThinkingBody | None = None

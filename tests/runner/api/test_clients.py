@@ -105,8 +105,8 @@ async def test_ollama_is_told_of_errors(ollama_client: ollama.AsyncClient, daemo
     with pytest.raises(ollama.ResponseError) as missing:
         await ollama_client.chat("nope", USER)
     assert missing.value.status_code == 404 and "not found" in missing.value.error
-    with pytest.raises(ollama.ResponseError, match="does not support tools"):
-        await ollama_client.chat("m", USER, tools=[{"type": "function", "function": {"name": "f"}}])
+    with pytest.raises(ollama.ResponseError, match="does not support thinking"):
+        await ollama_client.chat("m", USER, think=True)
     daemon.supervisor.script = lambda _: [TextDelta("Hi"), Failed("engine_crashed", "It died.")]
     with pytest.raises(ollama.ResponseError, match="It died"):
         async for _ in await ollama_client.chat("m", USER, stream=True):
