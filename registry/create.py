@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,13 +17,9 @@ from registry.manifest import (
     ADAPTER_LAYER,
     CONFIG_TYPE,
     DRAFT_LAYER,
-    LICENSE_LAYER,
-    MESSAGES_LAYER,
+    FILE_LAYERS,
     MODEL_LAYER,
-    PARAMS_LAYER,
     PROJECTOR_LAYER,
-    SYSTEM_LAYER,
-    TEMPLATE_LAYER,
     Layer,
     Manifest,
     ModelConfig,
@@ -39,14 +34,14 @@ from registry.parts import (
     part_type,
 )
 from registry.progress import Progress
-from registry.recipe import Recipe, check_recipe, checked_parameters
+from registry.recipe import Recipe, check_recipe
 from registry.requirement import parse_version
 from registry.scratch import Scratch
 from registry.store import ModelStore
 from registry.stored_model import StoredModel
+from registry.text_layers import plan_texts
 from registry.workshop import Workshop
 
-_FILE_LAYERS = (MODEL_LAYER, PROJECTOR_LAYER, ADAPTER_LAYER, DRAFT_LAYER)
 _NO_DIGEST = "0000000000000000000"
 """What clients are told in place of the digest of a file that is being made."""
 _GGUF_MAGIC = b"GGUF"
@@ -102,7 +97,7 @@ class _Creation:
         self._workshop = workshop
         self._scratch = scratch
         self._base: StoredModel | None = None
-        self._parts: dict[str, list[Part]] = {media_type: [] for media_type in _FILE_LAYERS}
+        self._parts: dict[str, list[Part]] = {media_type: [] for media_type in FILE_LAYERS}
         self._made: tuple[Path, GgufMetadata] | None = None
         """Weights that were converted or quantized, not yet a blob: given up, they go with the scratch folder."""
 
@@ -141,7 +136,7 @@ class _Creation:
         """Find every file of the model and check that they belong together."""
         recipe, parts = self._recipe, self._parts
         if self._base is not None:
-            for media_type in _FILE_LAYERS:
+            for media_type in FILE_LAYERS:
                 layers = self._base.manifest.of_type(media_type)
                 parts[media_type] = [self._stored(layer) for layer in layers]
         if not recipe.is_checkpoint:
@@ -238,11 +233,9 @@ class _Creation:
     def _plan(self) -> list[tuple[str, bytes | Blob]]:
         """Every layer of the new model in order: files that are there, and texts that may not be."""
         planned: list[tuple[str, bytes | Blob]] = [
-            (media_type, Blob(part.digest, part.size))
-            for media_type in _FILE_LAYERS
-            for part in self._parts[media_type]
+            (media_type, Blob(part.digest, part.size)) for media_type in FILE_LAYERS for part in self._parts[media_type]
         ]
-        return planned + _plan_texts(self._recipe, self._base)
+        return planned + plan_texts(self._recipe, self._base)
 
     def _config(self) -> ModelConfig:
         recipe, base = self._recipe, self._base
@@ -298,42 +291,5 @@ class _Creation:
         }
 
 
-def _plan_texts(recipe: Recipe, base: StoredModel | None) -> list[tuple[str, bytes | Blob]]:
-    """The layers beside the files: those of the base that are kept, and what the recipe says."""
-    planned: list[tuple[str, bytes | Blob]] = []
-    if base is not None:
-        gone = {*_FILE_LAYERS, *_replaced_layers(recipe)}
-        kept = [layer for layer in base.manifest.layers if layer.media_type not in gone]
-        planned.extend((layer.media_type, Blob(layer.digest, layer.size)) for layer in kept)
-    if recipe.template is not None:
-        planned.append((TEMPLATE_LAYER, recipe.template.encode()))
-    if recipe.system is not None:
-        planned.append((SYSTEM_LAYER, recipe.system.encode()))
-    known = {layer.digest for layer in base.manifest.layers} if base else set()
-    licenses = [text.encode() for text in recipe.licenses]
-    planned.extend((LICENSE_LAYER, text) for text in licenses if Digest.of(text) not in known)
-    merged = {**(base.parameters if base else {}), **checked_parameters(recipe.parameters)}
-    if recipe.parameters and merged:
-        planned.append((PARAMS_LAYER, _json(merged)))
-    if recipe.messages:
-        turns = [{"role": role, "content": content} for role, content in recipe.messages]
-        planned.append((MESSAGES_LAYER, _json(turns)))
-    return planned
-
-
-def _replaced_layers(recipe: Recipe) -> set[str]:
-    said = {
-        TEMPLATE_LAYER: recipe.template is not None,
-        SYSTEM_LAYER: recipe.system is not None,
-        PARAMS_LAYER: bool(recipe.parameters),
-        MESSAGES_LAYER: bool(recipe.messages),
-    }
-    return {media_type for media_type, is_said in said.items() if is_said}
-
-
 def _shapes(metadata: GgufMetadata) -> dict[str, Sequence[int]]:
     return {tensor.name: tensor.shape for tensor in metadata.tensors}
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

@@ -1,0 +1,55 @@
+"""The layers of a new model beside its files: template, system text, licences, parameters, messages."""
+
+from __future__ import annotations
+
+import json
+
+from registry.blobs import Blob
+from registry.digest import Digest
+from registry.manifest import (
+    FILE_LAYERS,
+    LICENSE_LAYER,
+    MESSAGES_LAYER,
+    PARAMS_LAYER,
+    SYSTEM_LAYER,
+    TEMPLATE_LAYER,
+)
+from registry.recipe import Recipe, checked_parameters
+from registry.stored_model import StoredModel
+
+
+def plan_texts(recipe: Recipe, base: StoredModel | None) -> list[tuple[str, bytes | Blob]]:
+    """The layers beside the files: those of the base that are kept, and what the recipe says."""
+    planned: list[tuple[str, bytes | Blob]] = []
+    if base is not None:
+        gone = {*FILE_LAYERS, *_replaced_layers(recipe)}
+        kept = [layer for layer in base.manifest.layers if layer.media_type not in gone]
+        planned.extend((layer.media_type, Blob(layer.digest, layer.size)) for layer in kept)
+    if recipe.template is not None:
+        planned.append((TEMPLATE_LAYER, recipe.template.encode()))
+    if recipe.system is not None:
+        planned.append((SYSTEM_LAYER, recipe.system.encode()))
+    known = {layer.digest for layer in base.manifest.layers} if base else set()
+    licenses = [text.encode() for text in recipe.licenses]
+    planned.extend((LICENSE_LAYER, text) for text in licenses if Digest.of(text) not in known)
+    merged = {**(base.parameters if base else {}), **checked_parameters(recipe.parameters)}
+    if recipe.parameters and merged:
+        planned.append((PARAMS_LAYER, _json(merged)))
+    if recipe.messages:
+        turns = [{"role": role, "content": content} for role, content in recipe.messages]
+        planned.append((MESSAGES_LAYER, _json(turns)))
+    return planned
+
+
+def _replaced_layers(recipe: Recipe) -> set[str]:
+    said = {
+        TEMPLATE_LAYER: recipe.template is not None,
+        SYSTEM_LAYER: recipe.system is not None,
+        PARAMS_LAYER: bool(recipe.parameters),
+        MESSAGES_LAYER: bool(recipe.messages),
+    }
+    return {media_type for media_type, is_said in said.items() if is_said}
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
