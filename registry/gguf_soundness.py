@@ -17,6 +17,7 @@ _FACTORS = ("_norm.weight", ".ssm_a", ".ssm_conv1d.weight", ".shortconv.conv.wei
 _TABLES = ("tid2eid", "tid2eid.weight")
 """Tensors of integers that some mixtures of experts look their experts up in."""
 _BYTES = 256
+_NO_VOCABULARY = ("none", "no_vocab")
 
 
 def check_sound(architecture: str, blocks: int, header: GgufHeader) -> None:
@@ -38,6 +39,7 @@ def check_sound(architecture: str, blocks: int, header: GgufHeader) -> None:
         raise ModelInvalid(
             f"{architecture}.rope.scaling.type is {_shown(scaling)}; it can be {', '.join(_ROPE_SCALINGS)}."
         )
+    _check_attention(architecture, figures)
     if header.values.get("general.type", "model") == "model" and architecture != "clip":
         _check_tensors(header.tensors)
         _check_vocabulary(header)
@@ -67,6 +69,20 @@ def _check_experts(architecture: str, figures: Mapping[str, MetadataValue]) -> N
             raise ModelInvalid(f"{prefix}group_count is {groups}, which does not go with {experts} experts.")
 
 
+def _check_attention(architecture: str, figures: Mapping[str, MetadataValue]) -> None:
+    pattern = figures.get("attention.sliding_window_pattern")
+    has_window = figures.get("attention.sliding_window", 0) != 0
+    if has_window and (pattern == 1 or (isinstance(pattern, list) and not any(pattern))):
+        raise ModelInvalid(f"{architecture} has a sliding window, and by its pattern no block that uses it.")
+    width, heads = figures.get("embedding_length"), figures.get("attention.head_count")
+    if "bert" in architecture and isinstance(width, int) and isinstance(heads, int) and heads > 0:
+        for name in ("attention.key_length", "attention.value_length"):
+            if figures.get(name, width // heads) != width // heads:
+                raise ModelInvalid(
+                    f"{architecture}.{name} is {figures[name]}; with {heads} heads it is {width // heads}."
+                )
+
+
 def _check_tensors(tensors: Sequence[TensorInfo]) -> None:
     for index, tensor in enumerate(tensors):
         where = f"tensor {index} ({_shown(tensor.name)})"
@@ -80,12 +96,16 @@ def _check_tensors(tensors: Sequence[TensorInfo]) -> None:
 
 
 def _check_vocabulary(header: GgufHeader) -> None:
-    vocabulary = header.vocabulary
+    kind, vocabulary = header.values.get("tokenizer.ggml.model"), header.vocabulary
+    if kind in _NO_VOCABULARY:
+        raise ModelInvalid(f"The file has no vocabulary (tokenizer.ggml.model is {kind!a}), so that it reads no text.")
     if vocabulary is None:
         return
+    if kind == "bert" and vocabulary.byte_tokens:
+        raise ModelInvalid("The vocabulary has tokens for single bytes, which a vocabulary of word pieces has not.")
     if vocabulary.doubled is not None:
         raise ModelInvalid(f"The token {_shown(vocabulary.doubled)} is in the vocabulary twice.")
-    if header.values.get("tokenizer.ggml.model") == "llama" and vocabulary.byte_tokens < _BYTES:
+    if kind == "llama" and vocabulary.byte_tokens < _BYTES:
         raise ModelInvalid(
             f"The vocabulary has {vocabulary.byte_tokens} of the {_BYTES} tokens for single bytes; "
             "the engine cannot read text without the others."

@@ -69,6 +69,16 @@ def test_a_figure_that_ends_the_engine_is_refused(
     assert key in message or "general.alignment" in key
 
 
+def test_attention_that_contradicts_itself_is_refused(tmp_path: Path, sound: Document) -> None:
+    window = sound.with_pair("llama.attention.sliding_window", UINT32, SCALARS[UINT32].pack(64))
+    message = refusal(tmp_path, with_number(window, "llama.attention.sliding_window_pattern", 1))
+    assert "no block that uses it" in message
+    pairs = [*default_pairs()[2:], string_pair("general.architecture", "bert")]
+    pairs += [number_pair(f"bert.{name}", value) for name, value in (("embedding_length", 64), ("block_count", 2))]
+    pairs += [number_pair("bert.attention.head_count", 4), number_pair("bert.attention.key_length", 17)]
+    assert "with 4 heads it is 16" in refusal(tmp_path, GgufFile(pairs=pairs).to_bytes())
+
+
 def test_experts_that_go_together_are_let_through(tmp_path: Path, sound: Document) -> None:
     document = sound
     for name, value in (("count", 8), ("used_count", 2), ("group_count", 4), ("group_used_count", 2)):
@@ -104,6 +114,8 @@ def test_a_vocabulary_that_the_engine_cannot_read_text_with_is_refused(tmp_path:
     assert message == "The token 'a' is in the vocabulary twice."
     message = refusal(tmp_path, sound.with_pair("tokenizer.ggml.model", STRING, text("llama")).to_bytes())
     assert "0 of the 256 tokens for single bytes" in message
+    message = refusal(tmp_path, sound.with_pair("tokenizer.ggml.model", STRING, text("none")).to_bytes())
+    assert "no vocabulary" in message
     huge = GgufFile(pairs=[*default_pairs(), strings_pair("tokenizer.ggml.tokens", [""] * ((1 << 20) + 1))])
     assert "has 1048577 tokens; at most 1048576 are read" in refusal(tmp_path, huge.to_bytes())
 
