@@ -10,7 +10,7 @@ from registry.byte_ranges import Range
 SEGMENT_BYTES = 16 << 20
 """The most that is asked for in one request."""
 MIN_SEGMENT_BYTES = 1 << 20
-_MIN_SPLIT_BYTES = 512 << 10
+_MIN_SPLIT_BYTES = 64 << 10
 _SLOW_SECONDS = 1.5
 """Bytes that will take their connection longer than this are worth a request of their own."""
 _STALLED_SECONDS = 3.0

@@ -42,14 +42,14 @@ def test_what_is_nearly_there_is_left_alone() -> None:
 
 
 def test_all_that_a_silent_connection_lacks_is_taken_from_it() -> None:
-    share = Share([(0, MEGABYTE)], MEGABYTE)
+    share = Share([(0, 100_000)], MEGABYTE)
     silent = share.take(0.0)
     assert silent is not None
     silent.receive(1000, 0.1)
     assert share.take(1.0) is None
     helper = share.take(10.0)
     assert helper is not None
-    assert (silent.end, helper.position, helper.end) == (1000, 1000, MEGABYTE)
+    assert (silent.end, helper.position, helper.end) == (1000, 1000, 100_000)
     assert share.take(10.0) is None
 
 
