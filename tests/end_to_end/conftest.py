@@ -21,6 +21,7 @@ from filelock import FileLock
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL = "smollm2:135m"
+SLIDING_MODEL = "gemma3:270m"
 TIMEOUT = 120
 
 
@@ -121,12 +122,22 @@ def _wait_for_address(process: subprocess.Popen[bytes], home: Path) -> str:
 @pytest.fixture(scope="session")
 def smollm2_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that holds SmolLM2, kept between runs of the tests; treat it as read-only."""
-    folder = REPOSITORY / ".run" / "models"
+    return _store_with(MODEL, "models", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def sliding_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds Gemma 3, a model with a sliding window, kept like the other."""
+    return _store_with(SLIDING_MODEL, "sliding-models", tmp_path_factory)
+
+
+def _store_with(model: str, name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = REPOSITORY / ".run" / name
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / "models.lock"), running_daemon(tmp_path_factory.mktemp("pull"), folder) as daemon:
         names = {model["name"] for model in daemon.client.get("/api/tags").json()["models"]}
-        if MODEL not in names:
-            records = daemon.client.post("/api/pull", json={"model": MODEL}).text.splitlines()
+        if model not in names:
+            records = daemon.client.post("/api/pull", json={"model": model}).text.splitlines()
             assert json.loads(records[-1]) == {"status": "success"}, records[-1]
     return folder
 
