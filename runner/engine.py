@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,28 @@ class MemoryKind(enum.StrEnum):
     """A cell for each token: any range can be shared, saved, restored and forgotten."""
     STATES = "states"
     """Only the whole, as it is now: recurrent and hybrid models, and those with a sliding window."""
+
+
+class Pooling(enum.StrEnum):
+    """How the vectors of an input's tokens become one."""
+
+    MEAN = "mean"
+    CLS = "cls"
+    """That of the first token."""
+    LAST = "last"
+    RANK = "rank"
+    """One number: how well a document answers a query."""
+
+
+class Encoding(msgspec.Struct, frozen=True):
+    """How a model makes vectors."""
+
+    pooling: Pooling
+    dimensions: int
+    window: int
+    """Most tokens of one input."""
+    is_whole: bool
+    """An input cannot be computed in pieces."""
 
 
 class DeviceUse(msgspec.Struct, frozen=True):
@@ -76,6 +99,10 @@ class LoadedModel(msgspec.Struct, frozen=True):
     memory: MemoryKind = MemoryKind.CELLS
     resting_ids: tuple[int, ...] = ()
     """Ids besides those below `max_sequences` that can share and hold cells, not be computed, saved or restored."""
+    generates: bool = True
+    """False for models that are only there to make vectors."""
+    encoding: Encoding | None = None
+    """None when the model cannot make vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +184,30 @@ class Chunk:
     scoring: PromptScoring | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class EncodingInput:
+    """The tokens of an input; only what is between the first `head` and the last `tail` of them may be left out."""
+
+    tokens: Sequence[int]
+    head: int = 0
+    tail: int = 0
+
+
+ENCODING_SLOTS = 64
+"""Inputs that may be in progress at a time on their way to become vectors."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingChunk:
+    """Consecutive tokens of one input that is to become a vector."""
+
+    slot: int
+    start: int
+    """Position of the first token; an input begins at 0 and lets the one before it in its slot go."""
+    tokens: Sequence[int]
+    is_last: bool
+
+
 SOLO_ROWS = 128
 """Most rows of a solo step: prompts are always cut into chunks of so many, and others wait no longer than that."""
 
@@ -194,6 +245,18 @@ class Engine(Protocol):
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Token ids of `text`; with `add_special` the begin token where the model wants one, once."""
+        ...
+
+    def tokenize_whole(self, text: str, *, parse_special: bool) -> EncodingInput:
+        """As `tokenize`, with all that the model wants in front and behind: what an input for a vector looks like."""
+        ...
+
+    def tokenize_pair(self, query: str, document: str) -> EncodingInput:
+        """A query and a document, as reranking models of this kind want to see them."""
+        ...
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of tokens of the vocabulary, control tokens written out; broken characters become U+FFFD."""
         ...
 
     @property
@@ -274,6 +337,27 @@ class Engine(Protocol):
         """Compute at most SOLO_ROWS tokens of the solo sequence; the token sampled, with a sampler. Raises as `step`.
 
         What comes out depends on the sequence and the sizes of its chunks alone. Its id does not count.
+        """
+        ...
+
+    def prepare_encoding(self, tokens: int) -> None:
+        """Have room for an input of so many tokens; forgets all inputs in progress. Raises InsufficientMemory."""
+        ...
+
+    @property
+    def encoding_room(self) -> int:
+        """Tokens that all inputs in progress may have together; 0 before `prepare_encoding`."""
+        ...
+
+    @property
+    def encoding_rows(self) -> int:
+        """Most tokens of one `encode`."""
+        ...
+
+    def encode(self, chunks: Sequence[EncodingChunk]) -> list[array.array[float] | None]:
+        """Compute chunks of inputs in one batch; the vectors of those that end with it, as the model makes them.
+
+        Leaves the sequences alone. Raises as `step`; then all inputs in progress are in doubt.
         """
         ...
 

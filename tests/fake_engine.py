@@ -6,6 +6,7 @@ text, so comparing texts shows whether the bookkeeping is right.
 
 from __future__ import annotations
 
+import array
 import hashlib
 from collections.abc import Callable, Sequence
 
@@ -13,11 +14,15 @@ from runner.engine import (
     SOLO_ROWS,
     Chunk,
     CompiledConstraint,
+    Encoding,
+    EncodingChunk,
+    EncodingInput,
     EngineFault,
     InsertTokens,
     LoadedModel,
     MemoryKind,
     OutOfCells,
+    Pooling,
     SamplerPlan,
     TokenScore,
 )
@@ -72,6 +77,8 @@ class FakeEngine:
         memory: MemoryKind = MemoryKind.CELLS,
         resting: int = 2,
         step_ns: Callable[[int, int], int] = lambda _rows, _cells: 1000,
+        reads_whole: bool = False,
+        vector_of: Callable[[Sequence[int]], list[float]] = lambda tokens: [float(len(tokens)), float(sum(tokens))],
     ) -> None:
         self.native_ns = 0
         self.cells: dict[int, list[Cell]] = {}
@@ -80,6 +87,12 @@ class FakeEngine:
         self.restores: list[tuple[int, int]] = []
         self.samplers: list[FakeSampler] = []
         self.solo_chunks: list[int] = []
+        self.encoding_steps: list[list[EncodingChunk]] = []
+        self.encoding_room = 0
+        self.encoding_rows = max_rows
+        self._reads_whole = reads_whole
+        self._vector_of = vector_of
+        self._inputs: dict[int, list[int]] = {}
         self.now_ns = 0
         """A clock that only steps move: by what `step_ns` says for their rows and the cells in use."""
         self.step_times: list[int] = []
@@ -106,6 +119,7 @@ class FakeEngine:
             can_shift=True,
             max_rows=max_rows,
             memory=memory,
+            encoding=Encoding(Pooling.MEAN, 2, cells, is_whole=reads_whole),
             resting_ids=()
             if memory is MemoryKind.STATES
             else tuple(range(max_sequences + 1, max_sequences + 1 + resting)),
@@ -184,6 +198,43 @@ class FakeEngine:
         self.solo_chunks.append(len(chunk.tokens))
         self.now_ns += 1000
         return None if chunk.sampler is None else self.next_token(self.solo)
+
+    def tokenize_whole(self, text: str, *, parse_special: bool) -> EncodingInput:
+        return EncodingInput([*self.tokenize(text, add_special=True, parse_special=parse_special), END], 0, 1)
+
+    def tokenize_pair(self, query: str, document: str) -> EncodingInput:
+        first, second = (self.tokenize(text, add_special=False, parse_special=False) for text in (query, document))
+        return EncodingInput([*first, END, *second, END], len(first) + 1, 1)
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        return b"".join(self.written(token) for token in tokens).decode()
+
+    def prepare_encoding(self, tokens: int) -> None:
+        assert tokens <= self._capacity
+        self._inputs.clear()
+        self.encoding_room = max(self.encoding_room, tokens)
+        if self._reads_whole:
+            self.encoding_rows = self.encoding_room
+
+    def encode(self, chunks: Sequence[EncodingChunk]) -> list[array.array[float] | None]:
+        assert chunks and all(chunk.tokens for chunk in chunks), "an empty step"
+        assert sum(len(chunk.tokens) for chunk in chunks) <= self.encoding_rows, "more rows than a step holds"
+        self.encoding_steps.append(list(chunks))
+        self.now_ns += self._step_ns(sum(len(chunk.tokens) for chunk in chunks), 0)
+        vectors: list[array.array[float] | None] = []
+        for chunk in chunks:
+            assert chunk.is_last or not self._reads_whole, "a piece for a model that wants the whole"
+            held = self._inputs.setdefault(chunk.slot, [])
+            if chunk.start == 0:
+                held.clear()
+            assert chunk.start == len(held), "a chunk that does not continue its input"
+            held += chunk.tokens
+            vectors.append(array.array("f", self._vector_of(held)) if chunk.is_last else None)
+        assert sum(len(held) for held in self._inputs.values()) <= self.encoding_room, "more than there is room for"
+        for chunk in chunks:
+            if chunk.is_last:
+                del self._inputs[chunk.slot]
+        return vectors
 
     @property
     def used(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import Chunk
+from runner.engine import Chunk, EncodingChunk
 
 
 class Batch:
@@ -52,6 +52,18 @@ class Batch:
         self._token[:total] = tokens
         self._position[:total] = positions
         self._sequence[:total] = sequences
+        self.struct.n_tokens = total
+
+    def fill_for_vectors(self, chunks: Sequence[EncodingChunk]) -> None:
+        """Write the chunks one after another, their slots as sequence ids; every token gives a vector."""
+        total = 0
+        for chunk in chunks:
+            end = total + len(chunk.tokens)
+            self._token[total:end] = chunk.tokens
+            self._position[total:end] = np.arange(chunk.start, chunk.start + len(chunk.tokens))
+            self._sequence[total:end] = chunk.slot
+            total = end
+        self._wants_logits[:] = 1
         self.struct.n_tokens = total
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import logging
 import os
 import time
@@ -16,6 +17,9 @@ from llama_cpp import llama_cpp as lib
 from runner.engine import (
     Chunk,
     DeviceUse,
+    Encoding,
+    EncodingChunk,
+    EncodingInput,
     EngineFault,
     InsertTokens,
     LoadedModel,
@@ -28,6 +32,7 @@ from runner.llamacpp.batch import Batch
 from runner.llamacpp.candidates import Candidates, read_row, score_of
 from runner.llamacpp.constraint import CompiledConstraint, ConstraintCompiler
 from runner.llamacpp.devices import Device, Placement, list_devices, place
+from runner.llamacpp.encoder import WHOLE_ROWS, Encoder
 from runner.llamacpp.library import Library
 from runner.llamacpp.memory import Memory, kind_of, resting_ids
 from runner.llamacpp.model import Model, measure
@@ -73,10 +78,15 @@ class LlamaEngine:
         self._constraints = ConstraintCompiler(self._vocabulary)
         self._candidates = Candidates(self._vocabulary.size)
         self._batch = Batch(rows)
-        self._window = int(lib.llama_n_ctx_seq(self._model.context))
+        self._window = self._window_of(options)
+        self._encoding = encoding_of(self._model, self._window)
+        self._encoder: Encoder | None = None
         self._chat_template = self._model.chat_template
         self._template_tokens = self._vocabulary.special_texts
+        self._rerank_template = self._model.rerank_template
         self.tokenize = self._vocabulary.tokenize
+        self.tokenize_whole = self._vocabulary.tokenize_whole
+        self.detokenize = self._vocabulary.detokenize
         self.token_bytes = self._vocabulary.token_bytes
         self.written = self._vocabulary.written
         self.ends_generation = self._vocabulary.ends_generation
@@ -144,6 +154,41 @@ class LlamaEngine:
                 tokens.append(sampler.sample(context, row))
         return tokens
 
+    def tokenize_pair(self, query: str, document: str) -> EncodingInput:
+        return self._vocabulary.tokenize_pair(query, document, self._rerank_template)
+
+    def prepare_encoding(self, tokens: int) -> None:
+        assert self._encoding is not None
+        if self._encoder is None:
+            kind = self._encoding
+            model, log = self._model.handle, self._library.log
+            self._encoder = Encoder(
+                model, self._options, self._threads, log, pooling=kind.pooling, is_whole=kind.is_whole
+            )
+        self._encoder.prepare(tokens)
+
+    @property
+    def encoding_room(self) -> int:
+        return 0 if self._encoder is None else self._encoder.room
+
+    @property
+    def encoding_rows(self) -> int:
+        return 0 if self._encoder is None else self._encoder.rows
+
+    def encode(self, chunks: Sequence[EncodingChunk]) -> list[array.array[float] | None]:
+        assert self._encoder is not None
+        before = self._encoder.native_ns
+        try:
+            return self._encoder.encode(chunks)
+        finally:
+            self.native_ns += self._encoder.native_ns - before
+
+    def _window_of(self, options: LoadOptions) -> int:
+        if self._model.context is not None:
+            return int(lib.llama_n_ctx_seq(self._model.context))
+        trained = int(lib.llama_model_n_ctx_train(self._model.handle))
+        return min(options.context_length, trained) if trained > 0 else options.context_length
+
     def begin_solo(self, window: int) -> None:
         if self._solo is None:
             self._solo = Solo(self._model.handle, self._options, self._threads, self._library.log)
@@ -171,8 +216,9 @@ class LlamaEngine:
         return f"llama-cpp-python {llama_cpp.__version__}, f16 unified, {self._memory.kind}"
 
     def close(self) -> None:
-        if self._solo is not None:
-            self._solo.close()
+        for other in (self._solo, self._encoder):
+            if other is not None:
+                other.close()
         self._model.close()
 
     def _describe(
@@ -218,7 +264,22 @@ class LlamaEngine:
             max_rows=options.num_batch,
             memory=self._memory.kind,
             resting_ids=resting_ids(self._memory.kind, options.max_sequences),
+            generates=model.context is not None,
+            encoding=self._encoding,
         )
+
+
+def encoding_of(model: Model, window: int) -> Encoding | None:
+    """How a model makes vectors; recurrent ones, whose inputs llama.cpp cuts as it likes, make none."""
+    if lib.llama_model_is_recurrent(model.handle) or lib.llama_model_is_hybrid(model.handle):
+        return None
+    is_whole = not model.is_causal
+    return Encoding(
+        model.pooling,
+        int(lib.llama_model_n_embd_out(model.handle)),
+        min(window, WHOLE_ROWS) if is_whole else window,
+        is_whole,
+    )
 
 
 def default_threads() -> int:

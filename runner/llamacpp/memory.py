@@ -46,7 +46,7 @@ class Memory:
     def __init__(self, context: Any, kind: MemoryKind, max_sequences: int) -> None:
         self.kind = kind
         self._context = context
-        self._handle: Any = lib.llama_get_memory(context)
+        self._handle: Any = None if context is None else lib.llama_get_memory(context)
         self._scratch = max_sequences
 
     def remove(self, sequence_id: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import MAX_SCORED_ROWS, LoadOptions
+from runner.engine import MAX_SCORED_ROWS, LoadOptions, Pooling
 from runner.errors import InsufficientMemory, ModelInvalid, Unsupported
 from runner.llamacpp.devices import ALL_LAYERS
 from runner.llamacpp.library import LibraryLog
@@ -19,6 +19,7 @@ from runner.llamacpp.memory import kind_of, native_ids
 
 _UBATCH = 512
 """Most tokens llama.cpp computes at once; a step larger than this is cut by the library."""
+_POOLINGS = {"1": Pooling.MEAN, "2": Pooling.CLS, "3": Pooling.LAST, "4": Pooling.RANK}
 
 
 class Model:
@@ -40,16 +41,43 @@ class Model:
         """
         log.start_recording()
         self.handle = _load(files, options, gpu_layers, log, on_progress=on_progress)
+        self.context: Any = None
+        self.memory: Any = None
         try:
             _refuse_what_does_not_generate(self.handle)
-            self.context = make_context(self.handle, options, threads, log)
+            if not self.encodes_only:
+                self.context = make_context(self.handle, options, threads, log)
         except Exception:
             lib.llama_model_free(self.handle)
             raise
-        self.memory: Any = lib.llama_get_memory(self.context)
-        if not self.memory:
-            self.close()
-            raise Unsupported("This kind of model keeps no cache of its context and cannot be served.")
+        if self.context is not None:
+            self.memory = lib.llama_get_memory(self.context)
+            if not self.memory:
+                self.close()
+                raise Unsupported("This kind of model keeps no cache of its context and cannot be served.")
+
+    @property
+    def encodes_only(self) -> bool:
+        """Whether the model is there for vectors alone; then there is no context here."""
+        return self._own_metadata("pooling_type") is not None
+
+    @property
+    def pooling(self) -> Pooling:
+        """What the file says, else the mean."""
+        return _POOLINGS.get(self._own_metadata("pooling_type") or "", Pooling.MEAN)
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether every token is read without those that follow it."""
+        return self._own_metadata("attention.causal") != "false"
+
+    @property
+    def rerank_template(self) -> str | None:
+        source: bytes | None = lib.llama_model_chat_template(self.handle, b"rerank")
+        return None if source is None else source.decode("utf-8", "replace")
+
+    def _own_metadata(self, name: str) -> str | None:
+        return self.metadata(f"{self.metadata('general.architecture')}.{name}")
 
     def metadata(self, key: str) -> str | None:
         """A value of the file's metadata as text."""
@@ -76,11 +104,12 @@ class Model:
         forgetting anything and calls that shifting.
         """
         keeps_states = lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle)
-        return not keeps_states and bool(lib.llama_memory_can_shift(self.memory))
+        return not keeps_states and bool(self.memory) and bool(lib.llama_memory_can_shift(self.memory))
 
     def close(self) -> None:
-        if self.context is not None:
-            lib.llama_free(self.context)
+        if self.handle is not None:
+            if self.context is not None:
+                lib.llama_free(self.context)
             lib.llama_model_free(self.handle)
             self.context = self.handle = self.memory = None
 
@@ -164,9 +193,19 @@ def _refuse_what_does_not_generate(model: Any) -> None:
         raise Unsupported("This model does not generate text token by token; this version serves no such models.")
 
 
+def context_params(options: LoadOptions, threads: int) -> Any:
+    """What all contexts over a model have in common."""
+    params = lib.llama_context_default_params()
+    params.n_threads = params.n_threads_batch = threads
+    params.kv_unified = True
+    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
+    params.no_perf = True
+    return params
+
+
 def make_context(model: Any, options: LoadOptions, threads: int, log: LibraryLog) -> Any:
     """A context over loaded weights, to be freed by the caller. Raises InsufficientMemory."""
-    params = lib.llama_context_default_params()
+    params = context_params(options, threads)
     params.n_ctx = options.context_length
     params.n_batch = options.num_batch
     params.n_ubatch = min(options.num_batch, _UBATCH)
@@ -174,10 +213,6 @@ def make_context(model: Any, options: LoadOptions, threads: int, log: LibraryLog
     # A row of logits for each sequence and those of scored prompts are all that is ever read; the default reserves
     # n_batch of them.
     params.n_outputs_max = params.n_seq_max + MAX_SCORED_ROWS
-    params.n_threads = params.n_threads_batch = threads
-    params.kv_unified = True
-    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
-    params.no_perf = True
     context = lib.llama_init_from_model(model, params)
     if not context:
         raise InsufficientMemory(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import InsertTokens
+from runner.engine import EncodingInput, InsertTokens
 
 _NULL_TOKEN = -1
 
@@ -25,6 +26,8 @@ class Vocabulary:
         self._begin_token: int = lib.llama_vocab_bos(self.handle)
         self._adds_begin = self._begin_token != _NULL_TOKEN and bool(lib.llama_vocab_get_add_bos(self.handle))
         self._begin_text = self._text_of(self._begin_token)
+        self._end_token: int = lib.llama_vocab_eos(self.handle)
+        self._separator: int = lib.llama_vocab_sep(self.handle)
 
     @property
     def special_texts(self) -> dict[str, str]:
@@ -53,8 +56,64 @@ class Vocabulary:
         text brings its own. A vocabulary without a begin token must not be asked to add it:
         llama.cpp aborts the process.
         """
-        data = text.encode("utf-8")
         add = add_special and self._adds_begin and not (parse_special and self._brings_begin(text))
+        return self._tokenize(text, add=add, parse_special=parse_special)
+
+    def tokenize_whole(self, text: str, *, parse_special: bool) -> EncodingInput:
+        """Token ids with all that the model wants in front and behind."""
+        if not self._may_add:
+            return EncodingInput(self.tokenize(text, add_special=True, parse_special=parse_special))
+        tokens = self._tokenize(text, add=True, parse_special=parse_special)
+        added = self._tokenize("", add=True, parse_special=False)
+        head = int(bool(tokens) and tokens[:1] == added[:1] == [self._begin_token])
+        tail = int(len(tokens) > head and len(added) > head and tokens[-1] == added[-1])
+        return EncodingInput(tokens, head, tail)
+
+    def tokenize_pair(self, query: str, document: str, template: str | None = None) -> EncodingInput:
+        """A query and a document, in the model's template for them or with its separators around."""
+        if template is not None:
+            return self._fill_pair(template, query, document)
+        begin = [self._begin_token] if self._adds_begin else []
+        end = self._end_token if self._end_token != _NULL_TOKEN else self._separator
+        ends = [end] if end != _NULL_TOKEN and lib.llama_vocab_get_add_eos(self.handle) else []
+        between = (
+            [self._separator] if self._separator != _NULL_TOKEN and lib.llama_vocab_get_add_sep(self.handle) else []
+        )
+        head = [*begin, *self.tokenize(query, add_special=False, parse_special=False), *ends, *between]
+        body = self.tokenize(document, add_special=False, parse_special=False)
+        return EncodingInput([*head, *body, *ends], len(head), len(ends))
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of tokens of this vocabulary, control tokens written out."""
+        ids = (ctypes.c_int32 * len(tokens))(*tokens)
+        size = 8 * len(tokens) + 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count: int = lib.llama_detokenize(self.handle, ids, len(tokens), buffer, size, False, True)
+            if count >= 0:
+                return buffer.raw[:count].decode("utf-8", "replace")
+            size = -count
+
+    def _fill_pair(self, template: str, query: str, document: str) -> EncodingInput:
+        before, _, behind = template.partition("{document}")
+        before, behind = (part.replace("{query}", query) for part in (before, behind))
+        tokens = self._tokenize(f"{before}{document}{behind}", add=False, parse_special=True)
+        head, tail = (len(self._tokenize(part, add=False, parse_special=True)) for part in (before, behind))
+        return EncodingInput(tokens, head, tail)
+
+    @cached_property
+    def _may_add(self) -> bool:
+        """Whether llama.cpp has every token that it would add; it aborts the process where it has not."""
+        has_begin, has_end, has_separator = (
+            token != _NULL_TOKEN for token in (self._begin_token, self._end_token, self._separator)
+        )
+        if lib.llama_vocab_type(self.handle) == lib.LLAMA_VOCAB_TYPE_WPM:
+            return has_begin and has_separator
+        adds_begin, adds_end = lib.llama_vocab_get_add_bos(self.handle), lib.llama_vocab_get_add_eos(self.handle)
+        return (has_begin or not adds_begin) and (has_end or not adds_end)
+
+    def _tokenize(self, text: str, *, add: bool, parse_special: bool) -> list[int]:
+        data = text.encode("utf-8")
         capacity = len(data) + 2
         while True:
             tokens = (ctypes.c_int32 * capacity)()
@@ -81,6 +140,14 @@ class Vocabulary:
         if piece is None:
             piece = self._written[token] = self._read_piece(token, special=True)
         return piece
+
+    def is_special(self, token: int) -> bool:
+        """Whether a token means something else than its text, as marks of roles, thoughts and calls do."""
+        kind: int = lib.llama_vocab_get_attr(self.handle, token)
+        if kind & lib.LLAMA_TOKEN_ATTR_CONTROL:
+            return True
+        written = self.written(token) if kind & lib.LLAMA_TOKEN_ATTR_USER_DEFINED else b""
+        return written.startswith(b"<") and written.endswith(b">")
 
     def ends_generation(self, token: int) -> bool:
         ends = self._ends.get(token)
