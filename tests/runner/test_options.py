@@ -88,7 +88,7 @@ def test_every_known_option_has_an_effect_or_is_refused_by_name(name: str) -> No
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("num_gpu", -1), ("num_thread", 0), ("seed", -1), ("draft_num_predict", 0), ("deterministic", False)],
+    [("num_gpu", -1), ("num_thread", 0), ("seed", -1), ("draft_num_predict", 0)],
 )
 def test_values_that_ask_for_nothing_change_nothing(name: str, value: object) -> None:
     assert resolve({name: value}) == resolve()
@@ -160,7 +160,7 @@ def test_a_wrong_configuration_is_told_as_such() -> None:
         resolve(config={"temperature": "hot"})
 
 
-@pytest.mark.parametrize(("name", "value"), [("draft_num_predict", 4), ("deterministic", True), ("deterministic", 0)])
+@pytest.mark.parametrize(("name", "value"), [("draft_num_predict", 4)])
 def test_what_is_not_built_yet_is_refused(name: str, value: object) -> None:
     with pytest.raises(Unsupported) as caught:
         resolve({name: value})
