@@ -17,6 +17,7 @@ import msgspec
 from runner.chat.types import ChatEvent, ChatRequest
 from runner.engine import LoadedModel, LoadOptions
 from runner.errors import Fact
+from runner.tasks import Task
 
 FRAME_HEADER = struct.Struct("<I")
 MAX_FRAME_BYTES = 512 * 1024 * 1024
@@ -47,6 +48,13 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
 class Generate(msgspec.Struct, frozen=True, tag="generate"):
     request_id: str
     request: ChatRequest
+
+
+class Perform(msgspec.Struct, frozen=True, tag="perform"):
+    """As `Generate`, for a task that is no answer: its last event is one of `LAST_TASK_EVENTS` or a `Failed`."""
+
+    request_id: str
+    task: Task
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
@@ -119,7 +127,7 @@ class Stats(msgspec.Struct, frozen=True, tag="stats"):
     cache: CacheStats = CacheStats()
 
 
-Command = Load | Generate | Cancel | Pause | Resume
+Command = Load | Generate | Perform | Cancel | Pause | Resume
 Report = LoadProgress | Loaded | LoadFailed | Events | Stats
 
 _encoder = msgspec.msgpack.Encoder()

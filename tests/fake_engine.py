@@ -230,7 +230,8 @@ class FakeEngine:
             assert chunk.start == len(held), "a chunk that does not continue its input"
             held += chunk.tokens
             vectors.append(array.array("f", self._vector_of(held)) if chunk.is_last else None)
-        assert sum(len(held) for held in self._inputs.values()) <= self.encoding_room, "more than there is room for"
+        if sum(len(held) for held in self._inputs.values()) > self.encoding_room:
+            raise OutOfCells
         for chunk in chunks:
             if chunk.is_last:
                 del self._inputs[chunk.slot]

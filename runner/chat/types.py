@@ -9,6 +9,7 @@ import msgspec
 
 from runner.errors import Fact
 from runner.sampling import Constraint, SamplingParams
+from runner.tasks import LAST_TASK_EVENTS, TaskEvent
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -144,7 +145,6 @@ class ChatRequest(msgspec.Struct, frozen=True):
     deterministic: bool = False
     """Compute it so that nothing else that runs can change the text."""
 
-
     @property
     def scores_prompt(self) -> bool:
         """Whether the log-probabilities of the prompt's tokens are to be told."""
@@ -275,7 +275,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     facts: dict[str, Fact] = {}
 
 
-ChatEvent = Started | TextDelta | ThinkingDelta | ToolCallDelta | Rendered | Finished | Failed
+ChatEvent = Started | TextDelta | ThinkingDelta | ToolCallDelta | Rendered | TaskEvent | Finished | Failed
 
-LAST_EVENTS = frozenset((Rendered, Finished, Failed))
+LAST_EVENTS = frozenset((Rendered, Finished, Failed)) | LAST_TASK_EVENTS
 """Nothing of a request comes after one of these."""

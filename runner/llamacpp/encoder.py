@@ -83,6 +83,9 @@ class Encoder:
         status: int = lib.llama_decode(self._context, self._batch.struct)
         vectors = self._read(chunks) if status == 0 else []
         self.native_ns += time.perf_counter_ns() - started
+        for chunk in chunks:
+            if chunk.is_last:
+                self._forget(chunk.slot)
         if status == 1:
             raise OutOfCells
         if status != 0:

@@ -23,12 +23,14 @@ from runner.messages import (
     LoadFailed,
     LoadProgress,
     Pause,
+    Perform,
     Report,
     Resume,
     Stats,
     decode_report,
     encode_frame,
 )
+from runner.tasks import Task
 
 PAUSE_ABOVE = 512
 """Unread events of one stream at which the worker is asked to compute nothing more for it."""
@@ -71,6 +73,14 @@ class WorkerClient:
 
     def generate(self, request_id: str, request: ChatRequest) -> EventStream:
         """Send a request; its events come out of the stream. Ids of running requests differ."""
+        return self._start(Generate(request_id, request))
+
+    def perform(self, request_id: str, task: Task) -> EventStream:
+        """As `generate`, for a task that is no answer."""
+        return self._start(Perform(request_id, task))
+
+    def _start(self, command: Generate | Perform) -> EventStream:
+        request_id = command.request_id
         stream = EventStream(self, request_id)
         if self._ended is not None:
             stream._push(self._ended)
@@ -80,7 +90,7 @@ class WorkerClient:
         if not self._streams and not self._awaits_sign:
             self._last_progress = self._clock()
         self._streams[request_id] = stream
-        self.send(Generate(request_id, request))
+        self.send(command)
         return stream
 
     def feed(self, data: bytes) -> None:

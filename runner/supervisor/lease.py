@@ -7,6 +7,7 @@ from collections.abc import Callable
 from runner.chat.types import ChatRequest
 from runner.engine import LoadedModel
 from runner.supervisor.client import EventStream, WorkerClient
+from runner.tasks import Task
 
 
 class Lease:
@@ -28,11 +29,13 @@ class Lease:
 
     def generate(self, request_id: str, request: ChatRequest) -> EventStream:
         """Start a generation; what goes wrong with it comes out of the stream as `Failed`."""
-        if self._is_released:
-            raise RuntimeError("a released lease was used")
-        stream = self._client.generate(request_id, request)
-        self._streams.append(stream)
-        return stream
+        self._check()
+        return self._note(self._client.generate(request_id, request))
+
+    def perform(self, request_id: str, task: Task) -> EventStream:
+        """As `generate`, for a task that is no answer."""
+        self._check()
+        return self._note(self._client.perform(request_id, task))
 
     def release(self) -> None:
         """Give the model back; streams that have not ended are cancelled. More calls do nothing."""
@@ -41,6 +44,14 @@ class Lease:
             for stream in self._streams:
                 stream.cancel()
             self._on_release(self)
+
+    def _check(self) -> None:
+        if self._is_released:
+            raise RuntimeError("a released lease was used")
+
+    def _note(self, stream: EventStream) -> EventStream:
+        self._streams.append(stream)
+        return stream
 
     async def __aenter__(self) -> Lease:
         return self

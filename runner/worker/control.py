@@ -13,13 +13,16 @@ import msgspec
 
 from runner.chat.types import ChatRequest, Failed, Rendered
 from runner.engine import Engine
-from runner.errors import InvalidRequest, RunnerError
-from runner.messages import Cancel, Command, Events, Generate, Load, Pause, Report, Resume
+from runner.errors import InvalidRequest, RunnerError, Unsupported
+from runner.messages import Cancel, Command, Events, Generate, Load, Pause, Perform, Report, Resume
+from runner.tasks import Detokenized, Tokenized
 from runner.worker.echo import Echo
+from runner.worker.encoding import EncodingJob
 from runner.worker.loop import CancelSequence, LoopCommand, SetPaused, Stop
 from runner.worker.output import constrain, plan_output
 from runner.worker.prompt import PreparedPrompt, prepare_prompt
 from runner.worker.sequence import Sequence
+from runner.worker.tasks import prepare_task
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ class Control:
     def handle(self, command: Command) -> None:
         """Start obeying a command; does not block."""
         match command:
-            case Generate():
+            case Generate() | Perform():
                 with self._lock:
                     self._preparing[command.request_id] = []
                 self._pool.submit(self._prepare, command, time.perf_counter_ns())
@@ -67,10 +70,13 @@ class Control:
                 return
         self._post(command)
 
-    def _prepare(self, command: Generate, received_ns: int) -> None:
-        outcome: Sequence | Rendered | Failed
+    def _prepare(self, command: Generate | Perform, received_ns: int) -> None:
+        outcome: Sequence | EncodingJob | Rendered | Tokenized | Detokenized | Failed
         try:
-            outcome = self._sequence(command, received_ns)
+            if isinstance(command, Perform):
+                outcome = prepare_task(command.request_id, command.task, self._engine)
+            else:
+                outcome = self._sequence(command, received_ns)
         except RunnerError as error:
             outcome = Failed(code=error.code, message=error.message, facts=dict(error.facts))
         except Exception:
@@ -82,7 +88,7 @@ class Control:
             # The loop does not know the request; it reports, and so the daemon learns that it was heard.
             self._post(CancelSequence(command.request_id))
             return
-        if isinstance(outcome, Failed | Rendered):
+        if isinstance(outcome, Failed | Rendered | Tokenized | Detokenized):
             self._emit(Events([(command.request_id, outcome)]))
             return
         for item in (outcome, *commands):
@@ -90,6 +96,8 @@ class Control:
 
     def _sequence(self, command: Generate, received_ns: int) -> Sequence | Rendered:
         request = command.request
+        if not self._engine.info.generates:
+            raise Unsupported("This model makes vectors and does not generate text.", field="model")
         if request.scores_prompt:
             # What others have computed would not have to be computed again, and so would tell nothing.
             request = msgspec.structs.replace(request, cache_scope=f"{request.cache_scope}#{command.request_id}")

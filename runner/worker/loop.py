@@ -13,6 +13,7 @@ from runner.engine import Chunk, Engine, EngineFault, MemoryKind, OutOfCells, Sa
 from runner.messages import CacheOptions, Events, Report, Stats
 from runner.worker.admission import Admission
 from runner.worker.cell_keeper import CellKeeper
+from runner.worker.encoding import EncodingJob, EncodingQueue
 from runner.worker.keeper import Keeper
 from runner.worker.prefix_cache import PrefixCache
 from runner.worker.prefix_files import FileEvent, PrefixFiles
@@ -48,7 +49,7 @@ class Stop:
     """End the loop after the current step."""
 
 
-LoopCommand = Sequence | CancelSequence | SetPaused | FileEvent | Stop
+LoopCommand = Sequence | EncodingJob | CancelSequence | SetPaused | FileEvent | Stop
 
 
 class Loop:
@@ -80,6 +81,7 @@ class Loop:
         self._keeper = _make_keeper(engine, options, self._cost, self._files, self._clock)
         self._admission = Admission(self._scheduler, self._keeper)
         self._solo = SoloQueue(engine)
+        self._encoding = EncodingQueue(engine)
         self._ask_again_ns: int | None = None
         """When somebody who waits should be looked at again though nothing has happened."""
         self._sequences: dict[str, Sequence] = {}
@@ -126,7 +128,11 @@ class Loop:
         match command:
             case Sequence():
                 self._start(command)
+            case EncodingJob():
+                self._events += self._encoding.add(command)
+                self._flush()
             case CancelSequence(request_id):
+                self._encoding.cancel(request_id)
                 if sequence := self._sequences.get(request_id):
                     self._drop(sequence)
             case SetPaused(request_id, paused):
@@ -148,7 +154,20 @@ class Loop:
         """A turn for those that share steps and one for those that must not; False when there was nothing to do."""
         has_stepped = self._step_together()
         has_stepped |= self._step_solo()
+        has_stepped |= self._step_encoding(beside=has_stepped)
         return self._keeper.tidy(self._clock()) or has_stepped
+
+    def _step_encoding(self, *, beside: bool) -> bool:
+        """A turn for inputs that become vectors; beside answers it is short, and seldom."""
+        started, native_before = self._clock(), self._engine.native_ns
+        if not self._encoding.is_due(started, beside=beside):
+            return False
+        rows, events = self._encoding.turn(self._prefill_rows() if beside else None)
+        self._events += events
+        self._flush()
+        self._encoding.turn_took(started, self._clock())
+        self._stats.count(rows, self._clock() - started, self._engine.native_ns - native_before)
+        return True
 
     def _step_solo(self) -> bool:
         sequence = self._solo.next
@@ -166,7 +185,7 @@ class Loop:
             self._accept(sequence, chunk.sampler, outcome, self._clock())
             self._stats.sampled += 1
         self._flush()
-        self._stats.count([chunk], self._clock() - started, self._engine.native_ns - native_before)
+        self._stats.count(len(chunk.tokens), self._clock() - started, self._engine.native_ns - native_before)
         return True
 
     def _step_together(self) -> bool:
@@ -191,7 +210,9 @@ class Loop:
             self._cost.observe(rows, self._keeper.ledger.used + rows, self._clock() - began)
             self._advance(planned, chunks, tokens, started)
         self._flush()
-        self._stats.count(chunks, self._clock() - started, engine.native_ns - native_before)
+        self._stats.count(
+            sum(len(chunk.tokens) for chunk in chunks), self._clock() - started, engine.native_ns - native_before
+        )
         return True
 
     def _prefill_rows(self) -> int:
@@ -312,7 +333,7 @@ class Loop:
         if not force and now - self._stats_sent_ns < STATS_INTERVAL_NS:
             return
         self._stats_sent_ns = now
-        self._emit(self._stats.report(self._scheduler, self._keeper, self._admission, self._solo))
+        self._emit(self._stats.report(self._scheduler, self._keeper, self._admission, self._solo, len(self._encoding)))
 
 
 def _open_files(engine: Engine, cache: CacheOptions, post: Callable[[LoopCommand], None]) -> PrefixFiles | None:
@@ -336,15 +357,17 @@ class _Totals:
     def __init__(self) -> None:
         self.steps = self.rows = self.sampled = self.step_ns = self.native_ns = 0
 
-    def count(self, chunks: list[Chunk], step_ns: int, native_ns: int) -> None:
+    def count(self, rows: int, step_ns: int, native_ns: int) -> None:
         self.steps += 1
-        self.rows += sum(len(chunk.tokens) for chunk in chunks)
+        self.rows += rows
         self.step_ns += step_ns
         self.native_ns += native_ns
 
-    def report(self, scheduler: Scheduler, keeper: Keeper, admission: Admission, solo: SoloQueue) -> Stats:
+    def report(
+        self, scheduler: Scheduler, keeper: Keeper, admission: Admission, solo: SoloQueue, encoding: int
+    ) -> Stats:
         return Stats(
-            running=len(scheduler.running) + len(solo),
+            running=len(scheduler.running) + len(solo) + encoding,
             waiting=len(scheduler.waiting),
             cells_used=keeper.ledger.used,
             steps=self.steps,
