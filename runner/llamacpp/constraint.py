@@ -9,8 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-from llguidance.llamacpp import lltokenizer_from_vocab
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from runner.errors import ConstraintInvalid
 from runner.llamacpp.constraint_limits import Excessive, check_lark, check_regex, check_schema, check_size
@@ -89,7 +88,8 @@ class ConstraintCompiler:
     @cached_property
     def tokenizer(self) -> LLTokenizer:
         """Takes a moment to make; held while `compile` has the lock."""
-        return lltokenizer_from_vocab(self.vocabulary.handle, eos_token=[int(token) for token in self.end_tokens])
+        wrapper = TokenizerWrapper(_TokenizerParts(self.vocabulary))
+        return LLTokenizer(wrapper, eos_token=[int(token) for token in self.end_tokens])
 
     @cached_property
     def end_tokens(self) -> TokenIds:
@@ -197,6 +197,22 @@ class ConstraintState:
         if self._matcher.is_error():
             self.failure = _first_line(self._matcher.get_error())
         return self.failure is not None
+
+
+class _TokenizerParts:
+    """What the compiler asks of a tokenizer, under the names it looks for."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        tokens = range(vocabulary.size)
+        self.tokens = [vocabulary.written(token) for token in tokens]
+        self.special_token_ids = [token for token in tokens if vocabulary.is_special(token)]
+        self.eos_token_id = next((token for token in tokens if vocabulary.ends_generation(token)), 0)
+        self.bos_token_id = None
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        written = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        return self._vocabulary.tokenize(written, add_special=False, parse_special=False)
 
 
 def _grammar(constraint: Constraint) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -38,8 +39,9 @@ def test_echo_tells_how_likely_the_prompt_was(client: openai.OpenAI) -> None:
     assert logprobs is not None
     assert logprobs.tokens and logprobs.token_logprobs and logprobs.top_logprobs and logprobs.text_offset
     assert "".join(logprobs.tokens) == told.text
-    assert logprobs.token_logprobs[0] is None
-    assert all(one is not None and one < 0 for one in logprobs.token_logprobs[1:])
+    first: object = logprobs.token_logprobs[0]
+    assert first is None, "nothing stands before it"
+    assert all(one < 0 for one in logprobs.token_logprobs[1:])
     for token, offset in zip(logprobs.tokens, logprobs.text_offset, strict=True):
         assert told.text[offset:].startswith(token)
     assert all(len(alternatives) == 2 for alternatives in logprobs.top_logprobs[1:])
@@ -115,7 +117,7 @@ def test_a_model_without_marks_for_it_inserts_nothing(client: openai.OpenAI) -> 
 
 def test_several_chat_answers_share_a_prompt_and_come_again_with_the_seed(client: openai.OpenAI) -> None:
     def ask(*, stream: bool) -> list[str]:
-        wanted = {
+        wanted: dict[str, Any] = {
             "model": MODEL,
             "messages": [{"role": "user", "content": "Tell me of the sea."}],
             "n": 3,
@@ -124,11 +126,11 @@ def test_several_chat_answers_share_a_prompt_and_come_again_with_the_seed(client
             "max_tokens": 12,
         }
         if not stream:
-            whole = client.chat.completions.create(**wanted)  # type: ignore[call-overload]
+            whole = client.chat.completions.create(**wanted)
             assert whole.usage.completion_tokens == 36
             return [choice.message.content for choice in whole.choices]
         texts = ["", "", ""]
-        for chunk in client.chat.completions.create(**wanted, stream=True):  # type: ignore[call-overload]
+        for chunk in client.chat.completions.create(**wanted, stream=True):
             texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
         return texts
 
@@ -138,42 +140,34 @@ def test_several_chat_answers_share_a_prompt_and_come_again_with_the_seed(client
 
 
 def test_chat_logprobs_are_those_of_the_text(client: openai.OpenAI) -> None:
-    messages = [{"role": "user", "content": "Say: naïve 🙂"}]
-    answer = client.chat.completions.create(
-        model=MODEL,
-        messages=messages,
-        temperature=0,
-        max_tokens=16,
-        logprobs=True,
-        top_logprobs=3,  # type: ignore[arg-type]
-    ).choices[0]
-    assert answer.logprobs is not None and answer.logprobs.content is not None
-    data = b"".join(bytes(token.bytes or []) for token in answer.logprobs.content)
-    assert data.decode("utf-8", "replace") == answer.message.content
-    for token in answer.logprobs.content:
-        assert len(token.top_logprobs) == 3
-        assert token.logprob == token.top_logprobs[0].logprob
-        assert [one.logprob for one in token.top_logprobs] == sorted(
-            (one.logprob for one in token.top_logprobs), reverse=True
-        )
-    streamed = list(
-        client.chat.completions.create(
+    def ask() -> Any:
+        return client.chat.completions.create(
             model=MODEL,
-            messages=messages,
+            messages=[{"role": "user", "content": "Say: naïve 🙂"}],
             temperature=0,
             max_tokens=16,
             logprobs=True,
-            stream=True,  # type: ignore[arg-type]
+            top_logprobs=3,
         )
-    )
-    told = [
-        token
-        for chunk in streamed
-        for choice in chunk.choices
-        if choice.logprobs
-        for token in choice.logprobs.content or []
-    ]
-    assert len(told) == len(answer.logprobs.content)
+
+    answer = ask().choices[0]
+    data = b"".join(bytes(token.bytes) for token in answer.logprobs.content)
+    assert data.decode("utf-8", "replace") == answer.message.content
+    for token in answer.logprobs.content:
+        alternatives = [one.logprob for one in token.top_logprobs]
+        assert len(alternatives) == 3
+        assert alternatives == sorted(alternatives, reverse=True)
+        assert token.logprob == alternatives[0]
+    with client.chat.completions.stream(
+        model=MODEL,
+        messages=[{"role": "user", "content": "Say: naïve 🙂"}],
+        temperature=0,
+        max_tokens=16,
+        logprobs=True,
+    ) as stream:
+        streamed = stream.get_final_completion().choices[0]
+    assert streamed.logprobs is not None and streamed.logprobs.content is not None
+    assert b"".join(bytes(one.bytes or []) for one in streamed.logprobs.content).decode() == streamed.message.content
 
 
 def test_a_biased_token_comes_or_does_not(client: openai.OpenAI, shared_daemon: Daemon) -> None:
