@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import runner.api.anthropic.routes
 import runner.api.ollama.models
 import runner.api.ollama.push
+import runner.api.ollama.rendering
 import runner.api.ollama.routes
 import runner.api.openai.routes
 from registry.errors import RegistryError
@@ -69,6 +70,7 @@ def create_app(parts: AppParts) -> FastAPI:
     app.include_router(store_care.create_router(parts.store, parts.sources.puller, parts.sources.finder, limit))
     app.include_router(finding.create_router(parts.store, parts.supervisor, parts.sources.finder))
     app.include_router(runner.api.openai.routes.create_router(parts.generator, parts.store, limit))
+    app.include_router(runner.api.ollama.rendering.create_router(parts.generator, limit))
     app.include_router(runner.api.anthropic.routes.create_router(parts.generator, limit))
     for expected in (RunnerError, RegistryError, SettingsError, HTTPException):
         app.add_exception_handler(expected, _answer_error)

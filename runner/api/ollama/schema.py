@@ -27,6 +27,12 @@ def _lower_case(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def _read_tool_choice(value: object) -> object:
+    if value is None or isinstance(value, dict) or value in ("auto", "none", "required"):
+        return value
+    raise invalid('must be "auto", "none", "required" or {"function": {"name": …}}')
+
+
 Think = Annotated[
     bool | Literal["high", "medium", "low", "max"] | None,
     BeforeValidator(_read_think),
@@ -104,9 +110,22 @@ class _Generation(Body):
     debug_render_only: Annotated[Any, not_honoured(False)] = Field(None, alias="_debug_render_only")
 
 
+class NamedFunction(Body):
+    name: str
+
+
+class NamedTool(Body):
+    type: Literal["function"] | None = None
+    function: NamedFunction
+
+
 class ChatBody(_Generation):
     messages: list[Message] | None = None
     tools: list[ToolBody] | None = None
+    tool_choice: Annotated[
+        Literal["auto", "none", "required"] | NamedTool | None, BeforeValidator(_read_tool_choice)
+    ] = None
+    """Not in Ollama's own API."""
 
 
 class GenerateBody(_Generation):
@@ -117,6 +136,10 @@ class GenerateBody(_Generation):
     context: list[Annotated[int, Field(ge=0, le=_LARGEST_TOKEN)]] | None = None
     suffix: str | None = None
     images: Annotated[Any, not_honoured([], why=lacks("vision"))] = None
+
+
+class RenderBody(ChatBody, GenerateBody):
+    """As a chat or as a completion."""
 
 
 class _Named(Body):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Literal
 
 from runner.api.ollama.schema import Message as MessageBody
-from runner.api.ollama.schema import ToolBody
-from runner.chat.types import Message, Tool, ToolCall
+from runner.api.ollama.schema import NamedTool, ToolBody
+from runner.chat.types import Message, Tool, ToolCall, ToolUse
 from runner.errors import InvalidRequest
 
 Json = dict[str, object]
@@ -55,6 +56,21 @@ def read_tools(bodies: Sequence[ToolBody]) -> tuple[Tool, ...]:
     if len({tool.name for tool in tools}) < len(tools):
         raise InvalidRequest("Two tools have the same name.", "tools")
     return tools
+
+
+def choose_tools(
+    tools: tuple[Tool, ...], choice: Literal["auto", "none", "required"] | NamedTool | None
+) -> tuple[ToolUse, str | None]:
+    """What is asked of the model, and the one tool that it must call. Raises InvalidRequest."""
+    if isinstance(choice, NamedTool):
+        name = choice.function.name
+        if name not in {tool.name for tool in tools}:
+            raise InvalidRequest(f"tool_choice names {name!a}, which is not among the tools.", "tool_choice")
+        return ToolUse.REQUIRED, name
+    use = ToolUse(choice or "auto")
+    if use is ToolUse.REQUIRED and not tools:
+        raise InvalidRequest("tool_choice is required, and there are no tools.", "tool_choice")
+    return use, None
 
 
 def call_record(index: int, call: ToolCall) -> Json | str:

@@ -15,7 +15,7 @@ from registry.progress import Progress
 from registry.recipe import Recipe
 from runner.api.errors import ErrorReport, report_failure
 from runner.api.ollama.schema import ChatBody, CreateBody, GenerateBody
-from runner.api.ollama.tools import call_record, read_messages, read_tools
+from runner.api.ollama.tools import call_record, choose_tools, read_messages, read_tools
 from runner.api.sampling import json_constraint, one_constraint, token_entries, wanted_logprobs
 from runner.chat.types import (
     ChatEvent,
@@ -47,10 +47,14 @@ class _Thinking(TypedDict):
 
 
 def chat_call(body: ChatBody, request_id: str) -> Call:
+    tools = read_tools(body.tools or ())
+    tool_use, named_tool = choose_tools(tools, body.tool_choice)
     return Call(
         request_id=request_id,
         model=body.model,
-        prompt=Conversation(messages=read_messages(body.messages or ()), tools=read_tools(body.tools or ())),
+        prompt=Conversation(messages=read_messages(body.messages or ()), tools=tools),
+        tool_use=tool_use,
+        named_tool=named_tool,
         options=body.options or {},
         keep_alive=body.keep_alive,
         **_thinking(body),
