@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 import msgspec
 import psutil
 
-from runner.chat.types import ChatEvent, Failed, Finished, FinishReason, TextDelta, TextPrompt, Usage
+from runner.chat.types import ChatEvent, ChatPrompt, Failed, Finished, FinishReason, TextDelta, Usage
 from runner.engine import DeviceUse, LoadedModel, LoadOptions
 from runner.messages import (
     FRAME_HEADER,
@@ -165,7 +165,7 @@ class _FakeWorker:
         match command:
             case Generate(request_id, request):
                 prompt = request.prompt
-                text = prompt.text if isinstance(prompt, TextPrompt) else prompt.messages[-1].content
+                text = prompt.messages[-1].content if isinstance(prompt, ChatPrompt) else getattr(prompt, "text", "")
                 verb, _, count = text.partition(" ")
                 if verb in ("say", "flood"):
                     self.answers[request_id] = _Answer(int(count or 3), "finish", is_fast=verb == "flood")

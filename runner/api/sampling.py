@@ -112,9 +112,12 @@ def token_entries(tokens: Sequence[ScoredToken], *, always_alternatives: bool) -
     return entries
 
 
-def told_logprob(logprob: float) -> float:
+def told_logprob(logprob: float | None) -> float:
+    """As JSON can hold it; the first token of all, which nothing stands before, is certain."""
+    if logprob is None:
+        return 0.0
     return logprob if math.isfinite(logprob) else _UNLIKELY
 
 
-def _entry(data: bytes, logprob: float) -> dict[str, object]:
+def _entry(data: bytes, logprob: float | None) -> dict[str, object]:
     return {"token": data.decode("utf-8", "replace"), "logprob": told_logprob(logprob), "bytes": list(data)}

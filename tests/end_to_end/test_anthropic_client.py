@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import anthropic
 import pytest
@@ -11,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from tests.end_to_end.conftest import MODEL, TIMEOUT, Daemon
 
-WEATHER = {
+WEATHER: Any = {
     "name": "get_weather",
     "description": "Tells the weather of a city.",
     "input_schema": {
@@ -24,16 +25,16 @@ WEATHER = {
         "additionalProperties": False,
     },
 }
-QUESTION = [{"role": "user", "content": "What is the weather in Paris?"}]
+QUESTION: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
 
 
 @pytest.fixture
-def client(daemon: Daemon) -> Iterator[anthropic.Anthropic]:
+def client(daemon: Daemon) -> Iterator[Any]:
     with anthropic.Anthropic(base_url=daemon.url, api_key="any", max_retries=0, timeout=TIMEOUT) as client:
         yield client
 
 
-def test_a_message_is_answered(client: anthropic.Anthropic) -> None:
+def test_a_message_is_answered(client: Any) -> None:
     message = client.messages.create(
         model=MODEL, max_tokens=12, system="Answer briefly.", messages=QUESTION, extra_body={"temperature": 0}
     )
@@ -45,8 +46,8 @@ def test_a_message_is_answered(client: anthropic.Anthropic) -> None:
     assert message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0) > 10
 
 
-def test_a_stream_adds_up_to_the_message(client: anthropic.Anthropic) -> None:
-    arguments = {"model": MODEL, "max_tokens": 12, "messages": QUESTION, "extra_body": {"temperature": 0}}
+def test_a_stream_adds_up_to_the_message(client: Any) -> None:
+    arguments: Any = {"model": MODEL, "max_tokens": 12, "messages": QUESTION, "extra_body": {"temperature": 0}}
     whole = client.messages.create(**arguments)
     with client.messages.stream(**arguments) as stream:
         kinds = [event.type for event in stream]
@@ -58,7 +59,7 @@ def test_a_stream_adds_up_to_the_message(client: anthropic.Anthropic) -> None:
     assert kinds[-1] == "message_stop"
 
 
-def test_a_required_call_is_valid_for_its_tool(client: anthropic.Anthropic) -> None:
+def test_a_required_call_is_valid_for_its_tool(client: Any) -> None:
     message = client.messages.create(
         model=MODEL, max_tokens=200, messages=QUESTION, tools=[WEATHER], tool_choice={"type": "any"}
     )
@@ -69,7 +70,7 @@ def test_a_required_call_is_valid_for_its_tool(client: anthropic.Anthropic) -> N
     Draft202012Validator(WEATHER["input_schema"]).validate(call.input)
 
 
-def test_a_streamed_call_comes_piece_by_piece(client: anthropic.Anthropic) -> None:
+def test_a_streamed_call_comes_piece_by_piece(client: Any) -> None:
     with client.messages.stream(
         model=MODEL,
         max_tokens=200,
@@ -88,8 +89,8 @@ def test_a_streamed_call_comes_piece_by_piece(client: anthropic.Anthropic) -> No
     assert json.loads("".join(pieces)) == final.content[-1].input
 
 
-def test_a_tools_result_goes_back_into_the_conversation(client: anthropic.Anthropic) -> None:
-    turns = [
+def test_a_tools_result_goes_back_into_the_conversation(client: Any) -> None:
+    turns: Any = [
         *QUESTION,
         {
             "role": "assistant",
@@ -115,7 +116,7 @@ def test_a_tools_result_goes_back_into_the_conversation(client: anthropic.Anthro
     assert message.usage.output_tokens > 0
 
 
-def test_a_stop_sequence_is_named(client: anthropic.Anthropic) -> None:
+def test_a_stop_sequence_is_named(client: Any) -> None:
     message = client.messages.create(
         model=MODEL,
         max_tokens=100,
@@ -128,7 +129,7 @@ def test_a_stop_sequence_is_named(client: anthropic.Anthropic) -> None:
     assert "," not in message.content[0].text
 
 
-def test_an_answer_follows_a_json_schema(client: anthropic.Anthropic) -> None:
+def test_an_answer_follows_a_json_schema(client: Any) -> None:
     schema = {
         "type": "object",
         "properties": {"city": {"type": "string", "maxLength": 20}, "warm": {"type": "boolean"}},
@@ -144,7 +145,7 @@ def test_an_answer_follows_a_json_schema(client: anthropic.Anthropic) -> None:
     Draft202012Validator(schema).validate(json.loads(message.content[0].text))
 
 
-def test_tokens_are_counted_without_answering(client: anthropic.Anthropic) -> None:
+def test_tokens_are_counted_without_answering(client: Any) -> None:
     count = client.messages.count_tokens(model=MODEL, messages=QUESTION, system="Answer briefly.")
     message = client.messages.create(model=MODEL, max_tokens=1, messages=QUESTION, system="Answer briefly.")
     assert count.input_tokens == message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0)
@@ -152,12 +153,13 @@ def test_tokens_are_counted_without_answering(client: anthropic.Anthropic) -> No
     assert with_tools.input_tokens > count.input_tokens
 
 
-def test_errors_have_the_dialects_shape(client: anthropic.Anthropic) -> None:
+def test_errors_have_the_dialects_shape(client: Any) -> None:
     with pytest.raises(anthropic.NotFoundError) as missing:
         client.messages.create(model="no-such-model", max_tokens=1, messages=QUESTION)
-    assert missing.value.body["type"] == "error"
-    assert missing.value.body["error"]["type"] == "not_found_error"
+    told: Any = missing.value.body
+    assert (told["type"], told["error"]["type"]) == ("error", "not_found_error")
     with pytest.raises(anthropic.BadRequestError) as wrong:
         client.messages.create(model=MODEL, max_tokens=1, messages=QUESTION, extra_body={"no_such_field": 1})
-    assert "no_such_field" in wrong.value.body["error"]["message"]
-    assert wrong.value.body["error"]["type"] == "invalid_request_error"
+    told = wrong.value.body
+    assert "no_such_field" in told["error"]["message"]
+    assert told["error"]["type"] == "invalid_request_error"

@@ -156,7 +156,7 @@ def test_a_text_goes_on_after_the_daemon_was_started_again(
 
 async def test_a_deterministic_answer_is_the_same_whatever_else_runs(shared_daemon: Daemon) -> None:
     short = [{"role": "user", "content": QUESTIONS[0]}]
-    options = {"temperature": 1.0, "seed": 7, "deterministic": True, "num_predict": 16}
+    options: Any = {"temperature": 1.0, "seed": 7, "deterministic": True, "num_predict": 16}
     async with httpx.AsyncClient(base_url=shared_daemon.url, timeout=TIMEOUT) as client:
         alone = await ask(client, short, **options)
         beside, *_ = await asyncio.gather(

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from tests.end_to_end.conftest import MODEL, TIMEOUT, Daemon
 
-SCHEMA = {
+SCHEMA: Any = {
     "type": "object",
     "properties": {
         "city": {"type": "string", "maxLength": 30},
@@ -25,14 +25,14 @@ SCHEMA = {
     "additionalProperties": False,
 }
 DESCRIPTION = "Tells the weather of a city."
-TOOL = {"type": "function", "function": {"name": "get_weather", "description": DESCRIPTION, "parameters": SCHEMA}}
+TOOL: Any = {"type": "function", "function": {"name": "get_weather", "description": DESCRIPTION, "parameters": SCHEMA}}
 NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
-OTHER = {"type": "function", "function": {"name": "note", "parameters": NOTHING}}
-QUESTION = [{"role": "user", "content": "What is the weather in Paris?"}]
+OTHER: Any = {"type": "function", "function": {"name": "note", "parameters": NOTHING}}
+QUESTION: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
 
 
 @pytest.fixture
-def openai_client(daemon: Daemon) -> Iterator[openai.OpenAI]:
+def openai_client(daemon: Daemon) -> Iterator[Any]:
     with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="any", max_retries=0, timeout=TIMEOUT) as client:
         yield client
 
@@ -50,9 +50,7 @@ def ollama_chat(daemon: Daemon) -> Any:
     return chat
 
 
-def test_the_same_call_comes_through_all_three_dialects(
-    daemon: Daemon, openai_client: openai.OpenAI, ollama_chat: Any
-) -> None:
+def test_the_same_call_comes_through_all_three_dialects(daemon: Daemon, openai_client: Any, ollama_chat: Any) -> None:
     limit = {"temperature": 0, "deterministic": True}
     from_openai = openai_client.chat.completions.create(
         model=MODEL, messages=QUESTION, tools=[TOOL], tool_choice="required", max_tokens=150, extra_body=limit
@@ -79,7 +77,7 @@ def test_the_same_call_comes_through_all_three_dialects(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_required_call_is_always_valid(openai_client: openai.OpenAI, seed: int) -> None:
+def test_a_required_call_is_always_valid(openai_client: Any, seed: int) -> None:
     answer = openai_client.chat.completions.create(
         model=MODEL,
         messages=QUESTION,
@@ -95,7 +93,7 @@ def test_a_required_call_is_always_valid(openai_client: openai.OpenAI, seed: int
     assert answer.choices[0].finish_reason == "tool_calls"
 
 
-def test_a_named_tool_is_the_one_that_is_called(openai_client: openai.OpenAI) -> None:
+def test_a_named_tool_is_the_one_that_is_called(openai_client: Any) -> None:
     answer = openai_client.chat.completions.create(
         model=MODEL,
         messages=QUESTION,
@@ -107,7 +105,7 @@ def test_a_named_tool_is_the_one_that_is_called(openai_client: openai.OpenAI) ->
     assert (call.function.name, json.loads(call.function.arguments)) == ("note", {})
 
 
-def test_only_allowed_tools_are_called(openai_client: openai.OpenAI) -> None:
+def test_only_allowed_tools_are_called(openai_client: Any) -> None:
     allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "note"}}]}
     answer = openai_client.chat.completions.create(
         model=MODEL,
@@ -120,7 +118,7 @@ def test_only_allowed_tools_are_called(openai_client: openai.OpenAI) -> None:
     assert call.function.name == "note"
 
 
-def test_without_leave_no_tool_is_called(openai_client: openai.OpenAI) -> None:
+def test_without_leave_no_tool_is_called(openai_client: Any) -> None:
     answer = openai_client.chat.completions.create(
         model=MODEL, messages=QUESTION, tools=[TOOL], tool_choice="none", max_tokens=20
     )
@@ -128,7 +126,7 @@ def test_without_leave_no_tool_is_called(openai_client: openai.OpenAI) -> None:
     assert answer.choices[0].message.content
 
 
-def test_a_streamed_call_adds_up(openai_client: openai.OpenAI) -> None:
+def test_a_streamed_call_adds_up(openai_client: Any) -> None:
     stream = openai_client.chat.completions.create(
         model=MODEL, messages=QUESTION, tools=[TOOL], tool_choice="required", max_tokens=150, stream=True
     )
@@ -147,7 +145,7 @@ def test_a_streamed_call_adds_up(openai_client: openai.OpenAI) -> None:
 
 def test_a_tools_result_is_read_by_the_model(daemon: Daemon) -> None:
     call = {"function": {"name": "get_weather", "arguments": {"city": "Paris", "unit": "celsius"}}}
-    turns = [
+    turns: Any = [
         *QUESTION,
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_name": "get_weather", "content": "21 degrees, sunny"},
@@ -164,7 +162,7 @@ def test_a_tools_result_is_read_by_the_model(daemon: Daemon) -> None:
     assert answer.message.content
 
 
-def test_a_schema_that_cannot_be_honoured_is_refused(openai_client: openai.OpenAI) -> None:
+def test_a_schema_that_cannot_be_honoured_is_refused(openai_client: Any) -> None:
     deep: dict[str, Any] = {"type": "object"}
     for _ in range(60):
         deep = {"type": "object", "properties": {"a": deep}}
