@@ -46,13 +46,14 @@ from runner.choices import Choices
 from runner.engine import LoadedModel
 from runner.errors import EngineCrashed, InvalidRequest, ReportedError, Unsupported
 from runner.errors import ModelNotFound as NoSuchModel
+from runner.model_spec import model_spec
 from runner.options import resolve_options
 from runner.sampling import Constraint
 from runner.settings import Settings
 from runner.supervisor.client import EventStream
 from runner.supervisor.lease import Lease
 from runner.supervisor.supervisor import Supervisor
-from runner.supervisor.types import MemoryFacts, ModelSpec
+from runner.supervisor.types import ModelSpec
 
 logger = logging.getLogger(__name__)
 
@@ -328,17 +329,7 @@ class Generator:
             cache_scope=call.cache_scope,
             deterministic=options.deterministic,
         )
-        spec = ModelSpec(
-            name=model.name.short,
-            digest=model.digest,
-            weights_digest=str(model.model_digest),
-            path=model.model_paths[0],
-            shards=model.model_paths[1:],
-            memory=MemoryFacts(metadata.weights_size, metadata.kv_bytes_per_token(), metadata.context_length),
-            wishes=options.wishes,
-            details=model.details(),
-        )
-        return _Plan(model, spec, request, (*options.ignored, *unused, *vain))
+        return _Plan(model, model_spec(model, options), request, (*options.ignored, *unused, *vain))
 
 
 def find_model(store: ModelStore, name: str) -> StoredModel:

@@ -93,6 +93,11 @@ def resolve_options(
     )
 
 
+def load_option_names() -> frozenset[str]:
+    """Options that decide how a model is loaded, and so have an effect whatever is asked of it."""
+    return _WISHES
+
+
 def check_option(name: str, value: object) -> None:
     """Raises ValueError, which says what is allowed, for an option that a model cannot be given."""
     try:

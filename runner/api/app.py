@@ -10,15 +10,17 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import runner.api.anthropic.routes
+import runner.api.ollama.embeddings
 import runner.api.ollama.models
 import runner.api.ollama.push
 import runner.api.ollama.rendering
 import runner.api.ollama.routes
+import runner.api.openai.embeddings
 import runner.api.openai.routes
 from registry.errors import RegistryError
 from registry.store import ModelStore
 from registry.workshop import Workshop
-from runner.api import context, finding, monitoring, store_care
+from runner.api import context, finding, monitoring, reranking, store_care, tokens
 from runner.api.access import AccessPolicy, cors_headers, preflight_headers
 from runner.api.anthropic.stream import error_body as anthropic_error_body
 from runner.api.documents import describe_bodies
@@ -30,6 +32,7 @@ from runner.api.streaming import ClientGone, JsonResponse
 from runner.config_file import SettingsError
 from runner.errors import RunnerError
 from runner.generate import Generator
+from runner.model_tasks import ModelTasks
 from runner.settings import Settings
 from runner.sources import Sources
 from runner.supervisor.fit import FitMeter
@@ -70,6 +73,9 @@ def create_app(parts: AppParts) -> FastAPI:
     app.include_router(store_care.create_router(parts.store, parts.sources.puller, parts.sources.finder, limit))
     app.include_router(finding.create_router(parts.store, parts.supervisor, parts.sources.finder))
     app.include_router(runner.api.openai.routes.create_router(parts.generator, parts.store, limit))
+    tasks = ModelTasks(parts.store, parts.supervisor, parts.settings)
+    for room in (runner.api.ollama.embeddings, runner.api.openai.embeddings, reranking, tokens):
+        app.include_router(room.create_router(tasks, limit))
     app.include_router(runner.api.ollama.rendering.create_router(parts.generator, limit))
     app.include_router(runner.api.anthropic.routes.create_router(parts.generator, limit))
     for expected in (RunnerError, RegistryError, SettingsError, HTTPException):
