@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from runner.chat.types import ChatRequest, Failed, Rendered
-from runner.engine import Engine
-from runner.errors import InvalidRequest, RunnerError, Unsupported
+from runner.engine import CompiledConstraint, Engine
+from runner.errors import ConstraintInvalid, InvalidRequest, RunnerError, Unsupported
 from runner.messages import Cancel, Command, Events, Generate, Load, Pause, Perform, Report, Resume
+from runner.sampling import Constraint
 from runner.tasks import Detokenized, Tokenized
 from runner.worker.echo import Echo
 from runner.worker.encoding import EncodingJob
@@ -116,10 +117,20 @@ class Control:
             seed=random.SystemRandom().getrandbits(32) if seed is None else seed,
             received_ns=received_ns,
             truncated=prompt.truncated,
-            constraint=wanted and self._engine.compile_constraint(wanted),
+            constraint=wanted and self._compile(command.request_id, wanted),
             output=plan,
             echo=_echo(request, prompt, self._engine),
         )
+
+    def _compile(self, request_id: str, wanted: Constraint) -> CompiledConstraint | None:
+        try:
+            return self._engine.compile_constraint(wanted)
+        except ConstraintInvalid as error:
+            # Nobody asked for this one: without it, calls that the model begins of itself are as good as the model.
+            if not wanted.is_optional:
+                raise
+            logger.warning("request %s: its tools' calls are not held to their schemas: %s", request_id, error.message)
+            return None
 
 
 def _echo(request: ChatRequest, prompt: PreparedPrompt, engine: Engine) -> Echo | None:

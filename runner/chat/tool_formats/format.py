@@ -12,6 +12,12 @@ from runner.chat.tool_formats.source import Source, Steps
 from runner.chat.types import Tool
 
 
+_NOTES = frozenset({"description", "title", "examples", "default", "deprecated", "$comment", "$schema"})
+_NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions"})
+"""Keywords whose keys are names of the schema's author."""
+_VALUES = frozenset({"enum", "const"})
+
+
 class Terms(Protocol):
     """Writes the terminals of a Lark grammar in llguidance's dialect."""
 
@@ -59,10 +65,29 @@ def json_schema(schema: Mapping[str, Any]) -> str:
     Keywords that llguidance does not know are passed over: a tool's schema is a description first.
     """
     guided = {
-        **schema,
+        **_without_notes(schema),
         "x-guidance": {"lenient": True, "whitespace_flexible": False, "key_separator": ": ", "item_separator": ", "},
     }
     return f"%json {json.dumps(guided)}"
+
+
+def _without_notes(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema without what only tells about it, at every depth: descriptions are most of what clients send."""
+    bare: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _NOTES:
+            continue
+        if key in _NAMED and isinstance(value, Mapping):
+            bare[key] = {name: _bare(one) for name, one in value.items()}
+        else:
+            bare[key] = value if key in _VALUES else _bare(value)
+    return bare
+
+
+def _bare(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _without_notes(value)
+    return [_bare(one) for one in value] if isinstance(value, list) else value
 
 
 def alternatives(start: str, bodies: Sequence[tuple[str, Sequence[str]]]) -> Grammar:

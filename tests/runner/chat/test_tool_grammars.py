@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from runner.chat.output_parser import OutputParser
 from runner.chat.tool_formats.choose import FORMATS
-from runner.chat.tool_formats.format import ToolFormat
+from runner.chat.tool_formats.format import ToolFormat, json_schema
 from runner.chat.tool_formats.generic import GENERIC
 from runner.chat.tool_formats.grammar import call_grammar, required_grammar
 from runner.chat.types import Tool
@@ -105,3 +105,19 @@ def test_what_follows_an_opening_is_a_call(tool_format: ToolFormat) -> None:
         text = f"Well. {tool_format.opening}{written(grammar, seed)}"
         content, _, calls = parsed(OutputParser(tool_format=tool_format, tools=TOOLS), [text])
         assert (content.strip(), bool(calls)) == ("Well.", True), text
+
+
+def test_notes_in_a_schema_are_left_out_and_properties_called_so_stay() -> None:
+    schema = {
+        "type": "object",
+        "title": "T",
+        "properties": {"description": {"type": "string", "description": "Told."}, "default": {"enum": ["title"]}},
+        "$defs": {"title": {"type": "string", "title": "T"}},
+    }
+    written_schema = json.loads(json_schema(schema).removeprefix("%json "))
+    assert written_schema.pop("x-guidance")
+    assert written_schema == {
+        "type": "object",
+        "properties": {"description": {"type": "string"}, "default": {"enum": ["title"]}},
+        "$defs": {"title": {"type": "string"}},
+    }
