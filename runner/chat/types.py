@@ -193,6 +193,8 @@ class Usage(msgspec.Struct, frozen=True):
     """From the first sampled token to the last."""
     cache: CachedTokens = CachedTokens()
     """Where `cached_tokens` came from."""
+    thinking_tokens: int = 0
+    """Those of `completion_tokens` that were thoughts."""
 
 
 class Truncation(msgspec.Struct, frozen=True):
