@@ -53,6 +53,8 @@ class Encoder:
         self._is_whole = is_whole
         self._averages = pooling is Pooling.MEAN and not is_whole
         self._width: int = 1 if pooling is Pooling.RANK else lib.llama_model_n_embd_out(model)
+        # A head with one output gives a logit; one with more is followed by a softmax in llama.cpp.
+        self._is_logit = pooling is Pooling.RANK and lib.llama_model_n_cls_out(model) == 1
         self._context: Any = None
         self._memory: Any = None
         self._batch = Batch(1)
@@ -135,7 +137,8 @@ class Encoder:
         pointer = lib.llama_get_embeddings_seq(self._context, chunk.slot)
         if not pointer:
             raise EngineFault("llama.cpp has no vector for an input")
-        return _floats(np.ctypeslib.as_array(pointer, shape=(self._width,)))
+        values = np.ctypeslib.as_array(pointer, shape=(self._width,))
+        return _floats(1 / (1 + np.exp(-values)) if self._is_logit else values)
 
     def _read_means(self, chunks: Sequence[EncodingChunk]) -> list[array.array[float] | None]:
         total = sum(len(chunk.tokens) for chunk in chunks)

@@ -46,6 +46,7 @@ FUNCTIONS = (
     "llama_model_load_from_file",
     "llama_model_load_from_splits",
     "llama_model_meta_val_str",
+    "llama_model_n_cls_out",
     "llama_model_n_embd_out",
     "llama_model_quantize",
     "llama_model_quantize_default_params",
@@ -71,9 +72,11 @@ FUNCTIONS = (
     "llama_sampler_init_top_p",
     "llama_sampler_init_typical",
     "llama_sampler_sample",
+    "llama_set_n_threads",
     "llama_state_seq_get_data",
     "llama_state_seq_get_size",
     "llama_state_seq_set_data",
+    "llama_synchronize",
     "llama_token_to_piece",
     "llama_tokenize",
     "llama_vocab_bos",
@@ -140,7 +143,7 @@ class LibraryLog:
         self.cache = 0.0
         """Bytes of the caches, also where nothing was allocated."""
         self.offloaded: tuple[int, int] | None = None
-        self.callback = lib.llama_log_callback(self._receive)
+        self.callback = lib.llama_log_callback(self.receive)
 
     def start_recording(self) -> None:
         """Forget what earlier loads said."""
@@ -149,7 +152,8 @@ class LibraryLog:
         self.cache = 0.0
         self.offloaded = None
 
-    def _receive(self, level: int, text: bytes | None, _user_data: Any) -> None:
+    def receive(self, level: int, text: bytes | None, _user_data: Any) -> None:
+        """Take in a piece of what is said; the library calls this."""
         if level != _CONTINUATION:
             self._level = _LEVELS.get(level, logging.DEBUG)
         self._line += (text or b"").decode("utf-8", "replace")

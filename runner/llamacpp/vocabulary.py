@@ -74,6 +74,10 @@ class Vocabulary:
         if template is not None:
             return self._fill_pair(template, query, document)
         begin = [self._begin_token] if self._adds_begin else []
+        if lib.llama_vocab_type(self.handle) == lib.LLAMA_VOCAB_TYPE_WPM and self._may_add:
+            first = self.tokenize_whole(query, parse_special=False).tokens
+            second = self.tokenize_whole(document, parse_special=False).tokens[1:]
+            return EncodingInput([*first, *second], len(first), 1)
         end = self._end_token if self._end_token != _NULL_TOKEN else self._separator
         ends = [end] if end != _NULL_TOKEN and lib.llama_vocab_get_add_eos(self.handle) else []
         between = (
