@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -18,7 +17,7 @@ MOST_ALTERNATIVES = 20
 MOST_BIASES = 1024
 _LARGEST_TOKEN = 2**31 - 1
 _UNLIKELY = -9999.0
-"""Told in place of a log-probability that JSON has no number for."""
+"""The least that is told: JSON has no infinite numbers."""
 
 
 class Grammar(Body):
@@ -116,7 +115,7 @@ def told_logprob(logprob: float | None) -> float:
     """As JSON can hold it; the first token of all, which nothing stands before, is certain."""
     if logprob is None:
         return 0.0
-    return logprob if math.isfinite(logprob) else _UNLIKELY
+    return logprob if logprob > _UNLIKELY else _UNLIKELY
 
 
 def _entry(data: bytes, logprob: float | None) -> dict[str, object]:

@@ -20,7 +20,7 @@ _MASKS = (
     (re.compile(rb'"created_at":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z"'), b'"created_at":"<time>"'),
     (re.compile(rb'"total_duration":\d+'), b'"total_duration":"<ns>"'),
     (re.compile(rb'"created":\d{10}\b(?!:)'), b'"created":"<time>"'),
-    (re.compile(rb'"id":"chatcmpl-[0-9a-f]{24}"'), b'"id":"<id>"'),
+    (re.compile(rb'"id":"(?:chatcmpl|cmpl)-[0-9a-f]{24}"'), b'"id":"<id>"'),
     (re.compile(rb'"id":"msg_[0-9a-f]{24}"'), b'"id":"<id>"'),
     (re.compile(rb"req_[0-9a-f]{24}"), b"<request>"),
 )
