@@ -11,7 +11,6 @@ from runner.chat.tool_formats.calls import Sink
 from runner.chat.tool_formats.source import Source, Steps
 from runner.chat.types import Tool
 
-
 _NOTES = frozenset({"description", "title", "examples", "default", "deprecated", "$comment", "$schema"})
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 """Keywords whose keys are names of the schema's author."""

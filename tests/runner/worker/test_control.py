@@ -5,9 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 
-from runner.chat.types import ChatRequest, Failed, TextPrompt
+from runner.chat.types import ChatPrompt, ChatRequest, Failed, Message, TextPrompt, Tool, ToolUse
+from runner.engine import CompiledConstraint
+from runner.errors import ConstraintInvalid
 from runner.messages import Cancel, Events, Generate, Pause, Report
-from runner.sampling import SamplingParams
+from runner.sampling import Constraint, SamplingParams
 from runner.worker.control import Control
 from runner.worker.loop import CancelSequence, LoopCommand, SetPaused
 from runner.worker.sequence import Sequence
@@ -116,3 +118,26 @@ def test_a_cancel_for_a_running_request_reaches_the_loop() -> None:
     harness = Harness(FakeEngine())
     harness.control.handle(Cancel("a"))
     assert harness.next_posted() == CancelSequence("a")
+
+
+class Uncompiling(FakeEngine):
+    """Can honour no constraint."""
+
+    def compile_constraint(self, constraint: Constraint) -> CompiledConstraint:
+        raise ConstraintInvalid("It is too large.", constraint.field)
+
+
+def test_tools_that_cannot_be_compiled_end_only_a_request_that_must_call_one() -> None:
+    harness = Harness(Uncompiling(cells=4096))
+    tool = Tool("note", {"type": "object", "properties": {}})
+    prompt = ChatPrompt((Message("user", "hi"),), tools=(tool,), template="{{ messages[0].content }}")
+    harness.control.handle(Generate("may", ChatRequest(prompt)))
+    sequence = harness.next_posted()
+    assert isinstance(sequence, Sequence)
+    assert sequence.plan.constraint is None
+    harness.control.handle(Generate("must", ChatRequest(prompt, tool_use=ToolUse.REQUIRED)))
+    report = harness.reports.get(timeout=TIMEOUT)
+    assert isinstance(report, Events)
+    [(name, failed)] = report.events
+    assert isinstance(failed, Failed)
+    assert (name, failed.code) == ("must", "constraint_invalid")
