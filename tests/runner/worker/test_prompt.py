@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.chat.types import ChatPrompt, ChatRequest, Limits, Message, TextPrompt
-from runner.errors import ContextLengthExceeded, InvalidRequest
+from runner.chat.types import ChatPrompt, ChatRequest, InsertPrompt, Limits, Message, TextPrompt, TokenPrompt
+from runner.engine import InsertTokens
+from runner.errors import ContextLengthExceeded, InvalidRequest, Unsupported
 from runner.worker.prompt import drop_oldest_turns, prepare_prompt
 from tests.fake_engine import ALPHABET, FakeEngine
 
@@ -120,3 +121,23 @@ def test_as_few_turns_are_dropped_as_possible(messages: tuple[Message, ...], roo
         begin = 0 if last_dropped == users[0] else messages.index(last_dropped)
         with_it = [message for number, message in enumerate(messages) if message in kept or number >= begin]
         assert len(with_it) > room, "one turn fewer would not have fitted"
+
+
+def test_an_insertion_is_marked_with_the_models_own_tokens() -> None:
+    class Inserting(FakeEngine):
+        @property
+        def insert_tokens(self) -> InsertTokens | None:
+            return InsertTokens(prefix=20, suffix=21, middle=22)
+
+    request = ChatRequest(InsertPrompt("ab", "c"))
+    assert prepare_prompt(request, Inserting()).tokens == [20, 0, 1, 21, 2, 22]
+    with pytest.raises(Unsupported, match="does not support insert"):
+        prepare_prompt(request, FakeEngine())
+
+
+def test_tokens_are_taken_as_they_are_when_the_model_has_them() -> None:
+    prepared = prepare_prompt(ChatRequest(TokenPrompt((0, 1, 2))), FakeEngine())
+    assert (prepared.tokens, prepared.text) == ([0, 1, 2], "abc")
+    for foreign in (-1, 29):
+        with pytest.raises(InvalidRequest):
+            prepare_prompt(ChatRequest(TokenPrompt((0, foreign))), FakeEngine())
