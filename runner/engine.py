@@ -92,6 +92,7 @@ class LoadedModel(msgspec.Struct, frozen=True):
     placement: str
     """One sentence: where the layers are and why."""
     threads: int
+    """Most that compute; how many do is found while running."""
     has_chat_template: bool
     can_shift: bool
     max_rows: int = 512
@@ -101,6 +102,8 @@ class LoadedModel(msgspec.Struct, frozen=True):
     """Ids besides those below `max_sequences` that can share and hold cells, not be computed, saved or restored."""
     generates: bool = True
     """False for models that are only there to make vectors."""
+    has_fixed_threads: bool = False
+    """`threads` was asked for: always so many compute."""
     encoding: Encoding | None = None
     """None when the model cannot make vectors."""
 
@@ -285,6 +288,10 @@ class Engine(Protocol):
 
     def create_sampler(self, plan: SamplerPlan, prompt: Sequence[int]) -> Sampler:
         """A sampler with its own random state that has seen `prompt` (for the penalties)."""
+        ...
+
+    def set_threads(self, count: int) -> None:
+        """How many threads, at most `info.threads`, compute the next steps; those of solo sequences always have all."""
         ...
 
     def step(self, chunks: Sequence[Chunk]) -> list[int]:

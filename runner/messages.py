@@ -41,6 +41,8 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
     shards: tuple[str, ...] = ()
     """The other files of a model that is split, in order."""
     cache: CacheOptions = CacheOptions()
+    largest_context: int = 0
+    """The largest window there is memory for, as far as is known; 0: unknown."""
     step_target_ms: float = 80.0
     """How long a step should take at most while an answer is being read."""
 
@@ -73,6 +75,19 @@ class Resume(msgspec.Struct, frozen=True, tag="resume"):
     request_id: str
 
 
+class Grow(msgspec.Struct, frozen=True, tag="grow"):
+    """Have a larger window; answered by `Grown` or `GrowFailed`."""
+
+    context_length: int
+
+
+class KeepWindow(msgspec.Struct, frozen=True, tag="keep_window"):
+    """There is no memory for the window that was wanted."""
+
+    largest: int
+    """The largest that there is memory for."""
+
+
 class LoadProgress(msgspec.Struct, frozen=True, tag="load_progress"):
     fraction: float
 
@@ -87,6 +102,25 @@ class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
     code: str
     message: str
     facts: dict[str, Fact] = {}
+
+
+class WindowWanted(msgspec.Struct, frozen=True, tag="window_wanted"):
+    """Requests need more cells than there are. Answered by `Grow` or `KeepWindow`; one is under way at a time."""
+
+    cells: int
+    """The fewest that help."""
+
+
+class Grown(msgspec.Struct, frozen=True, tag="grown"):
+    """The window is larger now; every sequence has moved."""
+
+    model: LoadedModel
+
+
+class GrowFailed(msgspec.Struct, frozen=True, tag="grow_failed"):
+    """The engine found no memory for the larger window; all is as it was."""
+
+    message: str
 
 
 class Events(msgspec.Struct, frozen=True, tag="events"):
@@ -125,10 +159,14 @@ class Stats(msgspec.Struct, frozen=True, tag="stats"):
     """The part of `step_ns` inside the inference library."""
     preempted: int
     cache: CacheStats = CacheStats()
+    decode_threads: int = 0
+    """Threads that compute answers, as measured to be best at the moment."""
+    prefill_threads: int = 0
+    """Threads that compute prompts, and many answers at a time."""
 
 
-Command = Load | Generate | Perform | Cancel | Pause | Resume
-Report = LoadProgress | Loaded | LoadFailed | Events | Stats
+Command = Load | Generate | Perform | Cancel | Pause | Resume | Grow | KeepWindow
+Report = LoadProgress | Loaded | LoadFailed | Events | Stats | WindowWanted | Grown | GrowFailed
 
 _encoder = msgspec.msgpack.Encoder()
 _command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

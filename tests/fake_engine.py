@@ -165,6 +165,10 @@ class FakeEngine:
         self.samplers.append(sampler)
         return sampler
 
+    def set_threads(self, count: int) -> None:
+        assert 1 <= count <= self._info.threads
+        self.threads = count
+
     def step(self, chunks: Sequence[Chunk]) -> list[int]:
         assert chunks and all(chunk.tokens for chunk in chunks), "an empty step"
         assert sum(len(chunk.tokens) for chunk in chunks) <= self._info.max_rows, "more rows than a step holds"

@@ -62,11 +62,13 @@ ALLOWED: dict[str, set[str]] = {
         "runner.messages", "runner.engine",
         "runner.sampling", "runner.errors", "runner.settings", "registry",
     },
+    "runner.receipt": {"runner.generate", "runner.choices", "runner.chat.types"},
     "runner.api": {
+        "runner.receipt",
         "runner.answers", "runner.choices", "runner.generate", "runner.model_tasks", "runner.tasks",
-        "runner.options", "runner.chat.types",
-        "runner.chat.template", "runner.supervisor", "runner.messages", "runner.sampling", "runner.errors",
-        "runner.settings", "runner.config_file", "runner.notation", "runner.sources", "registry",
+        "runner.options", "runner.engine", "runner.chat.types",
+        "runner.chat.template", "runner.supervisor", "runner.messages", "runner.engine", "runner.sampling",
+        "runner.errors", "runner.settings", "runner.config_file", "runner.notation", "runner.sources", "registry",
     },
     "runner.daemon": {
         "runner.api.app", "runner.generate", "runner.supervisor", "runner.settings", "runner.config_file",

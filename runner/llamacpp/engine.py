@@ -123,6 +123,10 @@ class LlamaEngine:
             return SamplerChain(plan, prompt, vocabulary=size, window=window)
         return ShapedSampler(plan, prompt, self._candidates, vocabulary=size, window=window)
 
+    def set_threads(self, count: int) -> None:
+        if self._model.context is not None:
+            lib.llama_set_n_threads(self._model.context, count, count)
+
     def step(self, chunks: Sequence[Chunk]) -> list[int]:
         self._batch.fill(chunks)
         started = time.perf_counter_ns()
@@ -266,6 +270,7 @@ class LlamaEngine:
             resting_ids=resting_ids(self._memory.kind, options.max_sequences),
             generates=model.context is not None,
             encoding=self._encoding,
+            has_fixed_threads=options.num_thread is not None,
         )
 
 

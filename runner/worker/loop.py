@@ -14,6 +14,7 @@ from runner.messages import CacheOptions, Events, Report, Stats
 from runner.worker.admission import Admission
 from runner.worker.cell_keeper import CellKeeper
 from runner.worker.encoding import EncodingJob, EncodingQueue
+from runner.worker.idle_processors import IdleProcessors
 from runner.worker.keeper import Keeper
 from runner.worker.prefix_cache import PrefixCache
 from runner.worker.prefix_files import FileEvent, PrefixFiles
@@ -23,6 +24,7 @@ from runner.worker.solo import SoloQueue
 from runner.worker.state_cache import StateCache
 from runner.worker.state_keeper import StateKeeper
 from runner.worker.step_cost import StepCost
+from runner.worker.thread_control import ThreadControl
 
 STEP_TARGET_NS = 80_000_000
 UNMEASURED_PREFILL_ROWS = 32
@@ -75,6 +77,9 @@ class Loop:
         self._commands: queue.SimpleQueue[LoopCommand] = queue.SimpleQueue()
         self._step_target_ns = step_target_ns
         self._cost = StepCost()
+        self._threads = ThreadControl(
+            engine.info.threads, is_fixed=engine.info.has_fixed_threads, idle=IdleProcessors()
+        )
         self._scheduler = Scheduler(max_sequences=engine.info.max_sequences, max_rows=engine.info.max_rows)
         options = cache or CacheOptions()
         self._files = _open_files(engine, options, self.post)
@@ -198,7 +203,9 @@ class Loop:
         if not planned:
             return False
         chunks = [self._chunk(item) for item in planned]
+        rows = sum(item.count for item in planned)
         began = self._clock()
+        engine.set_threads(self._threads.choose(rows, began))
         try:
             tokens = engine.step(chunks)
         except OutOfCells:
@@ -206,14 +213,18 @@ class Loop:
         except EngineFault as fault:
             self._isolate(planned, fault)
         else:
-            rows = sum(item.count for item in planned)
-            self._cost.observe(rows, self._keeper.ledger.used + rows, self._clock() - began)
+            self._learn(rows, began)
             self._advance(planned, chunks, tokens, started)
         self._flush()
         self._stats.count(
             sum(len(chunk.tokens) for chunk in chunks), self._clock() - started, engine.native_ns - native_before
         )
         return True
+
+    def _learn(self, rows: int, began: int) -> None:
+        cells, now = self._keeper.ledger.used + rows, self._clock()
+        if self._threads.observe(rows, self._cost.expected(rows, cells), now - began, now):
+            self._cost.observe(rows, cells, now - began)
 
     def _prefill_rows(self) -> int:
         """How many tokens of prompts may stand beside the running answers in the next step."""
@@ -333,7 +344,9 @@ class Loop:
         if not force and now - self._stats_sent_ns < STATS_INTERVAL_NS:
             return
         self._stats_sent_ns = now
-        self._emit(self._stats.report(self._scheduler, self._keeper, self._admission, self._solo, len(self._encoding)))
+        waiting, running = len(self._scheduler.waiting), len(self._scheduler.running)
+        running += len(self._solo) + len(self._encoding)
+        self._emit(self._stats.report(running, waiting, self._keeper, self._admission, self._threads))
 
 
 def _open_files(engine: Engine, cache: CacheOptions, post: Callable[[LoopCommand], None]) -> PrefixFiles | None:
@@ -363,12 +376,10 @@ class _Totals:
         self.step_ns += step_ns
         self.native_ns += native_ns
 
-    def report(
-        self, scheduler: Scheduler, keeper: Keeper, admission: Admission, solo: SoloQueue, encoding: int
-    ) -> Stats:
+    def report(self, running: int, waiting: int, keeper: Keeper, admission: Admission, threads: ThreadControl) -> Stats:
         return Stats(
-            running=len(scheduler.running) + len(solo) + encoding,
-            waiting=len(scheduler.waiting),
+            running=running,
+            waiting=waiting,
             cells_used=keeper.ledger.used,
             steps=self.steps,
             rows=self.rows,
@@ -377,4 +388,6 @@ class _Totals:
             native_ns=self.native_ns,
             preempted=admission.parked,
             cache=keeper.stats,
+            decode_threads=threads.narrow,
+            prefill_threads=threads.wide,
         )

@@ -13,6 +13,8 @@ from registry.gguf_metadata import GgufMetadata
 from registry.manifest import ADAPTER_LAYER, DRAFT_LAYER, MODEL_LAYER, PROJECTOR_LAYER
 from registry.modelfile_of import modelfile_of
 from registry.stored_model import StoredModel
+from runner.engine import LoadedModel
+from runner.engine import LoadOptions
 from runner.messages import Stats
 from runner.supervisor.fit import Fit
 from runner.supervisor.types import ModelStatus
@@ -78,11 +80,13 @@ def loaded_model(status: ModelStatus) -> Json:
         "context_length": loaded.context_length,
         "devices": loaded.devices,
         "placement": loaded.placement,
+        "options": _load_options(loaded.options),
         "sequences": {
             "running": stats.running if stats else 0,
             "waiting": stats.waiting if stats else 0,
             "max": loaded.max_sequences,
         },
+        "threads": _threads(loaded, stats),
         "cache": stats.cache if stats else None,
         "steps": _steps(stats) if stats else None,
     }
@@ -130,6 +134,18 @@ def fit_body(fit: Fit) -> Json:
         "devices": [msgspec.to_builtins(device) for device in fit.devices],
     }
     return body | ({"projector": fit.projector} if fit.projector else {})
+
+
+def _threads(loaded: LoadedModel, stats: Stats | None) -> Json:
+    decode, prefill = (stats.decode_threads, stats.prefill_threads) if stats else (0, 0)
+    return {"decode": decode or loaded.threads, "prefill": prefill or loaded.threads, "max": loaded.threads}
+
+
+def _load_options(options: LoadOptions | None) -> Json | None:
+    """What was asked of the engine for this model; what is not here was left to it."""
+    if options is None:
+        return None
+    return {name: value for name, value in msgspec.structs.asdict(options).items() if value is not None}
 
 
 def _steps(stats: Stats) -> Json:

@@ -118,6 +118,7 @@ async def test_loaded_models_are_told_with_all_that_is_known() -> None:
         ],
         "placement": "All 3 layers are on the CPU.",
         "sequences": {"running": 3, "waiting": 4, "max": 16},
+        "threads": {"decode": 2, "prefill": 2, "max": 2},
         "steps": {"count": 5, "rows": 60, "sampled": 7, "step_seconds": 8.0, "native_seconds": 7.9},
     }  # fmt: skip
 
