@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from registry.stored_model import StoredModel
-from runner.chat.types import ChatEvent, Failed, Finished
+from runner.chat.types import ChatEvent, ChatRequest, Failed, Finished
 from runner.engine import LoadedModel
 from runner.errors import ReportedError
 from runner.supervisor.client import EventStream
@@ -32,12 +32,15 @@ class Choices:
     def __init__(
         self,
         model: StoredModel,
+        request: ChatRequest,
         ignored: tuple[str, ...],
         lease: Lease,
         streams: Sequence[EventStream],
         request_id: str,
     ) -> None:
         self.model = model
+        self.request = request
+        """The first of the requests; the others differ in prompt and seed."""
         self.ignored = ignored
         self.loaded: LoadedModel = lease.loaded
         self.load_ns: int = lease.load_ns

@@ -7,7 +7,7 @@ RunnerError
 │  ├─ Unsupported             a field or combination that is not honoured
 │  ├─ ConstraintInvalid       a schema, expression or grammar that cannot be honoured as it stands
 │  ├─ ContextLengthExceeded
-│  ├─ ModelNotFound, ModelInUse
+│  ├─ ModelNotFound, NotFound, ModelInUse
 │  └─ Forbidden: HostForbidden, OriginForbidden
 ├─ QueueFull, DeadlineExceeded, ServerShutdown
 ├─ ModelInvalid, ModelCorrupt, InsufficientMemory, DiskFull
@@ -106,6 +106,12 @@ class ContextLengthExceeded(RequestError):
 
 class ModelNotFound(RequestError):
     code = "model_not_found"
+
+
+class NotFound(RequestError):
+    """Something else that a request names and that is not here."""
+
+    code = "not_found"
 
 
 class ModelInUse(RequestError):

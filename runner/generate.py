@@ -141,6 +141,7 @@ class Generation:
     def __init__(self, plan: _Plan, lease: Lease, stream: EventStream, first: ChatEvent, request_id: str) -> None:
         self.model = plan.model
         self.ignored = plan.ignored
+        self.request = plan.request
         self.loaded: LoadedModel = lease.loaded
         self.load_ns: int = lease.load_ns
         self._lease = lease
@@ -229,7 +230,7 @@ class Generator:
                 lease.generate(f"{call.request_id}#{next(self._numbers)}", plan.request)
                 for call, plan in zip(calls, plans, strict=True)
             ]
-            choices = Choices(first.model, first.ignored, lease, streams, calls[0].request_id)
+            choices = Choices(first.model, first.request, first.ignored, lease, streams, calls[0].request_id)
         except BaseException:
             lease.release()
             raise

@@ -16,6 +16,7 @@ import runner.api.ollama.push
 import runner.api.ollama.rendering
 import runner.api.ollama.routes
 import runner.api.openai.embeddings
+import runner.api.openai.responses_routes
 import runner.api.openai.routes
 from registry.errors import RegistryError
 from registry.store import ModelStore
@@ -27,6 +28,7 @@ from runner.api.documents import describe_bodies
 from runner.api.downloads import Downloads
 from runner.api.errors import ErrorReport, report_of
 from runner.api.ollama.translate import error_body as ollama_error_body
+from runner.api.openai.responses_store import ResponseStore
 from runner.api.openai.translate import error_body as openai_error_body
 from runner.api.streaming import ClientGone, JsonResponse
 from runner.config_file import SettingsError
@@ -72,6 +74,7 @@ def create_app(parts: AppParts) -> FastAPI:
     app.include_router(runner.api.ollama.push.create_router(parts.sources.pusher, limit))
     app.include_router(store_care.create_router(parts.store, parts.sources.puller, parts.sources.finder, limit))
     app.include_router(finding.create_router(parts.store, parts.supervisor, parts.sources.finder))
+    app.include_router(runner.api.openai.responses_routes.create_router(parts.generator, ResponseStore(), limit))
     app.include_router(runner.api.openai.routes.create_router(parts.generator, parts.store, limit))
     tasks = ModelTasks(parts.store, parts.supervisor, parts.settings)
     for room in (runner.api.ollama.embeddings, runner.api.openai.embeddings, reranking, tokens):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from runner.chat.types import ChatEvent, ChatRequest, Failed, FinishReason, ScoredToken, TextDelta
+from runner.chat.types import ChatEvent, ChatRequest, Failed, FinishReason, ScoredToken, TextDelta, ThinkingDelta
 from runner.engine import Sampler, TokenScore
 from runner.worker.detokenizer import TextStream
 from runner.worker.echo import Echo
@@ -39,12 +39,14 @@ class Answer:
         "_reader",
         "_scored",
         "_text",
+        "_undecided",
         "_wants_scores",
         "echo",
         "ended",
         "failed",
         "generated",
         "max_generated",
+        "thinking_tokens",
     )
 
     def __init__(
@@ -58,6 +60,9 @@ class Answer:
         self._scored = _ScoredTokens()
         self.generated = 0
         """Tokens sampled so far."""
+        self.thinking_tokens = 0
+        """Those of them that were thoughts."""
+        self._undecided = 0
         self.max_generated = _most_tokens(request, window)
         self.failed: Failed | None = None
         self.ended: FinishReason | None = None
@@ -121,6 +126,11 @@ class Answer:
         if self._reader is None:
             return (delta,)
         events = tuple(self._reader.push(delta.text))
+        self._undecided += 1
+        if events:
+            if isinstance(events[0], ThinkingDelta):
+                self.thinking_tokens += self._undecided
+            self._undecided = 0
         return (*events, TextDelta("", delta.tokens)) if delta.tokens else events
 
     def _end(self, reason: FinishReason) -> None:

@@ -155,6 +155,7 @@ class Sequence:
                 prompt_ns=first_token - started,
                 decode_ns=max(self.last_token_ns - first_token, 0),
                 cache=self.cached,
+                thinking_tokens=self.answer.thinking_tokens,
             ),
             seed=self.plan.seed,
             stop_string=self.answer.stop_string,

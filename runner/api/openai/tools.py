@@ -80,11 +80,15 @@ class ToolCallBody(Body):
 
 def read_tools(bodies: Sequence[ToolBody] | None) -> tuple[Tool, ...]:
     """Raises InvalidRequest for names that are empty or come twice."""
+    return read_functions([body.function for body in bodies or ()], ".function.name")
+
+
+def read_functions(functions: Sequence[FunctionBody], name_path: str) -> tuple[Tool, ...]:
+    """As `read_tools`; `name_path` leads from a tool to its name in the client's request."""
     tools = []
-    for index, body in enumerate(bodies or ()):
-        function = body.function
+    for index, function in enumerate(functions):
         if not function.name.strip():
-            raise InvalidRequest("A tool needs a name.", f"tools[{index}].function.name")
+            raise InvalidRequest("A tool needs a name.", f"tools[{index}]{name_path}")
         schema = function.parameters or {"type": "object", "properties": {}}
         tools.append(Tool(function.name, schema, function.description or ""))
     if len({tool.name for tool in tools}) < len(tools):

@@ -47,7 +47,7 @@ _OPTIONS = (
     "seed",
     "stop",
 )
-_EFFORTS = {"none": None, "minimal": "low", "xhigh": "high", "max": "high"}
+EFFORTS = {"none": None, "minimal": "low", "xhigh": "high", "max": "high"}
 _ERROR_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 
 
@@ -74,7 +74,7 @@ def _chat_call(body: ChatCompletionBody, request_id: str) -> Call:
         options_path="",
         thinking=effort != "none" if effort else None,
         thinking_field="reasoning_effort",
-        effort=_EFFORTS.get(effort, effort) if effort else None,
+        effort=EFFORTS.get(effort, effort) if effort else None,
         may_think_in_vain=True,
         tool_use=tool_use,
         named_tool=named_tool,

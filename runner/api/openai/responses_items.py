@@ -1,0 +1,172 @@
+"""What a response is made of, on its way in and out: items, their records, and the conversation they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runner.chat.types import Message, ToolCall
+
+Json = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a message: `input_text`, `output_text` or `refusal`."""
+
+    kind: str
+    text: str
+    logprobs: tuple[Json, ...] = ()
+
+    def record(self) -> Json:
+        if self.kind == "refusal":
+            return {"type": self.kind, "refusal": self.text}
+        if self.kind == "output_text":
+            return {"type": self.kind, "annotations": [], "logprobs": list(self.logprobs), "text": self.text}
+        return {"type": self.kind, "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class MessageItem:
+    """What a user, the system or the model says."""
+
+    id: str
+    role: str
+    parts: tuple[Part, ...]
+    status: str = "completed"
+
+    def record(self) -> Json:
+        content = [part.record() for part in self.parts]
+        return {"id": self.id, "type": "message", "status": self.status, "role": self.role, "content": content}
+
+    @property
+    def text(self) -> str:
+        return ("" if self.role == "assistant" else "\n").join(part.text for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningItem:
+    """What the model thought."""
+
+    id: str
+    text: str
+    summary: tuple[str, ...] = ()
+    """Texts that a client sent; the model's own thoughts are told whole."""
+    status: str = "completed"
+
+    def record(self) -> Json:
+        return {
+            "id": self.id,
+            "type": "reasoning",
+            "summary": [{"type": "summary_text", "text": text} for text in self.summary],
+            "content": [{"type": "reasoning_text", "text": self.text}] if self.text else [],
+            "status": self.status,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CallItem:
+    """A tool that the model asked for."""
+
+    id: str
+    call_id: str
+    name: str
+    arguments: str
+    status: str = "completed"
+
+    def record(self) -> Json:
+        return {
+            "id": self.id,
+            "type": "function_call",
+            "status": self.status,
+            "call_id": self.call_id,
+            "name": self.name,
+            "arguments": self.arguments,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ResultItem:
+    """What a tool answered."""
+
+    id: str
+    call_id: str
+    output: str
+    name: str | None = None
+    status: str = "completed"
+
+    def record(self) -> Json:
+        return {
+            "id": self.id,
+            "type": "function_call_output",
+            "status": self.status,
+            "call_id": self.call_id,
+            "output": self.output,
+        }
+
+
+Item = MessageItem | ReasoningItem | CallItem | ResultItem
+
+
+def conversation(instructions: str | None, items: Sequence[Item]) -> tuple[Message, ...]:
+    """The items as messages; thoughts, text and calls that belong together become one turn of the model.
+
+    Instructions and the system's messages behind them are one, since many templates take only one.
+    """
+    opening = [instructions] if instructions else []
+    rest = list(items)
+    while rest and isinstance(rest[0], MessageItem) and rest[0].role == "system":
+        opening.append(rest.pop(0).text)  # type: ignore[union-attr]  # it is a message
+    turns = _Turns([Message("system", "\n\n".join(opening))] if opening else [])
+    for item in rest:
+        turns.add(item)
+    turns.close()
+    return tuple(turns.messages)
+
+
+class _Turns:
+    """Puts the messages together; the model's turn that is being put together is open until something else comes."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        self.messages = messages
+        self._thoughts = ""
+        self._text = ""
+        self._calls: tuple[ToolCall, ...] = ()
+        self._names: dict[str, str] = {}
+
+    def add(self, item: Item) -> None:
+        if isinstance(item, ReasoningItem):
+            if self._text or self._calls:
+                self.close()
+            self._thoughts += item.text or "\n".join(item.summary)
+        elif isinstance(item, CallItem):
+            if item.status == "incomplete":
+                # Templates read arguments as an object; what was cut off is none.
+                self._text += f"{item.name}({item.arguments}"
+                return
+            self._names[item.call_id] = item.name
+            self._calls += (ToolCall(item.call_id, item.name, item.arguments),)
+        elif isinstance(item, ResultItem):
+            self.close()
+            name = item.name or self._names.get(item.call_id)
+            self.messages.append(Message("tool", item.output, tool_name=name, tool_call_id=item.call_id or None))
+        elif item.role == "assistant":
+            if self._text or self._calls:
+                self.close()
+            self._text = item.text
+            if not self._text:
+                self.messages.append(Message("assistant", "", thinking=self._take_thoughts()))
+        else:
+            self.close()
+            self.messages.append(Message(item.role, item.text))
+
+    def close(self) -> None:
+        """End the model's turn, if one is open."""
+        if self._text or self._calls:
+            thoughts = self._take_thoughts()
+            self.messages.append(Message("assistant", self._text, thinking=thoughts, tool_calls=self._calls))
+        self._thoughts, self._text, self._calls = "", "", ()
+
+    def _take_thoughts(self) -> str | None:
+        thoughts, self._thoughts = self._thoughts, ""
+        return thoughts or None

@@ -1,0 +1,292 @@
+"""The body of /v1/responses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from runner.api.openai.schema import Effort, StreamOptions
+from runner.api.sampling import Alternatives, Grammar
+from runner.api.validation import Body, Ignored, invalid, lacks, not_honoured, unsupported
+
+MOST_ITEMS = 10_000
+_LONGEST = 2**31 - 1
+_ELSEWHERE = lacks("what is kept on somebody else's servers")
+Status = Literal["in_progress", "completed", "incomplete"] | None
+LOGPROBS = "message.output_text.logprobs"
+Includable = Literal[
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "reasoning.encrypted_content",
+    "message.output_text.logprobs",
+]
+
+
+class InputText(Body):
+    type: Literal["input_text"]
+    text: str
+    prompt_cache_breakpoint: Ignored = None
+
+
+class OutputText(Body):
+    type: Literal["output_text"]
+    text: str
+    annotations: Ignored = None
+    logprobs: Ignored = None
+
+
+class Refusal(Body):
+    type: Literal["refusal"]
+    refusal: str
+
+
+def _known(*kinds: str) -> BeforeValidator:
+    """Says of kinds that are not known here that they are not supported, and not that they are wrong."""
+
+    def check(value: object) -> object:
+        kind = value.get("type") if isinstance(value, dict) else None
+        if isinstance(kind, str) and kind not in kinds:
+            raise unsupported(lacks(f"the type {kind[:50]!r}"), ".type")
+        return value
+
+    return BeforeValidator(check)
+
+
+PartBody = Annotated[
+    Annotated[InputText | OutputText | Refusal, Field(discriminator="type")],
+    _known("input_text", "output_text", "refusal"),
+]
+InputPart = Annotated[InputText, _known("input_text")]
+
+
+def _as_parts(value: object) -> object:
+    return [{"type": "input_text", "text": value}] if isinstance(value, str) else value
+
+
+Parts = Annotated[list[PartBody], BeforeValidator(_as_parts, json_schema_input_type=str | list[PartBody])]
+Output = Annotated[list[InputPart], BeforeValidator(_as_parts, json_schema_input_type=str | list[InputPart])]
+
+
+class MessageBody(Body):
+    type: Literal["message"]
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Parts
+    id: str | None = None
+    status: Status = None
+    phase: Ignored = None
+
+
+class FunctionCallBody(Body):
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+    id: str | None = None
+    status: Status = None
+    caller: Ignored = None
+    namespace: Annotated[Any, not_honoured("")] = None
+    async_: Annotated[Any, not_honoured(False)] = Field(None, alias="async")
+    parsed_arguments: Ignored = None
+
+
+class FunctionOutputBody(Body):
+    type: Literal["function_call_output"]
+    output: Output
+    call_id: str | None = None
+    name: str | None = None
+    id: str | None = None
+    status: Status = None
+    caller: Ignored = None
+    namespace: Annotated[Any, not_honoured("")] = None
+
+
+class SummaryText(Body):
+    type: Literal["summary_text"]
+    text: str
+
+
+class ReasoningText(Body):
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class ReasoningBody(Body):
+    type: Literal["reasoning"]
+    summary: list[SummaryText] | None = None
+    content: list[ReasoningText] | None = None
+    id: str | None = None
+    status: Status = None
+    encrypted_content: Ignored = None
+
+
+class ReferenceBody(Body):
+    type: Literal["item_reference"]
+    id: str
+
+
+def _with_type(value: object) -> object:
+    """Messages and references may leave out what they are."""
+    if isinstance(value, dict) and value.get("type") is None:
+        rest = {name: one for name, one in value.items() if name != "type"}
+        return {"type": "item_reference" if "role" not in rest and "id" in rest else "message", **rest}
+    return value
+
+
+ItemBody = Annotated[
+    Annotated[
+        MessageBody | FunctionCallBody | FunctionOutputBody | ReasoningBody | ReferenceBody,
+        Field(discriminator="type"),
+    ],
+    _known("message", "function_call", "function_call_output", "reasoning", "item_reference"),
+    BeforeValidator(_with_type),
+]
+
+
+def _as_items(value: object) -> object:
+    if value is not None and not isinstance(value, str | list):
+        raise invalid("must be a string or an array of items")
+    return [{"type": "message", "role": "user", "content": value}] if isinstance(value, str) else value
+
+
+Input = Annotated[
+    Annotated[list[ItemBody], Field(max_length=MOST_ITEMS)],
+    BeforeValidator(_as_items, json_schema_input_type=str | list[ItemBody]),
+]
+
+
+def _only_functions(value: object) -> object:
+    if isinstance(value, str) and value != "function":
+        raise unsupported(lacks("tools other than functions"))
+    return value
+
+
+class FunctionTool(Body):
+    type: Annotated[Literal["function"], BeforeValidator(_only_functions)]
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    """Arguments are kept to the schema where a call is required, whether this says so or not."""
+    allowed_callers: Annotated[Any, not_honoured(["direct"])] = None
+    defer_loading: Annotated[Any, not_honoured(False)] = None
+    async_: Annotated[Any, not_honoured(False)] = Field(None, alias="async")
+    output_schema: Ignored = None
+
+
+class AllowedTool(Body):
+    type: Annotated[Literal["function"], BeforeValidator(_only_functions)]
+    name: str
+
+
+class Choice(Body):
+    """Which tools are to be called; a word alone is an object of that type."""
+
+    type: Literal["none", "auto", "required", "function", "allowed_tools"]
+    name: str | None = None
+    mode: Literal["auto", "required"] | None = None
+    tools: list[AllowedTool] | None = None
+
+
+_CHOICES = ("none", "auto", "required", "function", "allowed_tools")
+
+
+def _read_choice(value: object) -> object:
+    if isinstance(value, str):
+        if value not in _CHOICES[:3]:
+            raise invalid("must be 'none', 'auto', 'required' or an object")
+        return {"type": value}
+    if isinstance(value, dict) and isinstance(kind := value.get("type"), str) and kind not in _CHOICES:
+        raise unsupported(lacks(f"the choice {kind[:50]!r}"), ".type")
+    return value
+
+
+ChoiceBody = Annotated[
+    Choice | None,
+    BeforeValidator(_read_choice, json_schema_input_type=Literal["none", "auto", "required"] | Choice | None),
+]
+
+
+class FormatBody(Body):
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+    """The schema is kept to whether this says so or not."""
+
+
+class TextBody(Body):
+    format: FormatBody | None = None
+    verbosity: Annotated[Any, not_honoured("medium")] = None
+
+
+class ReasoningWish(Body):
+    effort: Effort = None
+    summary: Ignored = None
+    generate_summary: Ignored = None
+    context: Ignored = None
+    mode: Annotated[Any, not_honoured("standard")] = None
+
+
+class ResponsePromptBody(Body):
+    """What decides a prompt: the part that counting has in common with answering."""
+
+    model: str = ""
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    tools: list[FunctionTool] | None = None
+    tool_choice: ChoiceBody = None
+    parallel_tool_calls: bool | None = None
+    text: TextBody | None = None
+    reasoning: ReasoningWish | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    conversation: Annotated[Any, not_honoured(why=_ELSEWHERE)] = None
+
+
+class InputTokensBody(ResponsePromptBody):
+    """Of POST /v1/responses/input_tokens."""
+
+    input: Input | None = None
+    personality: Ignored = None
+
+
+class ResponseBody(ResponsePromptBody):
+    """Of POST /v1/responses."""
+
+    input: Input
+    store: bool | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=_LONGEST)] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_logprobs: Alternatives = None
+    include: list[Includable] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    deterministic: bool | None = None
+    grammar: Grammar | None = None
+    receipt: bool | None = None
+
+    background: Annotated[Any, not_honoured(False)] = None
+    prompt: Annotated[Any, not_honoured(why=_ELSEWHERE)] = None
+    context_management: Annotated[Any, not_honoured([])] = None
+    moderation: Annotated[Any, not_honoured()] = None
+
+    max_tool_calls: Ignored = None
+    access_programs: Ignored = None
+    image: Ignored = None
+    user: Ignored = None
+    service_tier: Ignored = None
+    safety_identifier: Ignored = None
+    prompt_cache_key: Ignored = None
+    prompt_cache_options: Ignored = None
+    prompt_cache_retention: Ignored = None

@@ -1,0 +1,174 @@
+"""Requests for responses as calls of a model. Pure functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from runner.api.openai.responses_items import CallItem, Item, MessageItem, Part, ReasoningItem, ResultItem, conversation
+from runner.api.openai.responses_schema import (
+    LOGPROBS,
+    Choice,
+    FormatBody,
+    FunctionCallBody,
+    FunctionOutputBody,
+    InputText,
+    ItemBody,
+    MessageBody,
+    OutputText,
+    ReasoningBody,
+    Refusal,
+    ResponseBody,
+    ResponsePromptBody,
+)
+from runner.api.openai.tools import (
+    AllowedTools,
+    AllowedToolsChoice,
+    FunctionBody,
+    FunctionName,
+    NamedTool,
+    choose_tools,
+    read_functions,
+)
+from runner.api.openai.translate import EFFORTS
+from runner.api.sampling import json_constraint, one_constraint
+from runner.errors import InvalidRequest
+from runner.generate import Call, Conversation
+from runner.sampling import Constraint
+
+_OPTIONS = ("deterministic", "temperature", "top_p", "top_k", "min_p", "seed")
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(24)}"
+
+
+def read_input(
+    bodies: Sequence[ItemBody] | None, earlier: Sequence[Item], find: Callable[[str], Item | None]
+) -> tuple[Item, ...]:
+    """What the model is to read, behind the items of an earlier response; `find` knows items that may be referred to.
+
+    Raises InvalidRequest naming the field.
+    """
+    sent = [_read_item(item, f"input[{index}]", find) for index, item in enumerate(bodies or ())]
+    items = (*earlier, *sent)
+    if not items:
+        raise InvalidRequest("input is empty, and there is no earlier response to go on from.", "input")
+    return items
+
+
+def answer_call(body: ResponseBody, request_id: str, items: Sequence[Item]) -> Call:
+    """Raises InvalidRequest or Unsupported naming the field."""
+    options = {name: value for name in _OPTIONS if (value := getattr(body, name)) is not None}
+    if body.max_output_tokens is not None:
+        options["num_predict"] = body.max_output_tokens
+    wants_logprobs = LOGPROBS in (body.include or ()) or bool(body.top_logprobs)
+    return dataclasses.replace(
+        prompt_call(body, request_id, items),
+        options=options,
+        constraint=one_constraint(_json_format(body.text.format if body.text else None), body.grammar),
+        logprobs=(body.top_logprobs or 0) if wants_logprobs else None,
+    )
+
+
+def prompt_call(body: ResponsePromptBody, request_id: str, items: Sequence[Item]) -> Call:
+    """As `answer_call`, with what decides the prompt alone."""
+    effort = body.reasoning.effort if body.reasoning else None
+    functions = [
+        FunctionBody(name=tool.name, description=tool.description, parameters=tool.parameters)
+        for tool in body.tools or ()
+    ]
+    tools, tool_use, named_tool = choose_tools(read_functions(functions, ".name"), _choice(body.tool_choice))
+    return Call(
+        request_id=request_id,
+        model=body.model,
+        prompt=Conversation(messages=conversation(body.instructions, items), tools=tools),
+        options_path="",
+        thinking=effort != "none" if effort else None,
+        thinking_field="reasoning.effort",
+        effort=EFFORTS.get(effort, effort) if effort else None,
+        may_think_in_vain=True,
+        tool_use=tool_use,
+        named_tool=named_tool,
+        parallel_calls=body.parallel_tool_calls,
+        truncate=body.truncation == "auto",
+    )
+
+
+def ignored_includes(body: ResponseBody) -> list[str]:
+    """What was asked for beside the answer that no answer here has."""
+    return [f"include[{one}]" for one in dict.fromkeys(body.include or ()) if one != LOGPROBS]
+
+
+def _choice(choice: Choice | None) -> Literal["none", "auto", "required"] | NamedTool | AllowedToolsChoice | None:
+    """The choice as chat completions write it. Raises InvalidRequest for one that lacks a part."""
+    if choice is None:
+        return None
+    if choice.type == "none" or choice.type == "auto" or choice.type == "required":
+        return choice.type
+    if choice.type == "function":
+        if not choice.name:
+            raise InvalidRequest("tool_choice.name is required", "tool_choice.name")
+        return NamedTool(type="function", function=FunctionName(name=choice.name))
+    if choice.mode is None or not choice.tools:
+        field = "tool_choice.tools" if choice.mode else "tool_choice.mode"
+        raise InvalidRequest(f"{field} is required", field)
+    allowed = [NamedTool(type="function", function=FunctionName(name=tool.name)) for tool in choice.tools]
+    return AllowedToolsChoice(type="allowed_tools", allowed_tools=AllowedTools(mode=choice.mode, tools=allowed))
+
+
+def _json_format(wanted: FormatBody | None) -> Constraint | None:
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return json_constraint(None, "text.format")
+    if wanted.schema_ is None:
+        raise InvalidRequest("text.format.schema is required", "text.format.schema")
+    return json_constraint(wanted.schema_, "text.format.schema")
+
+
+def _read_item(body: ItemBody, path: str, find: Callable[[str], Item | None]) -> Item:
+    status = (getattr(body, "status", None)) or "completed"
+    match body:
+        case MessageBody():
+            role = "system" if body.role == "developer" else body.role
+            return MessageItem(body.id or new_id("msg"), role, _parts(body), status)
+        case FunctionCallBody():
+            return CallItem(body.id or new_id("fc"), body.call_id, body.name, _arguments(body, path), status)
+        case FunctionOutputBody():
+            if not body.call_id and not body.name:
+                raise InvalidRequest(f"{path}.call_id is required", f"{path}.call_id")
+            output = "\n".join(part.text for part in body.output)
+            return ResultItem(body.id or new_id("fco"), body.call_id or "", output, body.name, status)
+        case ReasoningBody():
+            text = "".join(part.text for part in body.content or ())
+            summary = tuple(part.text for part in body.summary or ())
+            return ReasoningItem(body.id or new_id("rs"), text, summary, status)
+    found = find(body.id)
+    if found is None:
+        raise InvalidRequest(f"{path} refers to the item {body.id[:100]!a}, which is not stored here.", f"{path}.id")
+    return found
+
+
+def _parts(body: MessageBody) -> tuple[Part, ...]:
+    kind = "output_text" if body.role == "assistant" else "input_text"
+    return tuple(
+        Part("refusal", part.refusal)
+        if isinstance(part, Refusal)
+        else Part(kind if isinstance(part, InputText | OutputText) else part.type, part.text)
+        for part in body.content
+    )
+
+
+def _arguments(body: FunctionCallBody, path: str) -> str:
+    arguments = body.arguments.strip() or "{}"
+    try:
+        is_object = isinstance(json.loads(arguments), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise InvalidRequest(f"{path}.arguments is not the text of a JSON object.", f"{path}.arguments")
+    return arguments
