@@ -14,6 +14,7 @@ from runner.messages import FRAME_HEADER
 
 QUANTIZE_FLAG = "--quantize"
 MEASURE_FLAG = "--measure"
+BENCHMARK_FLAG = "--benchmark"
 
 
 class Quantize(msgspec.Struct, frozen=True, tag="quantize"):
@@ -36,6 +37,14 @@ class Measure(msgspec.Struct, frozen=True, tag="measure"):
     """Windows in tokens, for each of which the memory is told."""
     max_sequences: int
     num_batch: int = 512
+
+
+class Benchmark(msgspec.Struct, frozen=True, tag="benchmark"):
+    """Load a model and time it with several numbers of threads. Answered by `JobProgress`, then `Benchmarked`."""
+
+    files: tuple[str, ...]
+    seconds: float
+    """How long the timing may take in all, loading aside."""
 
 
 class JobProgress(msgspec.Struct, frozen=True, tag="progress"):
@@ -82,8 +91,29 @@ class Measured(msgspec.Struct, frozen=True, tag="measured"):
     """What the engine's CPU code was built for and uses, in the engine's words: AVX2, NEON, REPACK, …"""
 
 
-Job = Quantize | Measure
-JobReport = JobProgress | JobFailed | Quantized | Measured
+class Speed(msgspec.Struct, frozen=True):
+    """How fast a model is with a number of threads, in tokens a second."""
+
+    threads: int
+    prefill: float
+    decode: float
+
+
+class Benchmarked(msgspec.Struct, frozen=True, tag="benchmarked"):
+    """How fast a model is on this machine."""
+
+    speeds: tuple[Speed, ...]
+    """Fewest threads first."""
+    load_seconds: float
+    placement: str
+    """One sentence: where the layers are and why."""
+    engine: str
+    features: tuple[str, ...]
+    """As those of `Measured`."""
+
+
+Job = Quantize | Measure | Benchmark
+JobReport = JobProgress | JobFailed | Quantized | Measured | Benchmarked
 
 _encoder = msgspec.msgpack.Encoder()
 _job_decoder: msgspec.msgpack.Decoder[Job] = msgspec.msgpack.Decoder(Job)

@@ -27,6 +27,11 @@ def fast_types(features: Collection[str]) -> frozenset[str]:
     return frozenset().union(*(types for needed, types in _NEEDED if needed.issubset(features)))
 
 
+def fast_files(features: Collection[str]) -> tuple[str, ...]:
+    """Types of files whose weights are of types with a fast kernel, by the names that people use."""
+    return tuple(sorted(_FILES.get(one, one) for one in fast_types(features)))
+
+
 def main_type(tensors: Iterable[TensorInfo]) -> str:
     """The type of most of the weights that every token is multiplied with."""
     sizes: Counter[str] = Counter()

@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from runner.engine import Engine
-from runner.jobs import MEASURE_FLAG, QUANTIZE_FLAG, Job, JobReport, Quantize
+from runner.jobs import BENCHMARK_FLAG, MEASURE_FLAG, QUANTIZE_FLAG, Benchmark, Job, JobReport, Quantize
+from runner.llamacpp.benchmark import benchmark
 from runner.llamacpp.devices import list_devices
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.fit import measure_job
@@ -35,7 +36,7 @@ def main() -> None:
         Library()
         json.dump([asdict(device) for device in list_devices()], sys.stdout)
         return
-    if sys.argv[1:] in ([QUANTIZE_FLAG], [MEASURE_FLAG]):
+    if sys.argv[1:] in ([QUANTIZE_FLAG], [MEASURE_FLAG], [BENCHMARK_FLAG]):
         run_job(_do)
     pipe = Pipe.take_over_standard_streams()
     serve(pipe, _load)
@@ -46,6 +47,8 @@ def _do(job: Job, on_progress: Callable[[float], None]) -> JobReport:
     if isinstance(job, Quantize):
         _step_aside()
         return quantize(job, library, on_progress)
+    if isinstance(job, Benchmark):
+        return benchmark(job, library, on_progress)
     return measure_job(job, library)
 
 
@@ -57,7 +60,8 @@ def _step_aside() -> None:
 
 def _load(command: Load, on_progress: Callable[[float], None]) -> Engine:
     shards = tuple(Path(shard) for shard in command.shards)
-    return LlamaEngine(Library(), Path(command.model_path), command.options, on_progress, shards)
+    projector = Path(command.projector) if command.projector else None
+    return LlamaEngine(Library(), Path(command.model_path), command.options, on_progress, shards, projector)
 
 
 main()
