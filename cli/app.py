@@ -324,6 +324,14 @@ def show(
 
 
 @app.command()
+def bench(model: Model, as_json: AsJson = False) -> Action:
+    """Measure how fast a model reads and writes on this machine."""
+    from cli.commands.bench import bench
+
+    return partial(bench, model, as_json=as_json)
+
+
+@app.command()
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new model.")],
     file: Annotated[

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cli.address import DaemonAddress
     from cli.wire import (
         AnswerRecord,
+        BenchRecord,
         GarbageReply,
         Json,
         Message,
@@ -116,6 +117,10 @@ class DaemonClient:
 
     def repair(self, name: str) -> RecordStream[VerifyRecord]:
         return RecordStream(self._stream("/api/repair", {"model": name}))
+
+    def bench(self, name: str) -> RecordStream[BenchRecord]:
+        """Measure how fast a model is there; the last record but one tells."""
+        return RecordStream(self._stream("/api/bench", {"model": name}))
 
     def collect_garbage(self, *, dry_run: bool) -> GarbageReply:
         return cast("GarbageReply", self._json("POST", "/api/gc", {"dry_run": dry_run}, timeout=None))

@@ -172,6 +172,33 @@ class VerifyRecord(ProgressRecord, total=False):
     files: list[FileVerdict]
 
 
+class SpeedEntry(TypedDict):
+    """Tokens a second with a number of threads."""
+
+    threads: int
+    prefill: float
+    decode: float
+
+
+class BestThreads(TypedDict):
+    prefill: int
+    decode: int
+
+
+class BenchRecord(ProgressRecord, total=False):
+    """One line of a measurement; what was found stands in one of its own."""
+
+    model: str
+    type: str
+    placement: str
+    load_seconds: float
+    speeds: list[SpeedEntry]
+    best_threads: BestThreads
+    kernel: str
+    fast_types: list[str]
+    also_loaded: list[str]
+
+
 class GarbageFile(TypedDict, total=False):
     path: str
     bytes: int
