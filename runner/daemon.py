@@ -38,6 +38,7 @@ from runner.settings import Settings
 from runner.sources import make_sources
 from runner.supervisor.fit import FitMeter
 from runner.supervisor.process import WORKER_COMMAND
+from runner.supervisor.speed import SpeedMeter
 from runner.supervisor.supervisor import Supervisor
 from runner.supervisor.workshop import ProcessWorkshop
 from runner.tidying import is_own_store, tidy_in_background
@@ -117,10 +118,19 @@ class _Daemon:
         self._supervisor = Supervisor(settings, worker_command, cache_folder=paths.cache / "prefixes")
         self._generator = Generator(store, self._supervisor, settings)
         self._workshop = ProcessWorkshop(settings.pull.keep_free_bytes, worker_command)
+        self._speed_meter = SpeedMeter(worker_command)
         fit_meter = FitMeter(worker_command, max_sequences=settings.worker.max_sequences)
         app = create_app(
             AppParts(
-                settings, store, sources, self._supervisor, self._generator, self._version, self._workshop, fit_meter
+                settings,
+                store,
+                sources,
+                self._supervisor,
+                self._generator,
+                self._version,
+                self._workshop,
+                fit_meter,
+                self._speed_meter,
             )
         )
         self._server = _Server(_server_config(app))
@@ -151,6 +161,7 @@ class _Daemon:
         logger.info("stopping: running answers may still end")
         impatient = asyncio.create_task(self._signals.get())
         self._workshop.stop()
+        self._speed_meter.stop()
         await _first(self._supervisor.stop(), impatient)
         self._server.should_exit = True
         if not impatient.done():
