@@ -21,7 +21,7 @@ import runner.api.openai.routes
 from registry.errors import RegistryError
 from registry.store import ModelStore
 from registry.workshop import Workshop
-from runner.api import context, finding, monitoring, reranking, store_care, tokens
+from runner.api import context, finding, monitoring, reranking, speed, store_care, tokens
 from runner.api.access import AccessPolicy, cors_headers, preflight_headers
 from runner.api.anthropic.stream import error_body as anthropic_error_body
 from runner.api.documents import describe_bodies
@@ -38,6 +38,7 @@ from runner.model_tasks import ModelTasks
 from runner.settings import Settings
 from runner.sources import Sources
 from runner.supervisor.fit import FitMeter
+from runner.supervisor.speed import SpeedMeter
 from runner.supervisor.supervisor import Supervisor
 
 
@@ -55,6 +56,8 @@ class AppParts:
     """What quantizes and converts models that are created; without one both are refused."""
     fit_meter: FitMeter | None = None
     """What finds out how a model fits this machine; without one it is not told."""
+    speed_meter: SpeedMeter | None = None
+    """What measures how fast a model is here; without one there is no path for it."""
 
 
 def create_app(parts: AppParts) -> FastAPI:
@@ -81,6 +84,8 @@ def create_app(parts: AppParts) -> FastAPI:
         app.include_router(room.create_router(tasks, limit))
     app.include_router(runner.api.ollama.rendering.create_router(parts.generator, limit))
     app.include_router(runner.api.anthropic.routes.create_router(parts.generator, limit))
+    if parts.speed_meter is not None:
+        app.include_router(speed.create_router(parts.store, parts.supervisor, parts.speed_meter, limit))
     for expected in (RunnerError, RegistryError, SettingsError, HTTPException):
         app.add_exception_handler(expected, _answer_error)
     app.add_exception_handler(ClientGone, _answer_nobody)
