@@ -132,7 +132,6 @@ class _Search:
     def invite(self) -> None:
         """There are processors at rest: a count higher up may be better now."""
         if self._trial is None and self._place + 1 < len(self._ladder):
-            self._step = 1
             soon = max(self._judged_ns + _INVITED_PAUSE_NS, self._earliest_ns)
             self._next_trial_ns = min(self._next_trial_ns, soon)
 
