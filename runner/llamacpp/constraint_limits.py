@@ -22,6 +22,8 @@ MAX_MULTIPLE = 100_000
 _SCHEMAS_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 _NOT_SCHEMAS = frozenset({"const", "enum", "default", "example", "examples", "required"})
 _QUANTIFIER = re.compile(r"\{(\d*)(,?)(\d*)\}")
+_UNWRITABLE = re.compile(r"(?<!\\)(?:\\\\)*\\u00[01]")
+"""The code of a control character in JSON, where it has no letter of its own."""
 _CODE_OR_CLASS = re.compile(r"\\[pPxu]\{[^}]*\}|\\.", re.DOTALL)
 _LARK_TOKEN = re.compile(
     r"""(?P<text>"(?:\\.|[^"\\\n])*"i?)|(?P<comment>//[^\n]*|\#[^\n]*)|/(?P<regex>(?:\\.|[^/\\\n])+)/|%json\s*(?P<json>\{)""",
@@ -192,7 +194,19 @@ def _check_fewest(keyword: str, node: Mapping[str, Any]) -> None:
         raise Excessive(f"{keyword} cannot be kept where names are free; name the properties and require them.")
 
 
+def _check_letters(keyword: str, node: Mapping[str, Any]) -> None:
+    """Answers write no codes for characters, since a name in disguise would pass for another."""
+    value = node[keyword]
+    names = list(value) if keyword == "properties" and isinstance(value, dict) else value
+    if _UNWRITABLE.search(json.dumps(names)):
+        raise Excessive(f"{keyword} has control characters, which answers do not write.")
+
+
 _KEYWORD_CHECKS = {
+    "const": _check_letters,
+    "enum": _check_letters,
+    "required": _check_letters,
+    "properties": _check_letters,
     "pattern": _check_pattern,
     "patternProperties": _check_pattern,
     "multipleOf": _check_multiple,

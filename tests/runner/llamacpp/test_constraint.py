@@ -143,6 +143,9 @@ def test_a_name_written_in_another_way_does_not_pass_for_an_undeclared_one(engin
     for disguised in ('{"a\\/b', '{"\\u0061'):
         assert not follows(engine, compiled, disguised), disguised
     assert follows(engine, compiled, '{"a/b":null')
+    values = engine.compile_constraint(constraint(ConstraintKind.JSON_SCHEMA, {"enum": ["\n\t\b", "\\\\u0007"]}))
+    assert follows(engine, values, json.dumps("\n\t\b"))
+    assert follows(engine, values, json.dumps("\\\\u0007"))
 
 
 def follows(engine: LlamaEngine, compiled: CompiledConstraint, text: str) -> bool:

@@ -51,6 +51,8 @@ def _stack_of_a_worker() -> Iterator[None]:
         ({"type": "number", "exclusiveMinimum": True, "minimum": 1}, "exclusiveMinimum"),
         ({"type": "integer", "multipleOf": 1_000_003}, "multipleOf"),
         ({"type": "object", "minProperties": 4}, "minProperties"),
+        ({"enum": ["a\x07"]}, "enum"), ({"const": {"b": ["\x1f"]}}, "const"),
+        ({"properties": {"\x00": {}}}, "properties"),
         ({"x-guidance": {"lenient": True}, "not": {}}, "not"), ({"properties": 5}, "properties"),
     ],
 )  # fmt: skip
