@@ -13,12 +13,11 @@ from registry.file_naming import name_of_file, name_part, stem_of
 from registry.found_models import Findings, FoundFile, FoundModel, Unusable
 from registry.gguf_metadata import GgufMetadata, read_gguf
 from registry.manifest import MODEL_LAYER, PROJECTOR_LAYER
-from registry.name import ModelName
+from registry.name import HUB_HOST, ModelName
 from registry.parts import check_projector, check_weights, join_shards
 from registry.sources import quantization
 from registry.sources.gguf_choice import ListedFile, Variant, choose_projector, is_projector, variants
 
-HUB_HOST = "hf.co"
 _REPOSITORY = "models--"
 _MAX_DEPTH = 12
 

@@ -12,11 +12,16 @@ from registry.relative_path import is_device
 DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_NAMESPACE = "library"
 DEFAULT_TAG = "latest"
+HUB_HOST = "hf.co"
+HUB_HOSTS = (HUB_HOST, "huggingface.co")
+"""The Hugging Face hub."""
 
 # A host becomes the name of a folder, of at most 255 bytes, with its colon written in three where it must be.
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,239}(?::[0-9]{1,5})?")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+# Owners and repositories of the hub, which has other rules.
+_ON_HUB = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,8 +38,9 @@ class ModelName:
 
     def __post_init__(self) -> None:
         _check("host", self.host, _HOST)
-        _check("namespace", self.namespace, _NAMESPACE)
-        _check("model", self.model, _MODEL)
+        is_on_hub = self.host.lower() in HUB_HOSTS
+        _check("namespace", self.namespace, _ON_HUB if is_on_hub else _NAMESPACE)
+        _check("model", self.model, _ON_HUB if is_on_hub else _MODEL)
         _check("tag", self.tag, _MODEL)
 
     @classmethod

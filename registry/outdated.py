@@ -21,9 +21,8 @@ from registry.manifest import (
     TEMPLATE_LAYER,
     Manifest,
 )
-from registry.name import ModelName
+from registry.name import HUB_HOSTS, ModelName
 from registry.origins import Origin
-from registry.sources.huggingface_login import HOSTS
 from registry.sources.model_url import ModelUrl, parse_model_url
 from registry.sources.resolved import ResolvedModel
 from registry.sources.url import UrlFacts
@@ -90,7 +89,7 @@ async def check_all(
 def source_of(name: ModelName, origin: Origin | None) -> ModelName | ModelUrl | None:
     """Where a model was fetched from; None when that was not noted and its name does not tell."""
     if origin is None:
-        return name if name.host.lower() in HOSTS else None
+        return name if name.host.lower() in HUB_HOSTS else None
     try:
         return parse_model_url(origin.source) or ModelName.parse(origin.source)
     except InvalidName:

@@ -8,12 +8,10 @@ from typing import Literal, Protocol
 
 from registry.catalog import Catalog, CatalogEntry, PackageIndexSpec
 from registry.errors import InvalidName
-from registry.name import ModelName
+from registry.name import HUB_HOST, ModelName
 from registry.sources import quantization
 from registry.sources.gguf_choice import ListedFile, Variant, variants
 from registry.sources.huggingface_api import HubModel
-
-HUB_HOST = "hf.co"
 
 
 @dataclass(frozen=True, slots=True)

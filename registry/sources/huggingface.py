@@ -22,14 +22,14 @@ from registry.manifest import (
     SYSTEM_LAYER,
     TEMPLATE_LAYER,
 )
-from registry.name import DEFAULT_TAG, ModelName
+from registry.name import DEFAULT_TAG, HUB_HOSTS, ModelName
 from registry.progress import Notice
 from registry.registries import Registries, RegistryEntry
 from registry.sources import quantization
 from registry.sources.gguf_choice import ListedFile, Variant, choose, choose_projector, variants
 from registry.sources.host_rules import HostRules
 from registry.sources.huggingface_api import MAX_TEXT_BYTES, Hub, HubModel, Repository
-from registry.sources.huggingface_login import DEFAULT_ENDPOINT, HOSTS, HubLogin, find_login
+from registry.sources.huggingface_login import DEFAULT_ENDPOINT, HubLogin, find_login
 from registry.sources.resolved import HostPolicy, HttpFile, ResolvedFile, ResolvedModel
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class HuggingFaceSource:
         self._home = home
 
     def handles(self, name: ModelName) -> bool:
-        return name.host.lower() in HOSTS
+        return name.host.lower() in HUB_HOSTS
 
     async def resolve(self, name: ModelName, notice: Notice, *, insecure: bool = False) -> ResolvedModel:
         """As ModelSource says; raises Unauthorized too. `insecure` means nothing here: HF_ENDPOINT says the scheme."""

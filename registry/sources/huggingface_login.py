@@ -13,8 +13,6 @@ from registry.errors import SourceError
 from registry.registries import host_of, split_url
 from registry.sources.credentials import shown
 
-HOSTS = ("hf.co", "huggingface.co")
-"""The hosts in names of models that mean the hub."""
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _PORTS = {"http": 80, "https": 443}
 _MAX_TOKEN_BYTES = 4096

@@ -9,10 +9,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from registry.errors import InvalidName, InvalidRequest
 from registry.file_naming import tagged_name_of_file
-from registry.name import ModelName
+from registry.name import HUB_HOST, HUB_HOSTS, ModelName
 from registry.sources.credentials import shown
 from registry.sources.gguf_choice import shard_name, shard_of
-from registry.sources.huggingface_login import HOSTS
 
 _HUB_PAGE = re.compile(r"/([^/]+)/([^/]+)/(?:blob|resolve|raw)/main/([^/]+)")
 
@@ -76,10 +75,10 @@ def parse_model_url(text: str) -> ModelUrl | ModelName | None:
 def _hub_name(parts: SplitResult) -> ModelName | None:
     """The name of a model whose file is shown on a page of the hub, if it has one."""
     match = _HUB_PAGE.fullmatch(unquote(parts.path))
-    if parts.scheme != "https" or parts.netloc.lower() not in HOSTS or match is None:
+    if parts.scheme != "https" or parts.netloc.lower() not in HUB_HOSTS or match is None:
         return None
     with contextlib.suppress(InvalidName):
-        return ModelName("hf.co", *match.groups())
+        return ModelName(HUB_HOST, *match.groups())
     return None
 
 

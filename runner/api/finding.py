@@ -9,10 +9,9 @@ from fastapi import APIRouter, Request, Response
 
 from registry.errors import InvalidName, RegistryError
 from registry.finder import Finder, source_text
-from registry.name import ModelName
+from registry.name import HUB_HOSTS, ModelName
 from registry.outdated import Verdict
 from registry.search import FoundModel
-from registry.sources.huggingface_login import HOSTS
 from registry.store import ModelStore
 from runner.api.streaming import JsonResponse
 from runner.errors import InvalidRequest
@@ -82,7 +81,7 @@ def _entry(model: FoundModel, installed: list[ModelName], supervisor: Supervisor
 def _is_one_of(installed: ModelName, model: FoundModel) -> bool:
     if model.kind == "catalog":
         return installed.folded in [name.folded for name in (model.name, *model.other_names)]
-    return installed.host.lower() in HOSTS and _place(installed) == _place(model.name)
+    return installed.host.lower() in HUB_HOSTS and _place(installed) == _place(model.name)
 
 
 def _place(name: ModelName) -> tuple[str, str]:

@@ -49,5 +49,5 @@ async def test_without_parameters_or_quantization_there_is_no_estimate() -> None
 
 
 async def test_repositories_that_cannot_be_pulled_are_not_shown() -> None:
-    hub = Hub(HubModel("o.wner/repo", ("m.gguf",)), HubModel("owner/con", ("m.gguf",)), HubModel("o/r", ("a.bin",)))
+    hub = Hub(HubModel("-owner/repo", ("m.gguf",)), HubModel("owner/con", ("m.gguf",)), HubModel("o/r", ("a.bin",)))
     assert await search_hub(hub, "", 9, 1) == []
