@@ -12,6 +12,7 @@ from registry.errors import InvalidRequest
 ParameterValue = int | float | bool | str | list[str]
 
 MAX_STOPS = 256
+MAX_NUMBERS = 256
 MAX_STOP_CHARACTERS = 4096
 MAX_TEXT_CHARACTERS = 1000
 _INT32 = 2**31 - 1
@@ -21,9 +22,10 @@ _INT32 = 2**31 - 1
 class Parameter:
     """What one option may be; the bounds are included."""
 
-    kind: Literal["int", "float", "bool", "string", "strings"]
+    kind: Literal["int", "float", "bool", "string", "strings", "numbers", "choice"]
     minimum: float | None = None
     maximum: float | None = None
+    choices: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> str:
@@ -34,6 +36,10 @@ class Parameter:
             return f"a text of at most {MAX_TEXT_CHARACTERS} characters that is not empty"
         if self.kind == "strings":
             return f"a list of at most {MAX_STOPS} strings that are not empty"
+        if self.kind == "numbers":
+            return f"a list of at most {MAX_NUMBERS} numbers from {self.minimum:.12g} to {self.maximum:.12g}"
+        if self.kind == "choice":
+            return f"{', '.join(self.choices[:-1])} or {self.choices[-1]}"
         noun = "an integer" if self.kind == "int" else "a number"
         low, high = self.minimum, self.maximum
         if low is not None and high is not None:
@@ -47,7 +53,22 @@ PARAMETERS: Mapping[str, Parameter] = {
     "num_gpu": Parameter("int", -1, _INT32),
     "main_gpu": Parameter("int", 0, 1023),
     "use_mmap": Parameter("bool"),
+    "use_mlock": Parameter("bool"),
     "num_thread": Parameter("int", 0, 4096),
+    "split_mode": Parameter("choice", choices=("none", "layer", "row")),
+    "tensor_split": Parameter("numbers", 0, 1e9),
+    "num_cpu_moe": Parameter("int", 0, _INT32),
+    "kv_cache_type": Parameter("choice", choices=("f16", "q8_0", "q4_0")),
+    "flash_attention": Parameter("choice", choices=("auto", "on", "off")),
+    # How positions are told apart beyond the length of the training; 0 leaves a number to the model.
+    "rope_scaling": Parameter("choice", choices=("none", "linear", "yarn")),
+    "rope_frequency_base": Parameter("float", 0, 1e12),
+    "rope_frequency_scale": Parameter("float", 0, 1000),
+    "yarn_orig_ctx": Parameter("int", 0, _INT32),
+    "yarn_ext_factor": Parameter("float", -1, 1000),
+    "yarn_attn_factor": Parameter("float", -1, 1000),
+    "yarn_beta_fast": Parameter("float", -1, 1e6),
+    "yarn_beta_slow": Parameter("float", -1, 1e6),
     "draft_model": Parameter("string"),
     "draft_num_predict": Parameter("int", 0, 1024),
     "num_keep": Parameter("int", -1, _INT32),
@@ -78,7 +99,6 @@ REMOVED = frozenset(
         "f16_kv",
         "logits_all",
         "vocab_only",
-        "use_mlock",
         "embedding_only",
         "num_gqa",
         "penalize_newline",
@@ -99,8 +119,10 @@ def parse_parameter(name: str, text: str) -> ParameterValue:
     parameter = _find(name)
     if parameter.kind == "strings":
         return check_parameter(name, [text])
-    if parameter.kind == "string":
+    if parameter.kind in ("string", "choice"):
         return check_parameter(name, text)
+    if parameter.kind == "numbers":
+        return check_parameter(name, text.split(","))
     if parameter.kind == "bool":
         if text not in _TRUE | _FALSE:
             raise _wrong(name, parameter, text)
@@ -120,6 +142,12 @@ def check_parameter(name: str, value: object) -> ParameterValue:
     parameter = _find(name)
     if parameter.kind == "strings":
         return _check_strings(name, parameter, value)
+    if parameter.kind == "numbers":
+        return _check_numbers(name, parameter, value)
+    if parameter.kind == "choice":
+        if value not in parameter.choices:
+            raise _wrong(name, parameter, value)
+        return str(value)
     if parameter.kind == "string":
         if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT_CHARACTERS:
             raise _wrong(name, parameter, value)
@@ -155,6 +183,28 @@ def _check_strings(name: str, parameter: Parameter, value: object) -> list[str]:
     if not all(isinstance(one, str) and 0 < len(one) <= MAX_STOP_CHARACTERS for one in strings):
         raise _wrong(name, parameter, value)
     return list(strings)
+
+
+def _check_numbers(name: str, parameter: Parameter, value: object) -> list[str]:
+    """A list of numbers, or one, as texts: so they are stored."""
+    assert parameter.minimum is not None and parameter.maximum is not None
+    numbers = [_number(one) for one in value] if isinstance(value, list) else [_number(value)]
+    if not numbers or len(numbers) > MAX_NUMBERS:
+        raise _wrong(name, parameter, value)
+    if not all(one is not None and parameter.minimum <= one <= parameter.maximum for one in numbers):
+        raise _wrong(name, parameter, value)
+    return [f"{one:.12g}" for one in numbers if one is not None]
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
+        return None
+    return float(value)
 
 
 def _is_finite(value: float) -> bool:

@@ -26,6 +26,26 @@ class LoadOptions(msgspec.Struct, frozen=True):
     main_gpu: int | None = None
     num_thread: int | None = None
     use_mmap: bool | None = None
+    use_mlock: bool | None = None
+    split_mode: str | None = None
+    """How a model is divided among several GPUs: `none`, `layer` or `row`."""
+    tensor_split: tuple[float, ...] | None = None
+    """The parts of the GPUs, in proportion."""
+    num_cpu_moe: int | None = None
+    """The first so many layers keep their experts in the machine's memory."""
+    kv_cache_type: str | None = None
+    """`f16`, `q8_0` or `q4_0`."""
+    flash_attention: str | None = None
+    """`auto`, `on` or `off`."""
+    rope_scaling: str | None = None
+    """`none`, `linear` or `yarn`."""
+    rope_frequency_base: float | None = None
+    rope_frequency_scale: float | None = None
+    yarn_orig_ctx: int | None = None
+    yarn_ext_factor: float | None = None
+    yarn_attn_factor: float | None = None
+    yarn_beta_fast: float | None = None
+    yarn_beta_slow: float | None = None
 
 
 class MemoryKind(enum.StrEnum):
@@ -106,6 +126,8 @@ class LoadedModel(msgspec.Struct, frozen=True):
     """`threads` was asked for: always so many compute."""
     encoding: Encoding | None = None
     """None when the model cannot make vectors."""
+    options: LoadOptions | None = None
+    """How it was loaded."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,8 +71,18 @@ def resolve_options(
     merged = _model_options(model, ignored)
     merged |= _checked(config, "", ignored, prefix="The configuration of this model is wrong: ")
     merged |= _checked(request, request_path, ignored)
+    for name in ("rope_frequency_base", "rope_frequency_scale", "yarn_orig_ctx"):
+        if merged.get(name) == 0:
+            del merged[name]
+    wishes = _picked(merged, LoadWishes)
+    if wishes.flash_attention == "off" and wishes.kv_cache_type not in (None, "f16"):
+        raise InvalidRequest(
+            f"kv_cache_type {wishes.kv_cache_type} needs flash attention; leave flash_attention on or auto.",
+            f"{request_path}kv_cache_type",
+        )
+    longest = wishes.longest_window(training_context)
     # Threads wait for each other in every step: more of them than processors bring a model to a standstill.
-    for name, most in (("num_ctx", training_context), ("num_thread", processors or os.cpu_count() or 1)):
+    for name, most in (("num_ctx", longest), ("num_thread", processors or os.cpu_count() or 1)):
         if 0 < most < merged.get(name, 0):
             ignored.append(f"{request_path}{name}" if request.get(name) is not None else name)
             merged[name] = most
@@ -157,4 +167,5 @@ def _checked_value(name: str, value: object, path: str, prefix: str) -> Paramete
 
 def _picked(options: Mapping[str, Any], kind: type[_T]) -> _T:
     names = {field.name for field in dataclasses.fields(kind)}
-    return msgspec.convert({name: options[name] for name in names & options.keys()}, kind)
+    # Lists of numbers are kept as texts.
+    return msgspec.convert({name: options[name] for name in names & options.keys()}, kind, strict=False)

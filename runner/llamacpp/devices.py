@@ -89,6 +89,21 @@ def place(gpus: Sequence[Device], wanted: int | None, measure: Callable[[], int]
     )
 
 
+class _Override(ctypes.Structure):
+    """`llama_model_tensor_buft_override`, which the Python package leaves opaque."""
+
+    _fields_ = (("pattern", ctypes.c_char_p), ("buffer_type", ctypes.c_void_p))
+
+
+def experts_on_cpu(layers: int) -> Any:
+    """The list, ended as llama.cpp wants it, that keeps the experts of the first layers in the machine's memory."""
+    pattern = rb"blk\.(%s)\.ffn_(up|down|gate|gate_up)_(ch|)exps" % b"|".join(
+        b"%d" % n for n in range(min(layers, 512))
+    )
+    cpu = _Ggml().cpu_buffers()
+    return (_Override * 2)(_Override(pattern, cpu), _Override(None, None))
+
+
 class _Ggml:
     """ggml's device functions, which the Python package does not wrap."""
 
@@ -100,6 +115,7 @@ class _Ggml:
         self.name = self._function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
         self.description = self._function("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
         self.type = self._function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+        self.cpu_buffers = self._function("ggml_backend_cpu_buffer_type", ctypes.c_void_p)
         size = ctypes.POINTER(ctypes.c_size_t)
         self.memory = self._function("ggml_backend_dev_memory", None, ctypes.c_void_p, size, size)
 

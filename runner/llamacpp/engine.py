@@ -35,7 +35,7 @@ from runner.llamacpp.devices import Device, Placement, list_devices, place
 from runner.llamacpp.encoder import WHOLE_ROWS, Encoder
 from runner.llamacpp.library import Library
 from runner.llamacpp.memory import Memory, kind_of, resting_ids
-from runner.llamacpp.model import Model, measure
+from runner.llamacpp.model import Model, cache_format, measure
 from runner.llamacpp.sampler import SamplerChain, ShapedSampler
 from runner.llamacpp.solo import Solo
 from runner.llamacpp.vocabulary import Vocabulary
@@ -217,7 +217,8 @@ class LlamaEngine:
 
     @property
     def state_format(self) -> str:
-        return f"llama-cpp-python {llama_cpp.__version__}, f16 unified, {self._memory.kind}"
+        version, kind = llama_cpp.__version__, self._memory.kind
+        return f"llama-cpp-python {version}, unified, {kind}, {cache_format(self._options)}"
 
     def close(self) -> None:
         for other in (self._solo, self._encoder):
@@ -270,6 +271,7 @@ class LlamaEngine:
             resting_ids=resting_ids(self._memory.kind, options.max_sequences),
             generates=model.context is not None,
             encoding=self._encoding,
+            options=self._options,
             has_fixed_threads=options.num_thread is not None,
         )
 

@@ -29,6 +29,7 @@ FUNCTIONS = (
     "llama_get_memory",
     "llama_init_from_model",
     "llama_log_set",
+    "llama_max_devices",
     "llama_memory_can_shift",
     "llama_memory_clear",
     "llama_memory_seq_add",

@@ -12,13 +12,38 @@ from typing import Any
 from llama_cpp import llama_cpp as lib
 
 from runner.engine import MAX_SCORED_ROWS, LoadOptions, Pooling
-from runner.errors import InsufficientMemory, ModelInvalid, Unsupported
-from runner.llamacpp.devices import ALL_LAYERS
+from runner.errors import InsufficientMemory, InvalidRequest, ModelInvalid, Unsupported
+from runner.llamacpp.devices import ALL_LAYERS, experts_on_cpu
 from runner.llamacpp.library import LibraryLog
 from runner.llamacpp.memory import kind_of, native_ids
 
 _UBATCH = 512
 """Most tokens llama.cpp computes at once; a step larger than this is cut by the library."""
+_FLASH_ATTENTION = {
+    "auto": lib.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "on": lib.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": lib.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
+_CACHE_TYPES = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0, "q4_0": lib.GGML_TYPE_Q4_0}
+_ROPE_SCALINGS = {
+    "none": lib.LLAMA_ROPE_SCALING_TYPE_NONE,
+    "linear": lib.LLAMA_ROPE_SCALING_TYPE_LINEAR,
+    "yarn": lib.LLAMA_ROPE_SCALING_TYPE_YARN,
+}
+_ROPE_FIELDS = {
+    "rope_frequency_base": "rope_freq_base",
+    "rope_frequency_scale": "rope_freq_scale",
+    "yarn_orig_ctx": "yarn_orig_ctx",
+    "yarn_ext_factor": "yarn_ext_factor",
+    "yarn_attn_factor": "yarn_attn_factor",
+    "yarn_beta_fast": "yarn_beta_fast",
+    "yarn_beta_slow": "yarn_beta_slow",
+}
+_SPLIT_MODES = {
+    "none": lib.LLAMA_SPLIT_MODE_NONE,
+    "layer": lib.LLAMA_SPLIT_MODE_LAYER,
+    "row": lib.LLAMA_SPLIT_MODE_ROW,
+}
 _POOLINGS = {"1": Pooling.MEAN, "2": Pooling.CLS, "3": Pooling.LAST, "4": Pooling.RANK}
 
 
@@ -43,10 +68,14 @@ class Model:
         self.handle = _load(files, options, gpu_layers, log, on_progress=on_progress)
         self.context: Any = None
         self.memory: Any = None
+        self.context_buffers: dict[str, float] = {}
+        """Bytes of the context by the name of the buffer's device."""
+        before = dict(log.buffers)
         try:
             _refuse_what_does_not_generate(self.handle)
             if not self.encodes_only:
                 self.context = make_context(self.handle, options, threads, log)
+                self.context_buffers = {name: size - before.get(name, 0) for name, size in log.buffers.items()}
         except Exception:
             lib.llama_model_free(self.handle)
             raise
@@ -55,6 +84,12 @@ class Model:
             if not self.memory:
                 self.close()
                 raise Unsupported("This kind of model keeps no cache of its context and cannot be served.")
+
+    def replace_context(self, context: Any, buffers: dict[str, float]) -> None:
+        """Use another context over the same weights; the one before is freed."""
+        lib.llama_free(self.context)
+        self.context, self.context_buffers = context, buffers
+        self.memory = lib.llama_get_memory(context)
 
     @property
     def encodes_only(self) -> bool:
@@ -172,10 +207,15 @@ def _load(
     if options.main_gpu is not None:
         params.main_gpu = options.main_gpu
         params.split_mode = lib.LLAMA_SPLIT_MODE_NONE
-    if measure_only:
-        params.load_mode = lib.LLAMA_LOAD_MODE_NONE
-    elif options.use_mmap is not None:
-        params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if options.use_mmap else lib.LLAMA_LOAD_MODE_NONE
+    if options.split_mode is not None:
+        params.split_mode = _SPLIT_MODES[options.split_mode]
+    split = _tensor_split(options.tensor_split)
+    if split is not None:
+        params.tensor_split = split
+    overrides = experts_on_cpu(options.num_cpu_moe) if options.num_cpu_moe else None
+    if overrides is not None:
+        params.tensor_buft_overrides = ctypes.addressof(overrides)
+    params.load_mode = lib.LLAMA_LOAD_MODE_NONE if measure_only else _load_mode(options)
     names = [os.fsencode(file) for file in files]
     if len(names) == 1:
         handle = lib.llama_model_load_from_file(names[0], params)
@@ -184,6 +224,27 @@ def _load(
     if not handle:
         raise ModelInvalid(f"llama.cpp cannot load the model: {_last_words(log)}")
     return handle
+
+
+def _load_mode(options: LoadOptions) -> int:
+    maps = options.use_mmap is not False
+    if options.use_mlock:
+        return int(lib.LLAMA_LOAD_MODE_MMAP_MLOCK if maps else lib.LLAMA_LOAD_MODE_MLOCK)
+    if options.use_mmap is None:
+        return int(lib.LLAMA_LOAD_MODE_AUTO)
+    return int(lib.LLAMA_LOAD_MODE_MMAP if maps else lib.LLAMA_LOAD_MODE_NONE)
+
+
+def _tensor_split(shares: Sequence[float] | None) -> Any:
+    """llama.cpp reads as many numbers as it could have devices."""
+    if shares is None:
+        return None
+    most = int(lib.llama_max_devices())
+    if len(shares) > most:
+        raise InvalidRequest(
+            f"tensor_split has {len(shares)} shares; at most {most} devices can be used.", "tensor_split"
+        )
+    return (ctypes.c_float * most)(*shares)
 
 
 def _refuse_what_does_not_generate(model: Any) -> None:
@@ -198,9 +259,24 @@ def context_params(options: LoadOptions, threads: int) -> Any:
     params = lib.llama_context_default_params()
     params.n_threads = params.n_threads_batch = threads
     params.kv_unified = True
-    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
+    params.flash_attn_type = _FLASH_ATTENTION[options.flash_attention or "auto"]
+    params.type_k = params.type_v = _CACHE_TYPES[options.kv_cache_type or "f16"]
+    if options.rope_scaling is not None:
+        params.rope_scaling_type = _ROPE_SCALINGS[options.rope_scaling]
+    for name, field in _ROPE_FIELDS.items():
+        if (value := getattr(options, name)) is not None:
+            setattr(params, field, value)
     params.no_perf = True
     return params
+
+
+def cache_format(options: LoadOptions) -> str:
+    """What decides, besides the weights, what stands in a cache."""
+    told = [options.kv_cache_type or "f16", f"flash attention {options.flash_attention or 'auto'}"]
+    told += [
+        f"{name} {value}" for name in ("rope_scaling", *_ROPE_FIELDS) if (value := getattr(options, name)) is not None
+    ]
+    return ", ".join(told)
 
 
 def make_context(model: Any, options: LoadOptions, threads: int, log: LibraryLog) -> Any:
@@ -214,6 +290,10 @@ def make_context(model: Any, options: LoadOptions, threads: int, log: LibraryLog
     # n_batch of them.
     params.n_outputs_max = params.n_seq_max + MAX_SCORED_ROWS
     context = lib.llama_init_from_model(model, params)
+    if not context and (options.kv_cache_type or "f16") != "f16" and _is_about_cache_type(log):
+        raise Unsupported(
+            f"This model cannot keep its cache as {options.kv_cache_type}: {_last_words(log)}.", field="kv_cache_type"
+        )
     if not context:
         raise InsufficientMemory(
             f"There is no memory for a window of {options.context_length} tokens: {_last_words(log)}. "
@@ -221,6 +301,10 @@ def make_context(model: Any, options: LoadOptions, threads: int, log: LibraryLog
             context_length=options.context_length,
         )
     return context
+
+
+def _is_about_cache_type(log: LibraryLog) -> bool:
+    return any("cache" in line and ("type" in line or "quantiz" in line) for line in log.errors)
 
 
 def _last_words(log: LibraryLog) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from runner.supervisor.types import LoadWishes, MemoryFacts
 
 LONGEST_DEFAULT_WINDOW = 32768
 SHORTEST_DEFAULT_WINDOW = 2048
+_KV_SHARE = {"q8_0": 34 / 64, "q4_0": 18 / 64}
+"""What cache types take of the space of f16: blocks of 32 numbers, each with a scale."""
 WINDOW_STEP = 256
 """The engine rounds windows up to this; planning with whole steps keeps plan and truth together."""
 
@@ -109,6 +112,11 @@ def plan_memory(facts: MemoryFacts, wishes: LoadWishes, room: Room) -> MemoryPla
     A wished window is kept even when it does not fit, up to the training context; without a wish
     the window is one that leaves most of the memory alone.
     """
+    facts = dataclasses.replace(
+        facts,
+        kv_per_token=int(facts.kv_per_token * _KV_SHARE.get(wishes.kv_cache_type or "", 1)),
+        training_context=wishes.longest_window(facts.training_context),
+    )
     buffers = (128 << 20) + facts.weights // 16
     if wishes.num_ctx is not None:
         window = clamp_window(wishes.num_ctx, facts.training_context)

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runner.engine import LoadedModel, LoadOptions
 from runner.supervisor.memory import Holding, MemoryPlan, Room, clamp_window
-from runner.supervisor.types import LoadWishes
+from runner.supervisor.types import ROPE_WISHES, LoadWishes
 
 RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0)
 STABLE_AFTER_SECONDS = 60.0
 """A worker that lived so long has not been restarted in vain: its next crash counts as a first one."""
 
 _LARGER_WINS = ("num_ctx", "num_batch")
+_DEFAULTS: Mapping[str, object] = {
+    "use_mlock": False,
+    "split_mode": "layer",
+    "num_cpu_moe": 0,
+    "kv_cache_type": "f16",
+    "flash_attention": "auto",
+    "tensor_split": None,
+}
+"""What the engine does of itself, and what a wish for it need not load anything again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +111,8 @@ def merge_wishes(first: LoadWishes, *others: LoadWishes) -> LoadWishes:
     for other in others:
         for field in dataclasses.fields(LoadWishes):
             mine, theirs = getattr(merged, field.name), getattr(other, field.name)
+            if field.name in ROPE_WISHES:
+                continue
             if theirs is not None and (mine is None or (field.name in _LARGER_WINS and theirs > mine)):
                 merged = dataclasses.replace(merged, **{field.name: theirs})
     return merged
@@ -111,7 +122,7 @@ def includes(union: LoadWishes, wishes: LoadWishes) -> bool:
     """Whether a load made for `union` serves `wishes` as well."""
     for field in dataclasses.fields(LoadWishes):
         whole, wish = getattr(union, field.name), getattr(wishes, field.name)
-        if wish is None or whole == wish:
+        if whole == wish or (wish is None and field.name not in ROPE_WISHES):
             continue
         if whole is None or field.name not in _LARGER_WINS or whole < wish:
             return False
@@ -129,13 +140,14 @@ def load_options(wishes: LoadWishes, plan: MemoryPlan, max_sequences: int) -> Lo
         main_gpu=wishes.main_gpu,
         num_thread=wishes.num_thread,
         use_mmap=wishes.use_mmap,
+        **{name: getattr(wishes, name) for name in (*_DEFAULTS, *ROPE_WISHES)},
     )
 
 
 def reload_reason(options: LoadOptions, loaded: LoadedModel, wishes: LoadWishes) -> str | None:
     """Why a model must be loaded again to serve `wishes`, in one sentence; None when it serves them as it is."""
     if wishes.num_ctx is not None:
-        window = clamp_window(wishes.num_ctx, loaded.training_context)
+        window = clamp_window(wishes.num_ctx, wishes.longest_window(loaded.training_context))
         if window > max(loaded.context_length, options.context_length):
             return f"a request asked for a window of {window} tokens, and {loaded.context_length} were loaded"
     if wishes.num_batch is not None and wishes.num_batch > options.num_batch:
@@ -152,7 +164,29 @@ def reload_reason(options: LoadOptions, loaded: LoadedModel, wishes: LoadWishes)
     maps = options.use_mmap is not False
     if wishes.use_mmap is not None and wishes.use_mmap != maps:
         return f"a request asked for use_mmap {str(wishes.use_mmap).lower()}"
+    return _other_reason(options, loaded, wishes)
+
+
+def _other_reason(options: LoadOptions, loaded: LoadedModel, wishes: LoadWishes) -> str | None:
+    for name, default in _DEFAULTS.items():
+        wished, has = getattr(wishes, name), getattr(options, name)
+        has = default if has is None else has
+        if wished is None or wished == has:
+            continue
+        if name in ("split_mode", "tensor_split", "num_cpu_moe") and not _knows_gpus(options, loaded):
+            continue
+        return f"a request asked for {name} {_shown(wished)}, and {_shown(has)} was loaded"
+    for name in ROPE_WISHES if loaded.generates else ():
+        wished, has = getattr(wishes, name), getattr(options, name)
+        if wished != has:
+            return f"a request asked for {name} {_shown(wished)}, and {_shown(has)} was loaded"
     return None
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(f"{one:g}" for one in value)
+    return "the model's own" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def restart_delay(crashes: int) -> float:

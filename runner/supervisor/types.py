@@ -21,6 +21,40 @@ class LoadWishes:
     main_gpu: int | None = None
     num_thread: int | None = None
     use_mmap: bool | None = None
+    use_mlock: bool | None = None
+    split_mode: str | None = None
+    tensor_split: tuple[float, ...] | None = None
+    num_cpu_moe: int | None = None
+    kv_cache_type: str | None = None
+    flash_attention: str | None = None
+    rope_scaling: str | None = None
+    rope_frequency_base: float | None = None
+    rope_frequency_scale: float | None = None
+    yarn_orig_ctx: int | None = None
+    yarn_ext_factor: float | None = None
+    yarn_attn_factor: float | None = None
+    yarn_beta_fast: float | None = None
+    yarn_beta_slow: float | None = None
+
+    def longest_window(self, training_context: int) -> int:
+        """The training context, or what stretching it makes of it."""
+        scale = self.rope_frequency_scale
+        if self.rope_scaling == "none" or not scale or scale >= 1:
+            return training_context
+        return int(training_context / scale)
+
+
+ROPE_WISHES = (
+    "rope_scaling",
+    "rope_frequency_base",
+    "rope_frequency_scale",
+    "yarn_orig_ctx",
+    "yarn_ext_factor",
+    "yarn_attn_factor",
+    "yarn_beta_fast",
+    "yarn_beta_slow",
+)
+"""These change what a model answers. Whoever does not ask for one wants the model as it was made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,9 @@ from registry.parameters import PARAMETERS, REMOVED, check_parameter, parse_para
         ("use_mmap", "t", True),
         ("stop", "<|im_end|>", ["<|im_end|>"]),
         ("mirostat", "2", 2),
+        ("kv_cache_type", "q8_0", "q8_0"),
+        ("tensor_split", "3,1", ["3", "1"]),
+        ("tensor_split", "0.5", ["0.5"]),
     ],
 )
 def test_a_modelfile_value_is_read_in_its_kind(name: str, text: str, value: object) -> None:
@@ -46,6 +49,9 @@ def test_a_modelfile_value_is_read_in_its_kind(name: str, text: str, value: obje
         ("use_mmap", "yes"),
         ("seed", "4294967295"),
         ("stop", ""),
+        ("kv_cache_type", "q5_0"),
+        ("tensor_split", "3;1"),
+        ("tensor_split", "-1"),
     ],
 )
 def test_a_wrong_modelfile_value_names_the_option_and_what_is_allowed(name: str, text: str) -> None:
@@ -66,6 +72,9 @@ def test_a_wrong_modelfile_value_names_the_option_and_what_is_allowed(name: str,
         ("stop", ["a", "b"], ["a", "b"]),
         ("stop", [], []),
         ("use_mmap", True, True),
+        ("tensor_split", [3, 1.5], ["3", "1.5"]),
+        ("tensor_split", 2, ["2"]),
+        ("flash_attention", "off", "off"),
     ],
 )
 def test_a_json_value_is_taken_in_its_kind(name: str, value: object, checked: object) -> None:
@@ -90,6 +99,12 @@ def test_a_json_value_is_taken_in_its_kind(name: str, value: object, checked: ob
         ("stop", [1]),
         ("stop", ["x"] * 257),
         ("stop", {"a": 1}),
+        ("flash_attention", True),
+        ("kv_cache_type", ["f16"]),
+        ("tensor_split", []),
+        ("tensor_split", [math.nan]),
+        ("tensor_split", [1] * 257),
+        ("tensor_split", {"0": 1}),
     ],
 )
 def test_a_json_value_of_another_kind_is_refused(name: str, value: object) -> None:

@@ -71,6 +71,30 @@ def test_every_wish_about_loading_arrives() -> None:
     assert resolved.num_ctx == 2048
 
 
+def test_wishes_about_devices_caches_and_stretched_windows_arrive() -> None:
+    wishes: dict[str, object] = {
+        "use_mlock": True, "split_mode": "row", "num_cpu_moe": 3, "kv_cache_type": "q8_0", "flash_attention": "on",
+        "rope_scaling": "yarn", "rope_frequency_base": 5e5, "rope_frequency_scale": 0.25, "yarn_orig_ctx": 8192,
+        "yarn_ext_factor": 1.0, "yarn_attn_factor": 0.5, "yarn_beta_fast": 32.0, "yarn_beta_slow": 1.0,
+    }  # fmt: skip
+    assert resolve(wishes).wishes == LoadWishes(**wishes)  # type: ignore[arg-type]
+    for value in ([3, 1.5], [3.0, 1.5], ["3", "1.5"]):
+        assert resolve({"tensor_split": value}).wishes.tensor_split == (3, 1.5)
+
+
+def test_a_stretched_window_may_be_longer_than_the_training() -> None:
+    assert resolve({"num_ctx": 32768}).num_ctx == 8192
+    stretched = resolve({"num_ctx": 32768, "rope_frequency_scale": 0.25})
+    assert (stretched.num_ctx, stretched.ignored) == (32768, ())
+    assert resolve({"num_ctx": 32768, "rope_frequency_scale": 0.25, "rope_scaling": "none"}).num_ctx == 8192
+
+
+def test_a_quantized_cache_without_flash_attention_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="kv_cache_type q8_0 needs flash attention"):
+        resolve({"kv_cache_type": "q8_0", "flash_attention": "off"})
+    assert resolve({"kv_cache_type": "f16", "flash_attention": "off"}).wishes.flash_attention == "off"
+
+
 @pytest.mark.parametrize("name", sorted(PARAMETERS))
 def test_every_known_option_has_an_effect_or_is_refused_by_name(name: str) -> None:
     parameter = PARAMETERS[name]
@@ -79,16 +103,19 @@ def test_every_known_option_has_an_effect_or_is_refused_by_name(name: str) -> No
         "float": 0.5,
         "bool": True,
         "strings": ["x"],
+        "string": "x",
+        "numbers": [0.5],
+        "choice": parameter.choices[-1:] and parameter.choices[-1],
     }
     try:
         assert resolve({name: examples[parameter.kind]}) != resolve()
-    except Unsupported as error:
+    except (Unsupported, InvalidRequest) as error:
         assert error.facts["field"] == f"options.{name}"
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("num_gpu", -1), ("num_thread", 0), ("seed", -1), ("draft_num_predict", 0)],
+    [("num_gpu", -1), ("num_thread", 0), ("seed", -1), ("draft_num_predict", 0), ("rope_frequency_scale", 0)],
 )
 def test_values_that_ask_for_nothing_change_nothing(name: str, value: object) -> None:
     assert resolve({name: value}) == resolve()

@@ -155,11 +155,39 @@ def test_a_union_serves_the_first_and_changes_nothing_when_merged_again(
         ({"use_mmap": False}, "use_mmap false"),
         ({"num_gpu": 99}, None),
         ({"main_gpu": 1}, None),
+        ({"use_mlock": False, "kv_cache_type": "f16", "flash_attention": "auto"}, None),
+        ({"use_mlock": True}, "use_mlock true"),
+        ({"kv_cache_type": "q8_0"}, "kv_cache_type q8_0, and f16 was loaded"),
+        ({"flash_attention": "off"}, "flash_attention off"),
+        ({"tensor_split": (3.0, 1.0), "split_mode": "row", "num_cpu_moe": 4}, None),
+        ({"rope_frequency_scale": 0.5}, "rope_frequency_scale 0.5, and the model's own was loaded"),
+        ({"num_ctx": 100_000, "rope_frequency_scale": 0.5}, "window of 16384"),
     ],
 )
 def test_reasons_to_load_again_on_a_machine_without_gpu(wishes: dict[str, Any], reason: str | None) -> None:
     found = reload_reason(LoadOptions(context_length=4096), loaded(), LoadWishes(**wishes))
     assert (found is None) if reason is None else (found is not None and reason in found)
+
+
+def test_whoever_asks_for_no_stretching_gets_the_model_as_it_was_made() -> None:
+    stretched = LoadOptions(context_length=4096, rope_frequency_scale=0.5, kv_cache_type="q8_0")
+    plain = LoadWishes()
+    reason = reload_reason(stretched, loaded(), plain)
+    assert reason == "a request asked for rope_frequency_scale the model's own, and 0.5 was loaded"
+    same = LoadWishes(rope_frequency_scale=0.5)
+    assert reload_reason(stretched, loaded(), same) is None
+    assert not includes(same, plain)
+    assert merge_wishes(plain, same) == plain
+
+
+def test_parts_of_a_model_move_between_gpus_when_they_are_asked_to() -> None:
+    model = loaded(devices=(CPU, GPU))
+    options = LoadOptions(context_length=4096, tensor_split=(1.0, 1.0))
+    assert reload_reason(options, model, LoadWishes(tensor_split=(1.0, 1.0))) is None
+    assert reload_reason(options, model, LoadWishes(tensor_split=(3.0, 1.0))) == (
+        "a request asked for tensor_split 3,1, and 1,1 was loaded"
+    )
+    assert "num_cpu_moe 8" in (reload_reason(options, model, LoadWishes(num_cpu_moe=8)) or "")
 
 
 @pytest.mark.parametrize(
