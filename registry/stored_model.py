@@ -77,9 +77,21 @@ class StoredModel:
         return self.manifest.of_type(ADAPTER_LAYER)
 
     @property
+    def projectors(self) -> tuple[Layer, ...]:
+        """Files beside the weights that make vectors of images and sounds."""
+        return self.manifest.of_type(PROJECTOR_LAYER)
+
+    @property
+    def projector_path(self) -> Path | None:
+        return self.store.blob_path(self.projectors[0].digest) if self.projectors else None
+
+    @property
     def model_digest(self) -> Digest:
-        """Which weights these are: the digest of their file, or one over those of all shards. Raises as `weights`."""
-        first, *others = self.weights
+        """Which weights these are: the digest of their file, or one over all of them, with a projector's.
+
+        Raises as `weights`.
+        """
+        first, *others = (*self.weights, *self.projectors)
         if not others:
             return first.digest
         return Digest.of("\n".join(str(layer.digest) for layer in (first, *others)).encode())
@@ -145,7 +157,7 @@ class StoredModel:
 
     def capabilities(self) -> tuple[str, ...]:
         """What clients may use the model for."""
-        projectors = [self.store.metadata(layer.digest) for layer in self.manifest.of_type(PROJECTOR_LAYER)]
+        projectors = [self.store.metadata(layer.digest) for layer in self.projectors]
         found = capabilities(self.metadata(), self.template, projectors)
         return (*found, *(one for one in self.config.capabilities if one not in found))
 
@@ -171,7 +183,7 @@ class StoredModel:
 
         Blocks, for seconds while it hashes a large file. Raises ModelCorrupt.
         """
-        for layer in self.weights:
+        for layer in (*self.weights, *self.projectors):
             self.store.blobs.verify_unchanged(layer.digest, layer.size)
 
     @property

@@ -46,6 +46,8 @@ class LoadOptions(msgspec.Struct, frozen=True):
     yarn_attn_factor: float | None = None
     yarn_beta_fast: float | None = None
     yarn_beta_slow: float | None = None
+    longest_context: int = 0
+    """How far the window may grow later; 0: not at all."""
 
 
 class MemoryKind(enum.StrEnum):
@@ -122,12 +124,21 @@ class LoadedModel(msgspec.Struct, frozen=True):
     """Ids besides those below `max_sequences` that can share and hold cells, not be computed, saved or restored."""
     generates: bool = True
     """False for models that are only there to make vectors."""
+    longest_context: int = 0
+    """How far the window may grow while memory allows; 0: not at all."""
     has_fixed_threads: bool = False
     """`threads` was asked for: always so many compute."""
     encoding: Encoding | None = None
     """None when the model cannot make vectors."""
     options: LoadOptions | None = None
     """How it was loaded."""
+    media: tuple[str, ...] = ()
+    """What its projector takes: `image`, `audio`."""
+
+    @property
+    def reach(self) -> int:
+        """The longest window that a sequence can ever get."""
+        return max(self.context_length, self.longest_context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +221,59 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """An image to be read, decoded."""
+
+    width: int
+    height: int
+    pixels: bytes
+    """Red, green and blue of each pixel, row by row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A sound to be heard: a WAV or MP3 file."""
+
+    data: bytes
+
+
+MediaInput = Picture | Sound
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MediaPiece:
+    """A part of a prompt that is no text: so many places in a sequence, for vectors that an image or sound gives."""
+
+    count: int
+    source: int
+    """Which of the media it comes from; an image may give several pieces."""
+    is_whole: bool
+    """Its places see one another in both directions, so all of them have to be in one step."""
+    native: object
+    """The engine's own."""
+
+
+class MediaVectors(Protocol):
+    """What `Engine.encode_media` made; opaque to everybody else."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaChunk:
+    """Consecutive places of one piece in a step."""
+
+    sequence_id: int
+    start: int
+    """Position of the first place."""
+    piece: MediaPiece
+    vectors: MediaVectors
+    first: int
+    """Which place of the piece is the first one."""
+    count: int
+    sampler: Sampler | None = None
+    """As in a Chunk."""
+
+
+@dataclass(frozen=True, slots=True)
 class EncodingInput:
     """The tokens of an input; only what is between the first `head` and the last `tail` of them may be left out."""
 
@@ -231,6 +295,17 @@ class EncodingChunk:
     """Position of the first token; an input begins at 0 and lets the one before it in its slot go."""
     tokens: Sequence[int]
     is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """How a sequence comes into a larger window: what it shares with one that is there already, and the rest."""
+
+    sequence_id: int
+    length: int
+    donor: int | None = None
+    shared: int = 0
+    """Positions shared with `donor`, from 0."""
 
 
 SOLO_ROWS = 128
@@ -323,6 +398,32 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def media_marker(self) -> str:
+        """Stands in a text where an image or sound belongs; nobody outside of the worker can know it."""
+        ...
+
+    def tokenize_media(
+        self, text: str, media: Sequence[MediaInput], *, add_special: bool
+    ) -> list[list[int] | MediaPiece]:
+        """Tokens of a text, and pieces in the places of its markers, one for each of `media`; as `tokenize`.
+
+        Control tokens of the text are read. Raises InvalidRequest for what cannot be read, Unsupported for
+        what this engine cannot compute.
+        """
+        ...
+
+    def encode_media(self, piece: MediaPiece) -> MediaVectors:
+        """Compute the vectors of a piece, apart from all sequences. Blocks, for seconds on slow machines.
+
+        Raises EngineFault.
+        """
+        ...
+
+    def step_media(self, chunk: MediaChunk) -> int | None:
+        """Compute places of one sequence from vectors; the token sampled, with a sampler. Raises as `step`."""
+        ...
+
     def remove(self, sequence_id: int) -> None:
         """Forget all of a sequence. Cells it shares with others stay theirs."""
         ...
@@ -352,6 +453,14 @@ class Engine(Protocol):
 
         The state may hold more on both sides, and its cells become new ones. False when it does
         not fit or there are no cells; then the sequence is as it was (a whole state: empty).
+        """
+        ...
+
+    def grow(self, window: int, moves: Sequence[Move]) -> bool:
+        """Have a larger window for all sequences, into which they move in this order; tells of it in `info`.
+
+        False when they could not be moved: then nothing is held any more. Raises InsufficientMemory,
+        and then all is as it was. No shift may have been made since the last step.
         """
         ...
 

@@ -40,6 +40,8 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
     options: LoadOptions
     shards: tuple[str, ...] = ()
     """The other files of a model that is split, in order."""
+    projector: str = ""
+    """The file that makes vectors of images and sounds, if the model has one."""
     cache: CacheOptions = CacheOptions()
     largest_context: int = 0
     """The largest window there is memory for, as far as is known; 0: unknown."""

@@ -16,7 +16,12 @@ def model_spec(model: StoredModel, options: Resolved) -> ModelSpec:
         weights_digest=str(model.model_digest),
         path=model.model_paths[0],
         shards=model.model_paths[1:],
-        memory=MemoryFacts(metadata.weights_size, metadata.kv_bytes_per_token(), metadata.context_length),
+        projector=model.projector_path,
+        memory=MemoryFacts(
+            metadata.weights_size + sum(layer.size for layer in model.projectors),
+            metadata.kv_bytes_per_token(),
+            metadata.context_length,
+        ),
         wishes=options.wishes,
         details=model.details(),
     )

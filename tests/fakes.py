@@ -276,6 +276,8 @@ class FakeModel:
     header: FakeMetadata = field(default_factory=FakeMetadata)
     damage: RegistryError | None = None
     adapters: tuple[object, ...] = ()
+    projectors: tuple[Layer, ...] = ()
+    projector_path: Path | None = None
     manifest: Manifest = field(
         default_factory=lambda: Manifest(Layer(CONFIG_TYPE, Digest.parse(f"sha256:{'ef' * 32}"), 2), ())
     )

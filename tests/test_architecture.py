@@ -63,13 +63,11 @@ ALLOWED: dict[str, set[str]] = {
         "runner.sampling", "runner.errors", "runner.settings", "registry",
     },
     "runner.receipt": {"runner.generate", "runner.choices", "runner.chat.types"},
-    "runner.receipt": {"runner.generate", "runner.choices", "runner.chat.types"},
     "runner.api": {
-        "runner.receipt",
         "runner.receipt",
         "runner.answers", "runner.choices", "runner.generate", "runner.model_tasks", "runner.tasks",
         "runner.options", "runner.engine", "runner.chat.types",
-        "runner.chat.template", "runner.supervisor", "runner.messages", "runner.engine", "runner.sampling",
+        "runner.chat.media", "runner.chat.template", "runner.supervisor", "runner.messages", "runner.engine", "runner.sampling",
         "runner.errors", "runner.settings", "runner.config_file", "runner.notation", "runner.sources", "registry",
     },
     "runner.daemon": {

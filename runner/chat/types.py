@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from runner.chat.media import Media
 from runner.errors import Fact
 from runner.sampling import Constraint, SamplingParams
 from runner.tasks import LAST_TASK_EVENTS, TaskEvent
@@ -41,6 +42,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """In a tool's result: whose it is."""
     tool_call_id: str | None = None
     """In a tool's result: the call it answers."""
+    media: tuple[Media, ...] = ()
+    """Images and sounds between the characters of the content."""
 
 
 class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
@@ -64,6 +67,7 @@ class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
     """Text that goes to the tokenizer as it is."""
 
     text: str
+    media: tuple[Media, ...] = ()
 
 
 class TokenPrompt(msgspec.Struct, frozen=True, tag="tokens"):
@@ -254,6 +258,7 @@ class Rendered(msgspec.Struct, frozen=True, tag="rendered"):
 
     text: str
     tokens: tuple[int, ...]
+    """-1 for what an image or a sound takes the place of."""
     context_length: int
 
 

@@ -67,6 +67,32 @@ class Batch:
         self.struct.n_tokens = total
 
 
+class VectorBatch:
+    """A `llama_batch` of vectors in place of tokens, for consecutive positions of one sequence."""
+
+    def __init__(self, vectors: np.ndarray[Any, np.dtype[np.float32]], start: int, sequence_id: int) -> None:
+        """`vectors` has one in each row; they are not copied, and live as long as the batch."""
+        count = len(vectors)
+        self._vectors = np.ascontiguousarray(vectors)
+        self._position = np.arange(start, start + count, dtype=np.int32)
+        self._sequence = np.full(1, sequence_id, dtype=np.int32)
+        self._sequence_count = np.ones(count, dtype=np.int32)
+        self._sequence_pointers = np.full(count, self._sequence.ctypes.data, dtype=np.uintp)
+        self._wants_logits = np.zeros(count, dtype=np.int8)
+        self.struct: Any = lib.llama_batch()
+        self.struct.embd = _pointer(self._vectors, lib.llama_batch, "embd")
+        self.struct.pos = _pointer(self._position, lib.llama_batch, "pos")
+        self.struct.n_seq_id = _pointer(self._sequence_count, lib.llama_batch, "n_seq_id")
+        self.struct.seq_id = _pointer(self._sequence_pointers, lib.llama_batch, "seq_id")
+        self.struct.logits = _pointer(self._wants_logits, lib.llama_batch, "logits")
+        self.struct.n_tokens = count
+
+    def want_logits(self) -> int:
+        """Ask for those of the last row; which one it is."""
+        self._wants_logits[-1] = 1
+        return len(self._wants_logits) - 1
+
+
 def _pointer(array: np.ndarray[Any, Any], struct: Any, field: str) -> Any:
     kind = dict(struct._fields_)[field]
     return ctypes.cast(array.ctypes.data, kind)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import llama_cpp
 import msgspec
+import numpy as np
 import psutil
 from llama_cpp import llama_cpp as lib
 
@@ -24,18 +25,24 @@ from runner.engine import (
     InsertTokens,
     LoadedModel,
     LoadOptions,
+    MediaChunk,
+    MediaInput,
+    MediaPiece,
+    Move,
     OutOfCells,
     PromptScoring,
     SamplerPlan,
 )
-from runner.llamacpp.batch import Batch
+from runner.errors import RunnerError, Unsupported
+from runner.llamacpp.batch import Batch, VectorBatch
 from runner.llamacpp.candidates import Candidates, read_row, score_of
 from runner.llamacpp.constraint import CompiledConstraint, ConstraintCompiler
 from runner.llamacpp.devices import Device, Placement, list_devices, place
 from runner.llamacpp.encoder import WHOLE_ROWS, Encoder
 from runner.llamacpp.library import Library
+from runner.llamacpp.media import Projector, Vectors
 from runner.llamacpp.memory import Memory, kind_of, resting_ids
-from runner.llamacpp.model import Model, cache_format, measure
+from runner.llamacpp.model import Model, cache_format, make_context, measure
 from runner.llamacpp.sampler import SamplerChain, ShapedSampler
 from runner.llamacpp.solo import Solo
 from runner.llamacpp.vocabulary import Vocabulary
@@ -56,8 +63,12 @@ class LlamaEngine:
         options: LoadOptions,
         on_progress: Callable[[float], None] | None = None,
         shards: Sequence[Path] = (),
+        projector: Path | None = None,
     ) -> None:
-        """Load `path`, and the `shards` that follow it; `on_progress` hears fractions. Blocks. Raises as `Model`."""
+        """Load `path`, the `shards` that follow it and its projector; `on_progress` hears fractions.
+
+        Blocks. Raises as `Model`.
+        """
         files = (path, *shards)
         devices = list_devices()
         gpus = [device for device in devices if device.kind in ("gpu", "igpu")]
@@ -73,13 +84,18 @@ class LlamaEngine:
         self._threads = threads
         self._solo: Solo | None = None
         self._model = Model(files, options, placement.gpu_layers, threads, library.log, on_progress)
+        self._projector: Projector | None = None
+        self._projector_size = 0
+        if projector is not None and self._model.context is not None:
+            self._projector = self._open_projector(projector)
         self._memory = Memory(self._model.context, kind_of(self._model.handle), options.max_sequences)
         self._vocabulary = Vocabulary(self._model.handle)
         self._constraints = ConstraintCompiler(self._vocabulary)
         self._candidates = Candidates(self._vocabulary.size)
         self._batch = Batch(rows)
         self._window = self._window_of(options)
-        self._encoding = encoding_of(self._model, self._window)
+        self._longest = max(self._window, options.longest_context)
+        self._encoding = encoding_of(self._model, self._longest)
         self._encoder: Encoder | None = None
         self._chat_template = self._model.chat_template
         self._template_tokens = self._vocabulary.special_texts
@@ -90,13 +106,17 @@ class LlamaEngine:
         self.token_bytes = self._vocabulary.token_bytes
         self.written = self._vocabulary.written
         self.ends_generation = self._vocabulary.ends_generation
-        self.remove = self._memory.remove
-        self.cut = self._memory.cut
-        self.copy = self._memory.copy
-        self.save = self._memory.save
-        self.restore = self._memory.restore
-        self.shift = self._memory.shift
+        self._bind(self._memory)
         self._info = self._describe(library, options, placement, devices, threads)
+
+    def _bind(self, memory: Memory) -> None:
+        self._memory = memory
+        self.remove = memory.remove
+        self.cut = memory.cut
+        self.copy = memory.copy
+        self.save = memory.save
+        self.restore = memory.restore
+        self.shift = memory.shift
 
     @property
     def info(self) -> LoadedModel:
@@ -118,7 +138,7 @@ class LlamaEngine:
         return self._constraints.compile(constraint)
 
     def create_sampler(self, plan: SamplerPlan, prompt: Sequence[int]) -> SamplerChain:
-        size, window = self._vocabulary.size, self._window
+        size, window = self._vocabulary.size, self._longest
         if plan.constraint is None and plan.alternatives is None and not plan.logit_bias:
             return SamplerChain(plan, prompt, vocabulary=size, window=window)
         return ShapedSampler(plan, prompt, self._candidates, vocabulary=size, window=window)
@@ -134,11 +154,74 @@ class LlamaEngine:
         if status == 0:
             tokens = self._sample(chunks)
         self.native_ns += time.perf_counter_ns() - started
-        if status == _NO_SLOT:
-            raise OutOfCells
-        if status != 0:
-            raise EngineFault(f"llama_decode returned {status}")
+        _raise_for(status)
         return tokens
+
+    @property
+    def media_marker(self) -> str:
+        assert self._projector is not None
+        return self._projector.marker
+
+    def tokenize_media(
+        self, text: str, media: Sequence[MediaInput], *, add_special: bool
+    ) -> list[list[int] | MediaPiece]:
+        assert self._projector is not None
+        pieces = self._projector.tokenize(text, media)
+        begin = self._vocabulary.tokenize("", add_special=True, parse_special=False) if add_special else []
+        longest = int(lib.llama_n_ubatch(self._model.context))
+        for piece in pieces:
+            if isinstance(piece, MediaPiece) and piece.is_whole and piece.count > longest:
+                raise Unsupported(
+                    f"One of the images takes {piece.count} tokens that have to be computed at once, and this "
+                    f"model is loaded to compute {longest}; num_batch can make that up to 512."
+                )
+        first = pieces[0] if pieces and isinstance(pieces[0], list) else []
+        return pieces if first[: len(begin)] == begin else [begin, *pieces]
+
+    def encode_media(self, piece: MediaPiece) -> Vectors:
+        assert self._projector is not None
+        started = time.perf_counter_ns()
+        try:
+            return self._projector.encode(piece)
+        finally:
+            self.native_ns += time.perf_counter_ns() - started
+
+    def step_media(self, chunk: MediaChunk) -> int | None:
+        assert isinstance(chunk.vectors, np.ndarray)
+        context, sampler = self._model.context, chunk.sampler
+        batch = VectorBatch(chunk.vectors[chunk.first : chunk.first + chunk.count], chunk.start, chunk.sequence_id)
+        row = batch.want_logits() if sampler is not None else 0
+        started = time.perf_counter_ns()
+        lib.llama_set_causal_attn(context, not chunk.piece.is_whole)
+        status: int = lib.llama_decode(context, batch.struct)
+        # Computing may go on behind the call, and it reads the vectors.
+        lib.llama_synchronize(context)
+        lib.llama_set_causal_attn(context, True)
+        token = None
+        if status == 0 and sampler is not None:
+            assert isinstance(sampler, SamplerChain)
+            if isinstance(sampler, ShapedSampler):
+                sampler.prepare()
+            token = sampler.sample(context, row)
+        self.native_ns += time.perf_counter_ns() - started
+        _raise_for(status)
+        return token
+
+    def _open_projector(self, file: Path) -> Projector:
+        log = self._library.log
+        try:
+            projector = Projector(
+                self._model.handle,
+                file,
+                on_gpu=bool(log.offloaded and log.offloaded[0]),
+                threads=self._threads,
+                log=log,
+            )
+        except RunnerError:
+            self._model.close()
+            raise
+        self._projector_size = file.stat().st_size
+        return projector
 
     def _sample(self, chunks: Sequence[Chunk]) -> list[int]:
         context = self._model.context
@@ -193,6 +276,26 @@ class LlamaEngine:
         trained = int(lib.llama_model_n_ctx_train(self._model.handle))
         return min(options.context_length, trained) if trained > 0 else options.context_length
 
+    def grow(self, window: int, moves: Sequence[Move]) -> bool:
+        log, options = self._library.log, msgspec.structs.replace(self._options, context_length=window)
+        log.start_recording()
+        context = make_context(self._model.handle, options, self._threads, log)
+        memory = Memory(context, self._memory.kind, options.max_sequences)
+        buffers = dict(log.buffers)
+        has_moved = self._memory.move_to(memory, moves)
+        more = {name: buffers.get(name, 0) - self._model.context_buffers.get(name, 0) for name in buffers}
+        self._model.replace_context(context, buffers)
+        self._bind(memory)
+        self._window = self._window_of(options)
+        self._info = msgspec.structs.replace(
+            self._info,
+            context_length=self._window,
+            size=self._info.size + int(sum(more.values())),
+            size_vram=self._info.size_vram + int(sum(more[name] for name in more if name.startswith(self._gpu_names))),
+        )
+        logger.info("the window has grown to %d tokens", self._window)
+        return has_moved
+
     def begin_solo(self, window: int) -> None:
         if self._solo is None:
             self._solo = Solo(self._model.handle, self._options, self._threads, self._library.log)
@@ -221,7 +324,7 @@ class LlamaEngine:
         return f"llama-cpp-python {version}, unified, {kind}, {cache_format(self._options)}"
 
     def close(self) -> None:
-        for other in (self._solo, self._encoder):
+        for other in (self._solo, self._encoder, self._projector):
             if other is not None:
                 other.close()
         self._model.close()
@@ -237,8 +340,8 @@ class LlamaEngine:
         model, log = self._model, library.log
         layers = int(lib.llama_model_n_layer(model.handle)) + 1
         gpu_layers = log.offloaded[0] if log.offloaded else 0
-        gpu_names = [device.name for device in devices if device.kind in ("gpu", "igpu")]
-        on_gpu = sum(size for name, size in log.buffers.items() if name.startswith(tuple(gpu_names) or ("\0",)))
+        self._gpu_names = tuple(device.name for device in devices if device.kind in ("gpu", "igpu")) or ("\0",)
+        on_gpu = sum(size for name, size in log.buffers.items() if name.startswith(self._gpu_names))
         return LoadedModel(
             architecture=model.metadata("general.architecture") or "",
             engine=library.description,
@@ -246,8 +349,8 @@ class LlamaEngine:
             training_context=int(lib.llama_model_n_ctx_train(model.handle)),
             max_sequences=options.max_sequences,
             vocabulary=self._vocabulary.size,
-            size=int(sum(log.buffers.values())),
-            size_vram=int(on_gpu),
+            size=int(sum(log.buffers.values())) + self._projector_size,
+            size_vram=int(on_gpu) + (self._projector_size if gpu_layers else 0),
             layers=layers,
             gpu_layers=gpu_layers,
             devices=tuple(
@@ -271,9 +374,19 @@ class LlamaEngine:
             resting_ids=resting_ids(self._memory.kind, options.max_sequences),
             generates=model.context is not None,
             encoding=self._encoding,
+            longest_context=options.longest_context if model.context is not None else 0,
             options=self._options,
+            media=() if self._projector is None else self._projector.kinds,
             has_fixed_threads=options.num_thread is not None,
         )
+
+
+def _raise_for(status: int) -> None:
+    """What `llama_decode` returned, as the exception it stands for."""
+    if status == _NO_SLOT:
+        raise OutOfCells
+    if status != 0:
+        raise EngineFault(f"llama_decode returned {status}")
 
 
 def encoding_of(model: Model, window: int) -> Encoding | None:

@@ -419,13 +419,14 @@ class Supervisor:
             str(spec.path),
             options,
             tuple(str(shard) for shard in spec.shards),
-            cache_options(
+            projector="" if spec.projector is None else str(spec.projector),
+            cache=cache_options(
                 self._settings.cache,
                 self._cache_folder,
                 machine_memory=self._machine.total(),
                 weights_digest=spec.weights_digest,
             ),
-            self._settings.worker.step_target_ms,
+            step_target_ms=self._settings.worker.step_target_ms,
         )
 
     def _stop_worker(self, resident: Resident) -> None:

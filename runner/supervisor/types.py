@@ -81,6 +81,8 @@ class ModelSpec:
     wishes: LoadWishes = LoadWishes()
     shards: tuple[Path, ...] = ()
     """The other files of a model that is split, in order."""
+    projector: Path | None = None
+    """Makes vectors of images and sounds for it."""
     details: dict[str, object] = field(default_factory=dict)
     """The `details` object of /api/tags, shown again by /api/ps."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import threading
@@ -13,12 +14,25 @@ import msgspec
 
 from runner.chat.types import ChatRequest, Failed, Rendered
 from runner.engine import CompiledConstraint, Engine
-from runner.errors import ConstraintInvalid, InvalidRequest, RunnerError, Unsupported
-from runner.messages import Cancel, Command, Events, Generate, Load, Pause, Perform, Report, Resume
+from runner.errors import ConstraintInvalid, ContextLengthExceeded, Fact, InvalidRequest, RunnerError, Unsupported
+from runner.messages import (
+    Cancel,
+    Command,
+    Events,
+    Generate,
+    Grow,
+    KeepWindow,
+    Load,
+    Pause,
+    Perform,
+    Report,
+    Resume,
+)
 from runner.sampling import Constraint
 from runner.tasks import Detokenized, Tokenized
 from runner.worker.echo import Echo
 from runner.worker.encoding import EncodingJob
+from runner.worker.growth import AwaitWindow
 from runner.worker.loop import CancelSequence, LoopCommand, SetPaused, Stop
 from runner.worker.output import constrain, plan_output
 from runner.worker.prompt import PreparedPrompt, prepare_prompt
@@ -34,8 +48,16 @@ PREPARING_THREADS = 2
 class Control:
     """Turns commands into sequences. Called from the thread that reads the pipe."""
 
-    def __init__(self, engine: Engine, post: Callable[[LoopCommand], None], emit: Callable[[Report], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        post: Callable[[LoopCommand], None],
+        emit: Callable[[Report], None],
+        largest_window: Callable[[], int] | None = None,
+    ) -> None:
+        """`largest_window` tells of the largest that there is memory for."""
         self._engine = engine
+        self._largest_window = largest_window or (lambda: engine.info.reach)
         self._post = post
         self._emit = emit
         self._pool = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="prepare")
@@ -56,6 +78,8 @@ class Control:
                 self._forward(SetPaused(request_id, paused=True))
             case Resume(request_id):
                 self._forward(SetPaused(request_id, paused=False))
+            case Grow() | KeepWindow():
+                self._post(command)
             case Load():
                 logger.error("a second model was to be loaded into this worker; refused")
 
@@ -71,13 +95,20 @@ class Control:
                 return
         self._post(command)
 
-    def _prepare(self, command: Generate | Perform, received_ns: int) -> None:
+    def _prepare(self, command: Generate | Perform, received_ns: int, *, is_second_try: bool = False) -> None:
         outcome: Sequence | EncodingJob | Rendered | Tokenized | Detokenized | Failed
         try:
             if isinstance(command, Perform):
                 outcome = prepare_task(command.request_id, command.task, self._engine)
             else:
-                outcome = self._sequence(command, received_ns)
+                outcome = self._sequence(command, received_ns, is_second_try=is_second_try)
+        except _NeedsWindow as need:
+            again = functools.partial(self._prepare, command, received_ns, is_second_try=True)
+            self._post(AwaitWindow(need.cells, lambda: _submit(self._pool, again)))
+            return
+        except ContextLengthExceeded as error:
+            facts: dict[str, Fact] = {**error.facts, "largest_context_length": self._largest_window()}
+            outcome = Failed(code=error.code, message=error.message, facts=facts)
         except RunnerError as error:
             outcome = Failed(code=error.code, message=error.message, facts=dict(error.facts))
         except Exception:
@@ -95,7 +126,7 @@ class Control:
         for item in (outcome, *commands):
             self._post(item)
 
-    def _sequence(self, command: Generate, received_ns: int) -> Sequence | Rendered:
+    def _sequence(self, command: Generate, received_ns: int, *, is_second_try: bool) -> Sequence | Rendered:
         request = command.request
         if not self._engine.info.generates:
             raise Unsupported("This model makes vectors and does not generate text.", field="model")
@@ -103,9 +134,13 @@ class Control:
             # What others have computed would not have to be computed again, and so would tell nothing.
             request = msgspec.structs.replace(request, cache_scope=f"{request.cache_scope}#{command.request_id}")
         _check_biased_tokens(request, self._engine)
-        prompt = prepare_prompt(request, self._engine)
+        info = self._engine.info
+        prompt = prepare_prompt(request, self._engine, room=info.context_length if is_second_try else None)
+        shares_window = not (request.is_render or request.deterministic)
+        if shares_window and not is_second_try and len(prompt.tokens) >= info.context_length:
+            raise _NeedsWindow(len(prompt.tokens) + 1)
         if request.is_render:
-            return Rendered(prompt.text, tuple(prompt.tokens), prompt.window)
+            return Rendered(prompt.text, tuple(max(token, -1) for token in prompt.tokens), prompt.window)
         plan = plan_output(request, prompt, self._engine)
         wanted = constrain(request, plan, self._engine)
         seed = request.sampling.seed
@@ -120,6 +155,7 @@ class Control:
             constraint=wanted and self._compile(command.request_id, wanted),
             output=plan,
             echo=_echo(request, prompt, self._engine),
+            media=prompt.media,
         )
 
     def _compile(self, request_id: str, wanted: Constraint) -> CompiledConstraint | None:
@@ -131,6 +167,18 @@ class Control:
                 raise
             logger.warning("request %s: its tools' calls are not held to their schemas: %s", request_id, error.message)
             return None
+
+
+class _NeedsWindow(Exception):
+    """The prompt fits, but only into a larger window than there is."""
+
+    def __init__(self, cells: int) -> None:
+        super().__init__(cells)
+        self.cells = cells
+
+
+def _submit(pool: ThreadPoolExecutor, work: Callable[[], None]) -> None:
+    pool.submit(work)
 
 
 def _echo(request: ChatRequest, prompt: PreparedPrompt, engine: Engine) -> Echo | None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as ReadOnlySequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from runner.chat.types import ChatEvent, Failed, FinishReason, Started
-from runner.engine import Chunk, Engine, EngineFault, MemoryKind, OutOfCells, Sampler
-from runner.messages import CacheOptions, Events, Report, Stats
+from runner.engine import Chunk, Engine, EngineFault, MediaChunk, MemoryKind, OutOfCells, Sampler
+from runner.errors import InsufficientMemory
+from runner.messages import CacheOptions, Events, Grow, GrowFailed, Grown, KeepWindow, Report, Stats
 from runner.worker.admission import Admission
 from runner.worker.cell_keeper import CellKeeper
 from runner.worker.encoding import EncodingJob, EncodingQueue
+from runner.worker.growth import AwaitWindow, Growth
 from runner.worker.idle_processors import IdleProcessors
 from runner.worker.keeper import Keeper
+from runner.worker.media_turns import chunk_of, encode, forget_computed, plan_turn
 from runner.worker.prefix_cache import PrefixCache
 from runner.worker.prefix_files import FileEvent, PrefixFiles
 from runner.worker.scheduler import PlannedChunk, Scheduler
@@ -51,7 +55,7 @@ class Stop:
     """End the loop after the current step."""
 
 
-LoopCommand = Sequence | EncodingJob | CancelSequence | SetPaused | FileEvent | Stop
+LoopCommand = Sequence | EncodingJob | AwaitWindow | CancelSequence | SetPaused | Grow | KeepWindow | FileEvent | Stop
 
 
 class Loop:
@@ -67,10 +71,14 @@ class Loop:
         emit: Callable[[Report], None],
         *,
         cache: CacheOptions | None = None,
+        largest_context: int = 0,
         step_target_ns: int = STEP_TARGET_NS,
         clock: Callable[[], int] | None = None,
     ) -> None:
-        """`step_target_ns` is how long a step may take while somebody reads along."""
+        """`step_target_ns` is how long a step may take while somebody reads along.
+
+        `largest_context` is the largest window that there is memory for, where that is known.
+        """
         self._engine = engine
         self._emit = emit
         self._clock = clock or time.perf_counter_ns
@@ -84,7 +92,8 @@ class Loop:
         options = cache or CacheOptions()
         self._files = _open_files(engine, options, self.post)
         self._keeper = _make_keeper(engine, options, self._cost, self._files, self._clock)
-        self._admission = Admission(self._scheduler, self._keeper)
+        self._growth = Growth(engine, emit, self._clock, largest=largest_context)
+        self._admission = Admission(self._scheduler, self._keeper, self._growth)
         self._solo = SoloQueue(engine)
         self._encoding = EncodingQueue(engine)
         self._ask_again_ns: int | None = None
@@ -94,6 +103,11 @@ class Loop:
         self._stats = _Totals()
         self._stats_sent_ns = 0
         self._is_stopping = False
+
+    @property
+    def largest_context(self) -> int:
+        """The largest window that there is memory for, as far as is known; may be asked from any thread."""
+        return self._growth.largest
 
     def post(self, command: LoopCommand) -> None:
         """Hand a command to the loop; it is obeyed between two steps."""
@@ -143,6 +157,12 @@ class Loop:
             case SetPaused(request_id, paused):
                 if sequence := self._sequences.get(request_id):
                     sequence.paused = paused
+            case AwaitWindow():
+                self._growth.wait(command)
+            case Grow(context_length):
+                self._grow(context_length)
+            case KeepWindow(largest):
+                self._growth.was_refused(largest)
             case FileEvent():
                 self._keeper.take(command)
             case Stop():
@@ -158,6 +178,7 @@ class Loop:
     def _step(self) -> bool:
         """A turn for those that share steps and one for those that must not; False when there was nothing to do."""
         has_stepped = self._step_together()
+        has_stepped |= self._step_media()
         has_stepped |= self._step_solo()
         has_stepped |= self._step_encoding(beside=has_stepped)
         return self._keeper.tidy(self._clock()) or has_stepped
@@ -172,6 +193,33 @@ class Loop:
         self._flush()
         self._encoding.turn_took(started, self._clock())
         self._stats.count(rows, self._clock() - started, self._engine.native_ns - native_before)
+        return True
+
+    def _step_media(self) -> bool:
+        """A turn for an image or a sound: nothing else can be computed with it, and encoding cannot be cut short."""
+        engine = self._engine
+        started, native_before = self._clock(), engine.native_ns
+        is_read_along = any(one.is_decoding and not one.paused for one in self._scheduler.running)
+        rows = self._prefill_rows() if is_read_along else engine.info.max_rows
+        turn = plan_turn(self._scheduler, rows=rows)
+        if turn is None:
+            return False
+        sequence = turn.sequence
+        sequence.first_step_ns = sequence.first_step_ns or started
+        try:
+            if turn.count == 0:
+                encode(turn, engine)
+            else:
+                chunk = chunk_of(turn, self._sampler_of(sequence))
+                token = engine.step_media(chunk)
+                self._advance([turn.planned], [chunk], [] if token is None else [token], started)
+                forget_computed(sequence)
+        except OutOfCells:
+            self._give_way()
+        except EngineFault as fault:
+            self._fail(sequence, Failed(code="internal", message=f"An image or sound could not be computed ({fault})."))
+        self._flush()
+        self._stats.count(turn.count, self._clock() - started, engine.native_ns - native_before)
         return True
 
     def _step_solo(self) -> bool:
@@ -197,7 +245,10 @@ class Loop:
         """Compute one batch; False when there was nothing to compute."""
         engine = self._engine
         started, native_before = self._clock(), engine.native_ns
-        self._admission.make_room()
+        self._ask_again_ns = None
+        self._end_what_is_too_long()
+        if not self._admission.make_room():
+            return False
         self._ask_again_ns = self._admission.admit(started)
         planned = self._scheduler.plan_step(prefill_rows=self._prefill_rows(), now=started)
         if not planned:
@@ -237,19 +288,25 @@ class Loop:
     def _chunk(self, item: PlannedChunk) -> Chunk:
         sequence, count = item.sequence, item.count
         assert sequence.sequence_id is not None
-        if sequence.sampler is None:
-            sequence.sampler = self._engine.create_sampler(sequence.plan, sequence.tokens)
+        sampler = self._sampler_of(sequence)
         start = sequence.computed
         is_last = count == len(sequence.tokens) - start
         return Chunk(
             sequence_id=sequence.sequence_id,
             start=start,
             tokens=sequence.tokens[start : start + count],
-            sampler=sequence.sampler if is_last else None,
+            sampler=sampler if is_last else None,
             scoring=sequence.answer.echo.scoring(start, count) if sequence.answer.echo is not None else None,
         )
 
-    def _advance(self, planned: list[PlannedChunk], chunks: list[Chunk], tokens: list[int], started: int) -> None:
+    def _sampler_of(self, sequence: Sequence) -> Sampler:
+        if sequence.sampler is None:
+            sequence.sampler = self._engine.create_sampler(sequence.plan, sequence.text_tokens)
+        return sequence.sampler
+
+    def _advance(
+        self, planned: list[PlannedChunk], chunks: ReadOnlySequence[Chunk | MediaChunk], tokens: list[int], started: int
+    ) -> None:
         now = self._clock()
         sampled = iter(tokens)
         for item, chunk in zip(planned, chunks, strict=True):
@@ -278,10 +335,32 @@ class Loop:
         elif answer.ended is not None:
             self._finish(sequence, answer.ended)
         elif sequence.is_window_full:
-            if sequence.request.limits.shift:
-                self._shift(sequence)
-            else:
-                self._finish(sequence, FinishReason.LENGTH)
+            self._end_of_window(sequence)
+
+    def _grow(self, context_length: int) -> None:
+        try:
+            self._keeper.move_into(context_length)
+        except InsufficientMemory as error:
+            self._emit(GrowFailed(error.message))
+            self._growth.was_refused(self._engine.info.context_length)
+        else:
+            self._emit(Grown(self._engine.info))
+            self._growth.was_given()
+
+    def _end_what_is_too_long(self) -> None:
+        """Answers that have filled the window, and no larger one will come: their own window was only a wish."""
+        room = self._engine.info.context_length
+        for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
+            if len(sequence.tokens) > room and not self._growth.may_give(len(sequence.tokens)):
+                sequence.window = room
+                self._end_of_window(sequence)
+        self._flush()
+
+    def _end_of_window(self, sequence: Sequence) -> None:
+        if sequence.request.limits.shift and sequence.sequence_id is not None:
+            self._shift(sequence)
+        else:
+            self._finish(sequence, FinishReason.LENGTH)
 
     def _shift(self, sequence: Sequence) -> None:
         assert sequence.sequence_id is not None

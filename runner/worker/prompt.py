@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from runner.chat.media import Media
 from runner.chat.output_format import OutputFormat, output_format
 from runner.chat.plain_tools import without_tools
 from runner.chat.template import ChatTemplate
@@ -21,6 +22,7 @@ from runner.chat.types import (
 )
 from runner.engine import Engine
 from runner.errors import ContextLengthExceeded, InvalidRequest, Unsupported
+from runner.worker.media import MediaSpan, MediaText
 
 CHARACTERS_NEVER_REFUSED_UNREAD = 16
 """For each token of the window; a text up to this long is tokenized and its tokens counted."""
@@ -30,7 +32,7 @@ ROOM_FOR_ANSWER = 4
 
 @dataclass(frozen=True, slots=True)
 class PreparedPrompt:
-    """Tokens that fit into `window`, with room for at least one more."""
+    """Tokens that fit into `window`, with room for at least one more; it may have to grow for them."""
 
     tokens: list[int]
     window: int
@@ -39,16 +41,20 @@ class PreparedPrompt:
     truncated: Truncation | None = None
     output: OutputFormat | None = None
     """How a conversation's answer is written."""
+    media: tuple[MediaSpan, ...] = ()
+    """Places among the tokens that images and sounds fill."""
 
 
-def prepare_prompt(request: ChatRequest, engine: Engine) -> PreparedPrompt:
+def prepare_prompt(request: ChatRequest, engine: Engine, *, room: int | None = None) -> PreparedPrompt:
     """Render, tokenize and fit a prompt; may be called from any thread and takes as long as tokenizing does.
 
+    `room` is the window as it is, when it will not grow for this prompt; without, it is taken to grow.
     Raises RequestError when the prompt cannot be made or does not fit, ModelInvalid when the
     model's chat template fails.
     """
     info = engine.info
-    window = min(request.limits.num_ctx or info.context_length, info.context_length)
+    reach = min(request.limits.num_ctx or info.reach, info.reach)
+    window = reach if room is None else min(reach, room)
     if request.limits.shift and not info.can_shift:
         raise Unsupported('This model\'s cache cannot be shifted; leave out "shift".', field="shift")
     if request.limits.shift and request.deterministic:
@@ -58,23 +64,28 @@ def prepare_prompt(request: ChatRequest, engine: Engine) -> PreparedPrompt:
             raise InvalidRequest(
                 f"Token {token} is not in this model's vocabulary of {info.vocabulary}.", field="context"
             )
+    media = MediaText(request, engine)
     if request.deterministic and request.scores_prompt:
         raise Unsupported("The log-probabilities of a prompt are not told with deterministic.", field="echo")
     match request.prompt:
         case ChatPrompt():
-            prepared = _fit_chat(request, request.prompt, engine, window)
+            prepared = _fit_chat(request, request.prompt, engine, window, media)
         case InsertPrompt():
             prepared = _fit_insertion(request, request.prompt, engine, window)
+        case TextPrompt(text) if media:
+            prepared = _fit_marked_text(request, request.prompt, engine, window, media)
         case TextPrompt(text):
             prepared = _fit_text(request, _tokenize(text, request, engine), text, window)
         case TokenPrompt(tokens):
             prepared = _fit_text(request, list(tokens), _text_of(tokens, engine), window)
     if not prepared.tokens:
         raise InvalidRequest("The prompt is empty.", field="prompt")
-    return prepared
+    return dataclasses.replace(prepared, window=reach)
 
 
-def _fit_chat(request: ChatRequest, prompt: ChatPrompt, engine: Engine, window: int) -> PreparedPrompt:
+def _fit_chat(
+    request: ChatRequest, prompt: ChatPrompt, engine: Engine, window: int, media: MediaText
+) -> PreparedPrompt:
     source = prompt.template or engine.chat_template
     if source is None:
         raise Unsupported("This model has no chat template, so it does not support chat; use it with a raw prompt.")
@@ -82,7 +93,8 @@ def _fit_chat(request: ChatRequest, prompt: ChatPrompt, engine: Engine, window: 
     output = output_format(source)
     tools = usable_tools(request)
 
-    def make(messages: tuple[Message, ...]) -> PreparedPrompt:
+    def make(wanted: tuple[Message, ...]) -> PreparedPrompt:
+        messages = media.mark(wanted)
         if prompt.suffix:
             text = template.render_insertion(messages[-1].content, prompt.suffix, thinking=prompt.thinking)
         elif output.knows_tools:
@@ -90,6 +102,11 @@ def _fit_chat(request: ChatRequest, prompt: ChatPrompt, engine: Engine, window: 
         else:
             plain = without_tools(messages, tools)
             text = template.render(plain, thinking=prompt.thinking, effort=prompt.effort)
+        if media:
+            marked = _tokenize_marked(
+                text, [one for message in wanted for one in message.media], request, engine, media
+            )
+            return dataclasses.replace(marked, window=window, output=output)
         tokens = [*request.context, *_tokenize(text, request, engine)]
         return PreparedPrompt(tokens, window, text, output=output)
 
@@ -136,6 +153,17 @@ def _text_of(tokens: tuple[int, ...], engine: Engine) -> str:
     return b"".join(map(engine.token_bytes, tokens)).decode("utf-8", "replace")
 
 
+def _fit_marked_text(
+    request: ChatRequest, prompt: TextPrompt, engine: Engine, window: int, media: MediaText
+) -> PreparedPrompt:
+    text = media.mark_text(prompt.text, prompt.media)
+    prepared = dataclasses.replace(_tokenize_marked(text, prompt.media, request, engine, media), window=window)
+    if len(prepared.tokens) >= window:
+        # An image cannot be cut, and nobody knows what the text before it is about without it.
+        raise ContextLengthExceeded(len(prepared.tokens), window)
+    return prepared
+
+
 def _fit_text(request: ChatRequest, made: list[int], text: str, window: int) -> PreparedPrompt:
     tokens = [*request.context, *made]
     if len(tokens) < window:
@@ -175,7 +203,7 @@ def _from(messages: tuple[Message, ...], starts: list[int], first: int) -> tuple
 
 def _refuse_what_cannot_fit(text: str, request: ChatRequest, engine: Engine) -> None:
     """Refuse a text that is too long for any window before tokenizing it, which can take seconds a megabyte."""
-    window = engine.info.context_length
+    window = engine.info.reach
     if request.limits.truncate or len(text) <= CHARACTERS_NEVER_REFUSED_UNREAD * window:
         return
     fewest = len(text.encode()) // engine.longest_token
@@ -189,6 +217,14 @@ def _goal(request: ChatRequest, window: int) -> int:
     if request.limits.num_predict >= 0:
         reserve = min(request.limits.num_predict, reserve)
     return window - max(reserve, 1)
+
+
+def _tokenize_marked(
+    text: str, wanted: Sequence[Media], request: ChatRequest, engine: Engine, media: MediaText
+) -> PreparedPrompt:
+    _refuse_what_cannot_fit(text, request, engine)
+    made = media.tokenize(text, wanted, start=len(request.context), add_special=not request.context)
+    return PreparedPrompt([*request.context, *made.tokens], 0, made.shown, media=made.spans)
 
 
 def _tokenize(text: str, request: ChatRequest, engine: Engine) -> list[int]:

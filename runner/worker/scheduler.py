@@ -79,13 +79,18 @@ class Scheduler:
         background = [one for one in self.running if one.is_background and one.due_ns > candidate.due_ns]
         return max(background, key=lambda one: one.due_ns, default=None)
 
+    def next_with_media(self) -> Sequence | None:
+        """Whose turn it is with an image or a sound: who is due first."""
+        standing = [one for one in self.running if not one.paused and one.next_span is not None]
+        return min(standing, key=lambda one: one.due_ns, default=None)
+
     def plan_step(self, *, prefill_rows: int, now: int) -> list[PlannedChunk]:
         """The next batch, with at most `prefill_rows` of prompts beside running answers; empty when nothing can run.
 
         After a failed step its sequences are tried one at a time, so that the one that causes
         the failure is found and the others go on.
         """
-        runnable = [sequence for sequence in self.running if not sequence.paused]
+        runnable = [one for one in self.running if not one.paused and one.next_span is None]
         suspects = [sequence for sequence in runnable if sequence.faults]
         return plan_step(suspects[:1] or runnable, max_rows=self._max_rows, prefill_rows=prefill_rows, now=now)
 

@@ -6,6 +6,7 @@ from runner.chat.types import CachedTokens, ChatRequest, Finished, FinishReason,
 from runner.engine import CompiledConstraint, Sampler, SamplerPlan
 from runner.worker.answer import Answer
 from runner.worker.echo import Echo
+from runner.worker.media import MediaSpan
 from runner.worker.output import OutputPlan
 
 BACKGROUND_DELAY_NS = 10_000_000_000
@@ -33,6 +34,7 @@ class Sequence:
         "kept_length",
         "kept_version",
         "last_token_ns",
+        "media",
         "paused",
         "plan",
         "prompt_tokens",
@@ -62,6 +64,7 @@ class Sequence:
         constraint: CompiledConstraint | None = None,
         output: OutputPlan | None = None,
         echo: Echo | None = None,
+        media: tuple[MediaSpan, ...] = (),
     ) -> None:
         self.request_id = request_id
         self.request = request
@@ -71,6 +74,8 @@ class Sequence:
         self.plan = SamplerPlan(request.sampling, seed, request.logit_bias, constraint, request.logprobs)
         self.truncated = truncated
         self.answer = Answer(request, window, output, echo)
+        self.media = media
+        """Ranges of the prompt that are no text; their tokens are negative numbers."""
         self.computed = 0
         self.faults = 0
         """Steps with this sequence that failed in the engine."""
@@ -106,7 +111,18 @@ class Sequence:
     def next_rows(self) -> int:
         """Tokens that may be computed in one step: those up to the next place where its state is wanted."""
         rows = self.pending
-        return min([rows, *(place - self.computed for place in self.stops if place > self.computed)])
+        ends = (*self.stops, *(span.start for span in self.media))
+        return min([rows, *(place - self.computed for place in ends if place > self.computed)])
+
+    @property
+    def next_span(self) -> MediaSpan | None:
+        """What is not text and to be computed next; None while text is."""
+        return next((span for span in self.media if span.start <= self.computed < span.end), None)
+
+    @property
+    def text_tokens(self) -> list[int]:
+        """The tokens without those that stand for media."""
+        return [token for token in self.tokens if token >= 0] if self.media else self.tokens
 
     @property
     def is_scored(self) -> bool:
@@ -160,5 +176,6 @@ class Sequence:
             seed=self.plan.seed,
             stop_string=self.answer.stop_string,
             truncated=self.truncated,
-            context=tuple(self.tokens) if self.request.wants_context else None,
+            # Nobody could go on from numbers that stand for an image.
+            context=tuple(self.tokens) if self.request.wants_context and not self.media else None,
         )
