@@ -10,6 +10,8 @@ import array
 import hashlib
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from runner.engine import (
     SOLO_ROWS,
     Chunk,
@@ -21,6 +23,7 @@ from runner.engine import (
     InsertTokens,
     LoadedModel,
     MemoryKind,
+    Move,
     OutOfCells,
     Pooling,
     SamplerPlan,
@@ -76,11 +79,15 @@ class FakeEngine:
         hidden_cells: int = 0,
         memory: MemoryKind = MemoryKind.CELLS,
         resting: int = 2,
+        longest: int = 0,
+        forgets_when_growing: bool = False,
         step_ns: Callable[[int, int], int] = lambda _rows, _cells: 1000,
         reads_whole: bool = False,
         vector_of: Callable[[Sequence[int]], list[float]] = lambda tokens: [float(len(tokens)), float(sum(tokens))],
     ) -> None:
         self.native_ns = 0
+        self.growths: list[tuple[int, int]] = []
+        self._forgets_when_growing = forgets_when_growing
         self.cells: dict[int, list[Cell]] = {}
         self.steps: list[list[Chunk]] = []
         self.saves: list[tuple[int, int]] = []
@@ -119,7 +126,8 @@ class FakeEngine:
             can_shift=True,
             max_rows=max_rows,
             memory=memory,
-            encoding=Encoding(Pooling.MEAN, 2, cells, is_whole=reads_whole),
+            encoding=Encoding(Pooling.MEAN, 2, max(cells, longest), is_whole=reads_whole),
+            longest_context=longest,
             resting_ids=()
             if memory is MemoryKind.STATES
             else tuple(range(max_sequences + 1, max_sequences + 1 + resting)),
@@ -189,6 +197,25 @@ class FakeEngine:
         self.step_times.append(self._step_ns(sum(len(chunk.tokens) for chunk in chunks), self.used))
         self.now_ns += self.step_times[-1]
         return tokens
+
+    def grow(self, window: int, moves: Sequence[Move]) -> bool:
+        assert window > self._capacity, "a window that is not larger"
+        self.growths.append((self._capacity, window))
+        before, self.cells, self._capacity = self.cells, {}, window
+        self._info = msgspec.structs.replace(self._info, context_length=window)
+        if self._forgets_when_growing:
+            return False
+        for move in moves:
+            held = before[move.sequence_id]
+            assert len(held) == move.length, "a sequence that holds something else"
+            if move.donor is not None:
+                self.copy(move.donor, move.sequence_id, move.shared)
+            mine = self.cells.setdefault(move.sequence_id, [])
+            assert [cell.token for cell in mine] == [cell.token for cell in held[: move.shared]], "another's cells"
+            mine += [Cell(cell.position, cell.token) for cell in held[move.shared :]]
+        assert {name for name, held in before.items() if held} == set(self.cells), "somebody was left behind"
+        assert self.used <= len({id(cell) for cells in before.values() for cell in cells}), "what was shared is not"
+        return True
 
     def begin_solo(self, window: int) -> None:
         self.solo_window = window

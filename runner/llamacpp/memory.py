@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import MemoryKind
+from runner.engine import MemoryKind, Move
 
 _MOST_IDS = 256
 """llama.cpp's own limit, fixed when it is compiled. A unified cache holds any of them; only those below the
@@ -82,6 +83,20 @@ class Memory:
         if target == self._scratch:
             lib.llama_memory_seq_cp(self._handle, self._scratch, sequence_id, start, end)
             self.remove(self._scratch)
+        return True
+
+    def move_to(self, target: Memory, moves: Sequence[Move]) -> bool:
+        """Put what the sequences hold into another, empty memory; False when it does not take it, and is empty."""
+        for move in moves:
+            start = move.shared
+            if move.donor is not None:
+                target.copy(move.donor, move.sequence_id, start)
+            if start == move.length:
+                continue
+            state = self.save(move.sequence_id, start, move.length)
+            if not target.restore(move.sequence_id, state, start, move.length):
+                lib.llama_memory_clear(target._handle, False)
+                return False
         return True
 
     def _state_of(self, sequence_id: int) -> memoryview:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from runner.worker.growth import Growth
 from runner.worker.keeper import Keeper
 from runner.worker.scheduler import Scheduler
 from runner.worker.sequence import Sequence
@@ -17,21 +18,25 @@ class Admission:
     begins again where it was, and nobody sees more than a pause.
     """
 
-    def __init__(self, scheduler: Scheduler, keeper: Keeper) -> None:
+    def __init__(self, scheduler: Scheduler, keeper: Keeper, growth: Growth) -> None:
         self._scheduler = scheduler
         self._keeper = keeper
+        self._growth = growth
         self.parked = 0
         """How often a sequence had to give way."""
         self._is_full = False
         """The engine ran out of cells although the count allowed it: nobody starts until a sequence ends."""
 
-    def make_room(self) -> None:
-        """See that the pending tokens of all running sequences fit."""
+    def make_room(self) -> bool:
+        """See that the pending tokens of all running sequences fit; False while a larger window may come for them."""
         while not self._keeper.free_cells(self._scheduler.pending):
+            if self._growth.may_give(self._keeper.ledger.used + self._scheduler.pending):
+                return False
             victim = self._scheduler.victim()
             if victim is None:
-                return
+                break
             self._park(victim)
+        return True
 
     def admit(self, now: int) -> int | None:
         """Start those that wait, the most urgent first, while there is room; when to ask again, if time decides."""
@@ -80,6 +85,8 @@ class Admission:
                 if needed == len(sequence.tokens) + 1 - self._keeper.shared_cells(sequence):
                     return True
                 continue
+            if self._scheduler.has_place and self._growth.may_give(self._keeper.ledger.used + needed + promised):
+                return False
             victim = self._scheduler.gives_way_to(sequence)
             if victim is None:
                 return False

@@ -322,6 +322,11 @@ class CellKeeper(Keeper):
         self.ledger.remove(resting.sequence_id)
         self._resting_ids.append(resting.sequence_id)
 
+    def _lose_all(self) -> None:
+        for resting in list(self._resting):
+            self._remove(resting)
+        super()._lose_all()
+
     def _save_next(self, scope: str, tokens: list[int], sequence_id: int) -> bool:
         """Save one more segment; False when all is kept, or no more can be."""
         missing = self.cache.next_missing(scope, tokens, len(tokens), SEGMENT_TOKENS)

@@ -37,6 +37,8 @@ class Keeper:
         self.ledger = CellLedger()
         self.running: dict[int, Sequence] = {}
         self._free_ids = list(range(engine.info.max_sequences))
+        self._shifted: list[Sequence] = []
+        """Since the last step: the engine has yet to compute what shifting means."""
         self._hits = CachedTokens()
         self._prompt_tokens = 0
 
@@ -70,12 +72,14 @@ class Keeper:
         """A step has computed `count` tokens of a sequence; its `computed` is up to date."""
         assert sequence.sequence_id is not None
         self.ledger.grow(sequence.sequence_id, count)
+        self._shifted.clear()
 
     def shift(self, sequence: Sequence, keep: int, discard: int) -> bool:
         """Forget positions keep..keep+discard; False when that cannot be done, and then all of it is forgotten."""
         assert sequence.sequence_id is not None
         self.engine.shift(sequence.sequence_id, keep, discard)
         self.ledger.shift(sequence.sequence_id, discard)
+        self._shifted.append(sequence)
         return True
 
     def forget(self, sequence: Sequence) -> None:
@@ -94,6 +98,15 @@ class Keeper:
         """A sequence gives up its cells and will begin again later."""
         self.forget(sequence)
         self._give_back_id(sequence)
+
+    def move_into(self, window: int) -> None:
+        """Have a window of so many cells and everything in it. Raises InsufficientMemory; then all is as it was."""
+        for sequence in self._shifted:
+            if sequence.sequence_id is not None:
+                self.forget(sequence)
+        self._shifted.clear()
+        if not self.engine.grow(window, self.ledger.moves()):
+            self._lose_all()
 
     def free_cells(self, needed: int) -> bool:
         """Let go of what only rests in the cells until `needed` more are free; whether they are."""
@@ -117,6 +130,11 @@ class Keeper:
 
     def _fill(self, sequence: Sequence, sequence_id: int) -> CachedTokens:
         return CachedTokens()
+
+    def _lose_all(self) -> None:
+        """The engine holds nothing any more: what runs starts over."""
+        for sequence in self.running.values():
+            self.forget(sequence)
 
     def _is_ahead(self, donor: Sequence, sequence: Sequence) -> bool:
         """Whether waiting for `donor` is no longer than computing: it goes on, and is no less urgent."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from runner.engine import Move
+
 
 class _Run:
     """Consecutive cells, continued by other runs or by the sequence that ends in it."""
@@ -69,6 +71,24 @@ class CellLedger:
         assert run.end - discard >= run.start
         run.end -= discard
         self.used -= discard
+
+    def moves(self) -> list[Move]:
+        """In which order, and sharing what, all sequences can be made anew elsewhere with as many cells as now."""
+        moves: list[Move] = []
+        placed: dict[_Run, int] = {}
+        for sequence_id in sorted(self._last):
+            way = []
+            run: _Run | None = self._last[sequence_id]
+            while run is not None and run not in placed:
+                way.append(run)
+                run = run.parent
+            length = self.length(sequence_id)
+            if run is not None and run.end:
+                moves.append(Move(sequence_id, length, placed[run], run.end))
+            elif length:
+                moves.append(Move(sequence_id, length))
+            placed.update(dict.fromkeys(way, sequence_id))
+        return moves
 
     def _end_in(self, sequence_id: int, parent: _Run | None, at: int) -> None:
         run = self._last[sequence_id] = _Run(parent, at, at)

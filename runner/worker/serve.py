@@ -68,8 +68,14 @@ def _obey(pipe: Pipe, load_engine: EngineLoader) -> None:
 def _run_engine(pipe: Pipe, load_engine: EngineLoader, command: Load, ready: list[Control]) -> None:
     try:
         engine = load_engine(command, _ProgressReport(pipe))
-        loop = Loop(engine, pipe.send, cache=command.cache, step_target_ns=int(command.step_target_ms * 1_000_000))
-        ready.append(Control(engine, loop.post, pipe.send))
+        loop = Loop(
+            engine,
+            pipe.send,
+            cache=command.cache,
+            largest_context=command.largest_context,
+            step_target_ns=int(command.step_target_ms * 1_000_000),
+        )
+        ready.append(Control(engine, loop.post, pipe.send, lambda: loop.largest_context))
         pipe.send(Loaded(engine.info))
         loop.run()
         loop.save(LAST_SAVES_SECONDS)
