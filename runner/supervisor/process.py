@@ -25,7 +25,7 @@ from runner.chat.types import Failed
 from runner.engine import LoadedModel
 from runner.errors import EngineCrashed, ReportedError, RunnerError
 from runner.messages import Load, Loaded, LoadProgress
-from runner.supervisor.client import GarbledPipe, LoadReport, WorkerClient
+from runner.supervisor.client import GarbledPipe, LoadReport, WindowReport, WorkerClient
 
 logger = logging.getLogger(__name__)
 worker_logger = logging.getLogger("runner.worker")
@@ -66,6 +66,9 @@ def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
     }
     # A crash is handled here, by starting again; ggml's own handler would attach a debugger first.
     kept["GGML_NO_BACKTRACE"] = "1"
+    if "OMP_WAIT_POLICY" not in kept:
+        # Threads that wait for one that was preempted keep its processor from it, for milliseconds at every barrier.
+        kept.setdefault("GOMP_SPINCOUNT", "10000")
     return kept
 
 
@@ -79,6 +82,7 @@ class WorkerProcess:
         *,
         watchdog_seconds: float,
         on_gone: Callable[[WorkerProcess], None],
+        on_window_report: Callable[[WindowReport], None] = lambda _report: None,
     ) -> None:
         self.state = WorkerState.STARTING
         self.pid: int | None = None
@@ -103,7 +107,7 @@ class WorkerProcess:
         self._has_exited = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._cause: str | None = None
-        self.client = WorkerClient(self._write, self._take_load_report, self._loop.time)
+        self.client = WorkerClient(self._write, self._take_load_report, self._loop.time, on_window_report)
 
     async def start(self, load: Load) -> None:
         """Spawn the process and tell it what to load; `ensure_ready` tells how that went."""

@@ -125,8 +125,13 @@ def test_a_worker_gets_no_keys_and_no_tokens() -> None:
     }  # fmt: skip
     assert worker_environment(given) == {
         "PATH": "/bin", "HOME": "/home/u", "LC_ALL": "C", "LD_LIBRARY_PATH": "/lib", "CUDA_VISIBLE_DEVICES": "0",
-        "GGML_VK_VISIBLE_DEVICES": "1", "GGML_NO_BACKTRACE": "1",
+        "GGML_VK_VISIBLE_DEVICES": "1", "GGML_NO_BACKTRACE": "1", "GOMP_SPINCOUNT": "10000",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("own", [{"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}])
+def test_how_threads_wait_can_be_chosen_from_outside(own: dict[str, str]) -> None:
+    assert worker_environment(own) == own | {"GGML_NO_BACKTRACE": "1"}
 
 
 async def test_a_real_process_sees_only_that_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
