@@ -119,6 +119,8 @@ class Call:
     """Whose requests this one may share computed prefixes with; never chosen by a client."""
     echo: bool = False
     """Begin the answer with the prompt."""
+    receipt: bool = False
+    """Tell with the answer what it was made with."""
     variant: int = 0
     """Added to the seed, so that several answers to one request differ and come again."""
 

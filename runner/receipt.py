@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from runner.chat.types import Finished
 from runner.choices import Choices
-from runner.generate import Generation
+from runner.generate import Call, Generation
+
+
+def receipt_field(call: Call, source: Generation | Choices, ends: Iterable[Finished]) -> dict[str, object]:
+    """The field of an answer that has the receipt, if one was asked for."""
+    return {"receipt": receipt(source, *ends)} if call.receipt else {}
 
 
 def receipt(source: Generation | Choices, *ends: Finished) -> dict[str, object]:

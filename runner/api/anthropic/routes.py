@@ -38,19 +38,22 @@ def create_router(generator: Generator, max_body_bytes: int) -> APIRouter:
 
 async def _answer(generator: Generator, request: Request, body: MessagesBody) -> Response:
     call = dataclasses.replace(
-        prompt_call(body, request_id(request)), options=messages_options(body), truncate=bool(body.truncate)
+        prompt_call(body, request_id(request)),
+        options=messages_options(body),
+        truncate=bool(body.truncate),
+        receipt=bool(body.receipt),
     )
     ignored = ignored_fields(body)
     if not body.stream:
         answer = await while_connected(request.receive, generator.complete(call))
         return JsonResponse(
-            whole_message(call.model, answer),
+            whole_message(call, answer),
             headers=ignored_header([*ignored, *answer.generation.ignored]),
         )
     generation = await while_connected(request.receive, generator.open(call))
     return StreamResponse(
         generation,
-        MessageStream(call.model, call.request_id).encode,
+        MessageStream(call, generation).encode,
         lambda error: error_event(report_of(error, call.request_id)),
         SERVER_SENT_EVENTS,
         ignored_header([*ignored, *generation.ignored]),

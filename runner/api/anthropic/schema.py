@@ -189,6 +189,7 @@ class MessagesBody(PromptBody):
     seed: int | None = None
     deterministic: bool | None = None
     truncate: bool | None = None
+    receipt: bool | None = None
 
     container: Annotated[Any, not_honoured(why=_NOTHING_REMOTE)] = None
     metadata: Ignored = None

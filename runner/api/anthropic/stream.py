@@ -19,7 +19,9 @@ from runner.chat.types import (
     ThinkingDelta,
     ToolCallDelta,
 )
-from runner.generate import Answer
+from runner.choices import Choices
+from runner.generate import Answer, Call, Generation
+from runner.receipt import receipt_field
 
 Json = dict[str, object]
 _encode = msgspec.json.encode
@@ -89,9 +91,9 @@ class Blocks:
 class MessageStream:
     """One answer's events as server-sent events, in the order that the official client expects."""
 
-    def __init__(self, model: str, request_id: str) -> None:
-        self._model = model
-        self._request_id = request_id
+    def __init__(self, call: Call, generation: Generation | Choices) -> None:
+        self._call = call
+        self._generation = generation
         self._blocks = Blocks()
         self._has_begun = False
 
@@ -100,12 +102,12 @@ class MessageStream:
 
     def _events(self, event: ChatEvent) -> Iterator[Json]:
         if isinstance(event, Failed):
-            yield error_body(report_failure(event.code, event.message, event.facts, self._request_id))
+            yield error_body(report_failure(event.code, event.message, event.facts, self._call.request_id))
             return
         if not self._has_begun:
             self._has_begun = True
             prompt, cached = (event.prompt_tokens, event.cached_tokens) if isinstance(event, Started) else (0, 0)
-            yield {"type": "message_start", "message": _message(self._model, [], _usage(prompt, cached, 0))}
+            yield {"type": "message_start", "message": _message(self._call.model, [], _usage(prompt, cached, 0))}
         if isinstance(event, TextDelta | ThinkingDelta | ToolCallDelta):
             yield from self._blocks.add(event)
         elif isinstance(event, Finished):
@@ -116,11 +118,12 @@ class MessageStream:
                 "delta": _ending(event),
                 "usage": _usage(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens),
                 **_truncation(event),
+                **receipt_field(self._call, self._generation, [event]),
             }
             yield {"type": "message_stop"}
 
 
-def whole_message(model: str, answer: Answer) -> Json:
+def whole_message(call: Call, answer: Answer) -> Json:
     """The answer as one message."""
     content: list[Json] = []
     if answer.thinking:
@@ -133,7 +136,12 @@ def whole_message(model: str, answer: Answer) -> Json:
     ]
     usage = answer.finished.usage
     counts = _usage(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
-    return {**_message(model, content, counts), **_ending(answer.finished), **_truncation(answer.finished)}
+    return {
+        **_message(call.model, content, counts),
+        **_ending(answer.finished),
+        **_truncation(answer.finished),
+        **receipt_field(call, answer.generation, [answer.finished]),
+    }
 
 
 def error_body(report: ErrorReport) -> Json:

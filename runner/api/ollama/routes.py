@@ -15,7 +15,8 @@ from runner.api.ollama.translate import Records, chat_call, error_record, genera
 from runner.api.standing import with_standing
 from runner.api.streaming import NDJSON, JsonResponse, StreamResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
-from runner.generate import Call, Generator
+from runner.choices import Choices
+from runner.generate import Call, Generation, Generator
 
 
 def create_router(generator: Generator, max_body_bytes: int) -> APIRouter:
@@ -42,12 +43,12 @@ async def _answer(generator: Generator, request: Request, call: Call, body: Chat
         return await while_connected(request.receive, _load_or_unload(generator, request, call))
     if body.stream is False:
         answer = await while_connected(request.receive, generator.complete(call))
-        records = _records(request, call, answer.generation.load_ns)
+        records = _records(request, call, answer.generation)
         return JsonResponse(records.whole(answer), headers=ignored_header([*ignored, *answer.generation.ignored]))
     generation = await while_connected(request.receive, generator.open(call))
     return StreamResponse(
         generation,
-        _records(request, call, generation.load_ns).encode,
+        _records(request, call, generation).encode,
         lambda error: error_record(report_of(error, call.request_id)),
         NDJSON,
         ignored_header([*ignored, *generation.ignored]),
@@ -55,7 +56,7 @@ async def _answer(generator: Generator, request: Request, call: Call, body: Chat
 
 
 async def _load_or_unload(generator: Generator, request: Request, call: Call) -> Response:
-    records = _records(request, call, 0)
+    records = _records(request, call, None)
     if call.keep_alive == 0:
         await generator.unload(call)
         return JsonResponse(records.without_text("unload"))
@@ -63,5 +64,5 @@ async def _load_or_unload(generator: Generator, request: Request, call: Call) ->
     return JsonResponse(records.without_text("load"), headers=ignored_header(ignored))
 
 
-def _records(request: Request, call: Call, load_ns: int) -> Records:
-    return Records(call, started_ns=arrived_ns(request), load_ns=load_ns)
+def _records(request: Request, call: Call, source: Generation | Choices | None) -> Records:
+    return Records(call, source, started_ns=arrived_ns(request))

@@ -106,7 +106,7 @@ class _Generation(Body):
     grammar: Grammar | None = None
     logprobs: bool | None = None
     top_logprobs: Alternatives = None
-    receipt: Annotated[Any, not_honoured(False)] = None
+    receipt: bool | None = None
     debug_render_only: Annotated[Any, not_honoured(False)] = Field(None, alias="_debug_render_only")
 
 

@@ -30,7 +30,9 @@ from runner.chat.types import (
     ToolCallDelta,
 )
 from runner.errors import InvalidRequest
-from runner.generate import Answer, Call, Completion, Conversation
+from runner.choices import Choices
+from runner.generate import Answer, Call, Completion, Conversation, Generation
+from runner.receipt import receipt_field
 from runner.sampling import Constraint
 
 _encode = msgspec.json.encode
@@ -62,6 +64,7 @@ def chat_call(body: ChatBody, request_id: str) -> Call:
         shift=bool(body.shift),
         constraint=_constraint(body),
         logprobs=wanted_logprobs(body.logprobs, body.top_logprobs),
+        receipt=bool(body.receipt),
     )
 
 
@@ -84,6 +87,7 @@ def generate_call(body: GenerateBody, request_id: str) -> Call:
         shift=bool(body.shift),
         constraint=_constraint(body),
         logprobs=wanted_logprobs(body.logprobs, body.top_logprobs),
+        receipt=bool(body.receipt),
     )
 
 
@@ -106,12 +110,11 @@ class Records:
     Records of text are put together from bytes made once, because there is one for every token.
     """
 
-    def __init__(self, call: Call, *, started_ns: int, load_ns: int = 0) -> None:
+    def __init__(self, call: Call, source: Generation | Choices | None, *, started_ns: int) -> None:
+        self._request = call
+        self._source = source
         self._is_chat = isinstance(call.prompt, Conversation)
-        self._model = call.model
-        self._request_id = call.request_id
         self._started_ns = started_ns
-        self._load_ns = load_ns
         self._clock = _Clock()
         self._open_call: tuple[int, str, str] | None = None
         """Place, id and name of the call whose arguments are coming."""
@@ -137,7 +140,7 @@ class Records:
         if isinstance(event, Started):
             return b""
         assert isinstance(event, Failed)
-        return error_record(report_failure(event.code, event.message, event.facts, self._request_id))
+        return error_record(report_failure(event.code, event.message, event.facts, self._request.request_id))
 
     def whole(self, answer: Answer) -> Json:
         """The whole answer as one record."""
@@ -157,7 +160,7 @@ class Records:
             "logprobs": token_entries(tokens, always_alternatives=False),
             "context": list(finished.context) if finished.context is not None else None,
             "total_duration": time.monotonic_ns() - self._started_ns,
-            "load_duration": self._load_ns,
+            "load_duration": self._source.load_ns if self._source else 0,
             "prompt_eval_count": usage.prompt_tokens,
             "prompt_eval_duration": usage.prompt_ns,
             "eval_count": usage.completion_tokens,
@@ -167,7 +170,8 @@ class Records:
             "truncated": truncated
             and {"from": truncated.original, "to": truncated.kept, "strategy": truncated.strategy},
         }
-        return record | {name: value for name, value in counts.items() if value}
+        receipt = receipt_field(self._request, self._source, [finished]) if self._source else {}
+        return record | {name: value for name, value in counts.items() if value} | receipt
 
     def without_text(self, reason: str) -> Json:
         """The answer to an empty request: `load` or `unload`."""
@@ -201,7 +205,7 @@ class Records:
 
     def _envelope(self, text: str, *, thinking: str = "", calls: Sequence[Json] = ()) -> Json:
         created_at = self._clock.now().decode()
-        return {"model": self._model, "created_at": created_at, **self._answer(text, thinking, calls)}
+        return {"model": self._request.model, "created_at": created_at, **self._answer(text, thinking, calls)}
 
     def _answer(self, text: str, thinking: str = "", calls: Sequence[Json] = ()) -> Json:
         thoughts: Json = {"thinking": thinking} if thinking else {}

@@ -83,5 +83,7 @@ class CompletionBody(Body):
     logprobs: Alternatives = None
     grammar: Grammar | None = None
     truncate: bool | None = None
+    deterministic: bool | None = None
+    receipt: bool | None = None
 
     user: Ignored = None

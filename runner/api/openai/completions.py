@@ -14,12 +14,23 @@ from runner.chat.types import ChatEvent, Failed, Finished, ScoredToken, TextDelt
 from runner.choices import Choice, Choices
 from runner.errors import InvalidRequest, Unsupported
 from runner.generate import Answer, Call, Completion, Generation
+from runner.receipt import receipt_field
 
 MOST_ANSWERS = 128
 DEFAULT_TOKENS = 16
 """What this dialect has always meant by leaving max_tokens out."""
 _KIND, _PREFIX = "text_completion", "cmpl"
-_OPTIONS = ("temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "seed", "stop")
+_OPTIONS = (
+    "deterministic",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+    "stop",
+)
 
 
 def completion_calls(body: CompletionBody, request_id: str) -> list[Call]:
@@ -61,6 +72,7 @@ def _call(body: CompletionBody, request_id: str) -> Call:
         logit_bias=tuple((body.logit_bias or {}).items()),
         logprobs=0 if ranks and body.logprobs is None else body.logprobs,
         echo=bool(body.echo),
+        receipt=bool(body.receipt),
     )
 
 
@@ -86,6 +98,7 @@ def completion(body: CompletionBody, calls: Sequence[Call], answers: Sequence[An
         "choices": [_choice(body, index, answer) for index, answer in enumerate(chosen)],
         "usage": usage([[answer.finished for answer in group] for group in by_prompt]),
         **truncation(answer.finished for answer in answers),
+        **receipt_field(calls[0], answers[0].generation, [answer.finished for answer in answers]),
     }
 
 
@@ -145,7 +158,8 @@ class CompletionChunks:
     """Turns the events of all answers into server-sent events."""
 
     def __init__(self, body: CompletionBody, calls: Sequence[Call], source: Generation | Choices) -> None:
-        self._request_id = calls[0].request_id
+        self._call = calls[0]
+        self._source = source
         self._candidates = candidates_of(body)
         self._include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         self._envelope = envelope(_KIND, _PREFIX, calls[0], source)
@@ -165,7 +179,7 @@ class CompletionChunks:
         if isinstance(event, Finished):
             return self._last(index, event)
         if isinstance(event, Failed):
-            return error_event(report_failure(event.code, event.message, event.facts, self._request_id))
+            return error_event(report_failure(event.code, event.message, event.facts, self._call.request_id))
         return b""
 
     def _chunk(self, choice: Json) -> bytes:
@@ -174,11 +188,13 @@ class CompletionChunks:
     def _last(self, index: int, finished: Finished) -> bytes:
         self._ends[index] = finished
         choice = {"index": index, "text": "", "logprobs": None, "finish_reason": finished.reason.value}
-        records = [sse_event(self._envelope | {"choices": [choice]} | truncation([finished]))]
-        if len(self._ends) == len(self._offsets):
-            if self._include_usage:
-                ends = [self._ends[number] for number in range(len(self._ends))]
-                groups = [ends[start : start + self._candidates] for start in range(0, len(ends), self._candidates)]
-                records.append(sse_event(self._envelope | {"choices": [], "usage": usage(groups)}))
-            records.append(END_OF_STREAM)
-        return b"".join(records)
+        chunk: Json = self._envelope | {"choices": [choice]} | truncation([finished])
+        if len(self._ends) < len(self._offsets):
+            return sse_event(chunk)
+        ends = [self._ends[number] for number in range(len(self._ends))]
+        receipt = receipt_field(self._call, self._source, ends)
+        if not self._include_usage:
+            return sse_event(chunk | receipt) + END_OF_STREAM
+        groups = [ends[start : start + self._candidates] for start in range(0, len(ends), self._candidates)]
+        last = self._envelope | {"choices": [], "usage": usage(groups)} | receipt
+        return sse_event(chunk) + sse_event(last) + END_OF_STREAM

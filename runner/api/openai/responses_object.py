@@ -13,8 +13,8 @@ from runner.api.openai.responses_translate import new_id
 from runner.api.openai.translate import Json, truncation
 from runner.chat.types import Finished, FinishReason
 from runner.choices import Choices
-from runner.generate import Generation
-from runner.receipt import receipt
+from runner.generate import Call, Generation
+from runner.receipt import receipt_field
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class ResponseFrame:
     """All of a response that does not change while it grows."""
 
     body: ResponseBody
+    call: Call
     generation: Generation | Choices
     id: str = field(default_factory=lambda: new_id("resp"))
     created_at: int = field(default_factory=lambda: int(time.time()))
@@ -65,9 +66,7 @@ class ResponseFrame:
     def finished(self, end: Finished, output: Sequence[Item]) -> Json:
         """The object in its last state."""
         status = "incomplete" if end.reason is FinishReason.LENGTH else "completed"
-        extra: Json = truncation([end])
-        if self.body.receipt:
-            extra["receipt"] = receipt(self.generation, end)
+        extra = truncation([end]) | receipt_field(self.call, self.generation, [end])
         return self.record(status, output, _usage(end)) | extra
 
     def failed(self, report: ErrorReport, output: Sequence[Item]) -> Json:

@@ -80,11 +80,11 @@ async def _answer(generator: Generator, store: ResponseStore, request: Request, 
     if not body.stream:
         answer = await while_connected(request.receive, generator.complete(call))
         output = whole_output(answer)
-        response = ResponseFrame(body, answer.generation).finished(answer.finished, output)
+        response = ResponseFrame(body, call, answer.generation).finished(answer.finished, output)
         keep(response, output)
         return JsonResponse(response, headers=ignored_header([*ignored, *answer.generation.ignored]))
     generation = await while_connected(request.receive, generator.open(call))
-    stream = ResponseStream(ResponseFrame(body, generation), call.request_id, keep)
+    stream = ResponseStream(ResponseFrame(body, call, generation), call.request_id, keep)
     return StreamResponse(
         generation,
         stream.encode,

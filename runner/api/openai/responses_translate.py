@@ -71,6 +71,7 @@ def answer_call(body: ResponseBody, request_id: str, items: Sequence[Item]) -> C
         options=options,
         constraint=one_constraint(_json_format(body.text.format if body.text else None), body.grammar),
         logprobs=(body.top_logprobs or 0) if wants_logprobs else None,
+        receipt=bool(body.receipt),
     )
 
 

@@ -146,7 +146,7 @@ class ChatCompletionBody(Body):
     reasoning: Reasoning | None = None
 
     deterministic: bool | None = None
-    receipt: Annotated[Any, not_honoured(False)] = None
+    receipt: bool | None = None
     tools: list[ToolBody] | None = None
     tool_choice: ToolChoice = None
     parallel_tool_calls: bool | None = None

@@ -12,9 +12,11 @@ import msgspec
 
 from registry.stored_model import StoredModel
 from runner.api.errors import ErrorReport, report_failure
-from runner.api.openai.schema import ChatCompletionBody, ResponseFormat
+from runner.api.media_parts import MediaPart, join_parts, read_base64, read_image_url
+from runner.api.openai.schema import ChatCompletionBody, ChatMessage, ImagePart, ResponseFormat, TextPart
 from runner.api.openai.tools import choose_tools, read_calls, read_tools
 from runner.api.sampling import json_constraint, one_constraint, token_entries, wanted_logprobs
+from runner.chat.media import Media, MediaKind
 from runner.chat.types import (
     ChatEvent,
     Failed,
@@ -30,6 +32,7 @@ from runner.chat.types import (
 from runner.choices import Choice, Choices
 from runner.errors import InvalidRequest
 from runner.generate import Answer, Call, Conversation, Generation
+from runner.receipt import receipt_field
 from runner.sampling import Constraint
 
 _encode = msgspec.json.encode
@@ -83,6 +86,7 @@ def _chat_call(body: ChatCompletionBody, request_id: str) -> Call:
         constraint=one_constraint(_json_format(body.response_format), body.grammar),
         logit_bias=tuple((body.logit_bias or {}).items()),
         logprobs=wanted_logprobs(body.logprobs, body.top_logprobs),
+        receipt=bool(body.receipt),
     )
 
 
@@ -111,17 +115,32 @@ def _messages(body: ChatCompletionBody) -> tuple[Message, ...]:
         names |= {call.id: call.name for call in calls}
         if message.content is None and not calls:
             raise InvalidRequest("invalid message content type: <nil>", f"messages[{index}].content")
+        text, media = _content(message, f"messages[{index}].content")
         messages.append(
             Message(
                 "system" if message.role == "developer" else message.role,
-                message.content or "",
+                text,
                 thinking=message.reasoning_content or message.reasoning or None,
                 tool_calls=calls,
                 tool_name=message.name or names.get(message.tool_call_id or ""),
                 tool_call_id=message.tool_call_id,
+                media=media,
             )
         )
     return tuple(messages)
+
+
+def _content(message: ChatMessage, path: str) -> tuple[str, tuple[Media, ...]]:
+    parts: list[str | MediaPart] = []
+    for index, part in enumerate(message.content or ()):
+        if isinstance(part, TextPart):
+            parts.append(part.text)
+        elif isinstance(part, ImagePart):
+            parts.append(read_image_url(part.image_url.url, f"{path}[{index}].image_url.url"))
+        else:
+            field = f"{path}[{index}].input_audio.data"
+            parts.append(read_base64(part.input_audio.data, field, MediaKind.AUDIO))
+    return join_parts(parts)
 
 
 class Chunks:
@@ -131,7 +150,8 @@ class Chunks:
     """
 
     def __init__(self, call: Call, generation: Generation | Choices, *, include_usage: bool, count: int = 1) -> None:
-        self._request_id = call.request_id
+        self._call = call
+        self._source = generation
         self._include_usage = include_usage
         self._envelope = envelope("chat.completion.chunk", "chatcmpl", call, generation)
         self._parts = [_ChunkParts(self._envelope, index) for index in range(count)]
@@ -161,7 +181,7 @@ class Chunks:
         if isinstance(event, Started):
             return b""
         assert isinstance(event, Failed)
-        return error_event(report_failure(event.code, event.message, event.facts, self._request_id))
+        return error_event(report_failure(event.code, event.message, event.facts, self._call.request_id))
 
     def _chunk(self, index: int, delta: Json) -> bytes:
         choice = {"index": index, "delta": self._opening(index) | delta, "finish_reason": None}
@@ -181,12 +201,15 @@ class Chunks:
         opening = self._opening(index)
         delta: Json = opening and opening | {"content": ""}
         choice = {"index": index, "delta": delta, "finish_reason": finished.reason.value}
-        records = [sse_event(self._envelope | {"choices": [choice]} | truncation([finished]))]
-        if len(self._ends) == len(self._parts):
-            if self._include_usage:
-                records.append(sse_event(self._envelope | {"choices": [], "usage": usage([self._ends.values()])}))
-            records.append(END_OF_STREAM)
-        return b"".join(records)
+        chunk: Json = self._envelope | {"choices": [choice]} | truncation([finished])
+        if len(self._ends) < len(self._parts):
+            return sse_event(chunk)
+        ends = [self._ends[number] for number in range(len(self._ends))]
+        receipt = receipt_field(self._call, self._source, ends)
+        if not self._include_usage:
+            return sse_event(chunk | receipt) + END_OF_STREAM
+        last = self._envelope | {"choices": [], "usage": usage([ends])} | receipt
+        return sse_event(chunk) + sse_event(last) + END_OF_STREAM
 
 
 class _ChunkParts:
@@ -207,6 +230,7 @@ def completion(call: Call, answers: Sequence[Answer]) -> Json:
         "choices": [_choice(call, index, answer) for index, answer in enumerate(answers)],
         "usage": usage([[answer.finished for answer in answers]]),
         **truncation([answer.finished for answer in answers]),
+        **receipt_field(call, answers[0].generation, [answer.finished for answer in answers]),
     }
 
 
