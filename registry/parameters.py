@@ -57,6 +57,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     "num_thread": Parameter("int", 0, 4096),
     "split_mode": Parameter("choice", choices=("none", "layer", "row")),
     "tensor_split": Parameter("numbers", 0, 1e9),
+    # How much of each adapter of a model is used, in their order; 0 leaves one out.
+    "lora_scales": Parameter("numbers", -1000, 1000),
     "num_cpu_moe": Parameter("int", 0, _INT32),
     "kv_cache_type": Parameter("choice", choices=("f16", "q8_0", "q4_0")),
     "flash_attention": Parameter("choice", choices=("auto", "on", "off")),

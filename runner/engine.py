@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from runner.adapters import AdapterSet
 from runner.sampling import Constraint, SamplingParams
 
 
@@ -389,6 +390,14 @@ class Engine(Protocol):
 
     def set_threads(self, count: int) -> None:
         """How many threads, at most `info.threads`, compute the next steps; those of solo sequences always have all."""
+        ...
+
+    def load_adapters(self, adapters: AdapterSet) -> None:
+        """Make adapters ready; may be called from any thread and blocks. Raises ModelInvalid or Unsupported."""
+        ...
+
+    def use_adapters(self, adapters: AdapterSet) -> None:
+        """The next steps are computed with exactly these, which were loaded."""
         ...
 
     def step(self, chunks: Sequence[Chunk]) -> list[int]:

@@ -46,7 +46,7 @@ from runner.choices import Choices
 from runner.engine import LoadedModel
 from runner.errors import EngineCrashed, InvalidRequest, ReportedError, Unsupported
 from runner.errors import ModelNotFound as NoSuchModel
-from runner.model_spec import model_spec
+from runner.model_spec import adapters_of, model_spec
 from runner.options import resolve_options
 from runner.sampling import Constraint
 from runner.settings import Settings
@@ -289,12 +289,6 @@ class Generator:
         if "completion" not in model.capabilities():
             task = "chat" if isinstance(call.prompt, Conversation) else "generate"
             raise Unsupported(f'"{call.model}" does not support {task}', field="model")
-        if model.adapters:
-            raise Unsupported(
-                f"{model.name.short} has a LoRA adapter, which this version stores but cannot apply; "
-                "run the model that it was made from.",
-                field="model",
-            )
         metadata = model.metadata()
         options = resolve_options(
             model=model.parameters,
@@ -303,6 +297,7 @@ class Generator:
             training_context=metadata.context_length,
             request_path=call.options_path,
         )
+        adapters = adapters_of(model, options.lora_scales, f"{call.options_path}lora_scales")
         call, vain = _possible_thinking(call, model)
         prompt, unused = _prompt(call, model)
         sampling = options.sampling
@@ -331,6 +326,7 @@ class Generator:
             priority=call.priority,
             cache_scope=call.cache_scope,
             deterministic=options.deterministic,
+            adapters=adapters,
         )
         return _Plan(model, model_spec(model, options), request, (*options.ignored, *unused, *vain))
 

@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from registry.stored_model import StoredModel
+from runner.adapters import AdapterSet, AdapterUse
+from runner.errors import InvalidRequest
 from runner.options import Resolved
 from runner.supervisor.types import MemoryFacts, ModelSpec
+
+
+def adapters_of(model: StoredModel, scales: Sequence[float], field: str) -> AdapterSet:
+    """The model's adapters that a request uses. Hashes files that have changed.
+
+    Raises InvalidRequest for more scales than adapters; ModelInvalid or ModelCorrupt.
+    """
+    layers = model.adapters
+    if len(scales) > len(layers):
+        raise InvalidRequest(f"{field} has {len(scales)} scales; {model.name.short} has {len(layers)} adapters.", field)
+    wanted = [*scales, *[1.0] * (len(layers) - len(scales))]
+    used = [(layer, scale) for layer, scale in zip(layers, wanted, strict=True) if scale]
+    for layer, _ in used:
+        model.store.blobs.verify_unchanged(layer.digest, layer.size)
+        model.store.metadata(layer.digest)
+    return tuple(
+        AdapterUse(str(model.store.blob_path(layer.digest)), str(layer.digest), scale) for layer, scale in used
+    )
 
 
 def model_spec(model: StoredModel, options: Resolved) -> ModelSpec:

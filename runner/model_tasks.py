@@ -150,6 +150,12 @@ class ModelTasks:
             training_context=model.metadata().context_length,
             request_path=call.options_path,
         )
+        if model.adapters:
+            raise Unsupported(
+                f"{model.name.short} has LoRA adapters, and vectors are made without them; name the model that it was "
+                "made from.",
+                field="model",
+            )
         vain = tuple(f"{call.options_path}{name}" for name in call.options if name not in load_option_names())
         given = tuple(name for name in options.ignored if name.startswith(call.options_path))
         return _Plan(model, model_spec(model, options), options, tuple(dict.fromkeys((*given, *vain))))

@@ -19,7 +19,7 @@ from runner.supervisor.types import LoadWishes
 
 _SAMPLING = frozenset(field.name for field in dataclasses.fields(SamplingParams))
 _WISHES = frozenset(field.name for field in dataclasses.fields(LoadWishes))
-_LIMITS = frozenset({"num_predict", "num_keep", "stop", "deterministic"})
+_LIMITS = frozenset({"num_predict", "num_keep", "stop", "deterministic", "lora_scales"})
 _HONOURED = _SAMPLING | _WISHES | _LIMITS
 
 _NOT_HONOURED: Mapping[str, object] = {"draft_num_predict": 0}
@@ -48,6 +48,8 @@ class Resolved:
     """What had no effect: removed options, and parts of the model's or the configuration's that cannot apply."""
     deterministic: bool = False
     """Nothing else that runs may change the text."""
+    lora_scales: tuple[float, ...] = ()
+    """Of the model's adapters, in order; those that are not here count as 1."""
 
 
 def resolve_options(
@@ -100,6 +102,7 @@ def resolve_options(
         wishes=_picked(merged, LoadWishes),
         deterministic=bool(merged.get("deterministic", False)),
         ignored=tuple(dict.fromkeys(ignored)),
+        lora_scales=tuple(float(scale) for scale in merged.get("lora_scales", ())),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from runner.adapters import AdapterSet
 from runner.engine import (
     SOLO_ROWS,
     Chunk,
@@ -94,6 +95,8 @@ class FakeEngine:
         self.restores: list[tuple[int, int]] = []
         self.samplers: list[FakeSampler] = []
         self.solo_chunks: list[int] = []
+        self.loaded_adapters: set[str] = set()
+        self.adapters_in_use: AdapterSet = ()
         self.encoding_steps: list[list[EncodingChunk]] = []
         self.encoding_room = 0
         self.encoding_rows = max_rows
@@ -216,6 +219,13 @@ class FakeEngine:
         assert {name for name, held in before.items() if held} == set(self.cells), "somebody was left behind"
         assert self.used <= len({id(cell) for cells in before.values() for cell in cells}), "what was shared is not"
         return True
+
+    def load_adapters(self, adapters: AdapterSet) -> None:
+        self.loaded_adapters.update(use.digest for use in adapters)
+
+    def use_adapters(self, adapters: AdapterSet) -> None:
+        assert all(use.digest in self.loaded_adapters for use in adapters), "used before it was loaded"
+        self.adapters_in_use = adapters
 
     def begin_solo(self, window: int) -> None:
         self.solo_window = window

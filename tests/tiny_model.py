@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -23,10 +25,11 @@ def write_tiny_model(
     begin_token: bool = True,
     max_tensors: int = 0,
     width: int = 64,
+    added: Mapping[str, Any] | None = None,
 ) -> Path:
     """A llama of two layers with a byte vocabulary. Its answers are nonsense, the same for the same seed.
 
-    Types that pack 256 weights into a block need a `width` of 256. With `max_tensors` it is split into files of at
+    What is `added` goes on top of the weights of that name. Types that pack 256 weights into a block need a `width` of 256. With `max_tensors` it is split into files of at
     most that many tensors, numbered as shards are, beside `path`.
     """
     heads, kv_heads, hidden, layers = 4, 2, 2 * width, 2
@@ -47,7 +50,8 @@ def write_tiny_model(
         writer.add_chat_template(chat_template)
 
     def add(name: str, *shape: int, scale: float = 0.3) -> None:
-        writer.add_tensor(name, generator.normal(0, scale, shape).astype(np.float32))
+        weights = generator.normal(0, scale, shape)
+        writer.add_tensor(name, (weights + (added or {}).get(name, 0)).astype(np.float32))
 
     def add_norm(name: str) -> None:
         writer.add_tensor(name, np.ones(width, dtype=np.float32))

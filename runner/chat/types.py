@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from runner.chat.media import Media
+from runner.adapters import AdapterSet
 from runner.errors import Fact
 from runner.sampling import Constraint, SamplingParams
 from runner.tasks import LAST_TASK_EVENTS, TaskEvent
@@ -148,6 +149,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """Requests share what was computed for them only within a scope. Chosen by the daemon, never by a client."""
     deterministic: bool = False
     """Compute it so that nothing else that runs can change the text."""
+    adapters: AdapterSet = ()
 
     @property
     def scores_prompt(self) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 from llama_cpp import llama_cpp as lib
 
+from runner.adapters import AdapterSet
 from runner.engine import (
     Chunk,
     DeviceUse,
@@ -34,6 +35,7 @@ from runner.engine import (
     SamplerPlan,
 )
 from runner.errors import RunnerError, Unsupported
+from runner.llamacpp.adapters import Adapters
 from runner.llamacpp.batch import Batch, VectorBatch
 from runner.llamacpp.candidates import Candidates, read_row, score_of
 from runner.llamacpp.constraint import CompiledConstraint, ConstraintCompiler
@@ -89,6 +91,9 @@ class LlamaEngine:
         if projector is not None and self._model.context is not None:
             self._projector = self._open_projector(projector)
         self._memory = Memory(self._model.context, kind_of(self._model.handle), options.max_sequences)
+        self._adapters = Adapters(self._model.handle, library.log)
+        self._adapters_in_use: AdapterSet = ()
+        self.load_adapters = self._adapters.load
         self._vocabulary = Vocabulary(self._model.handle)
         self._constraints = ConstraintCompiler(self._vocabulary)
         self._candidates = Candidates(self._vocabulary.size)
@@ -146,6 +151,10 @@ class LlamaEngine:
     def set_threads(self, count: int) -> None:
         if self._model.context is not None:
             lib.llama_set_n_threads(self._model.context, count, count)
+
+    def use_adapters(self, adapters: AdapterSet) -> None:
+        self._adapters_in_use = adapters
+        self._adapters.apply(self._model.context, adapters)
 
     def step(self, chunks: Sequence[Chunk]) -> list[int]:
         self._batch.fill(chunks)
@@ -303,6 +312,7 @@ class LlamaEngine:
 
     def step_solo(self, chunk: Chunk) -> int | None:
         assert self._solo is not None
+        self._adapters.apply(self._solo.context, self._adapters_in_use)
         before = self._solo.native_ns
         try:
             return self._solo.step(chunk)

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 TESTED_VERSIONS = ("0.3.36",)
 
 FUNCTIONS = (
+    "llama_adapter_get_alora_n_invocation_tokens",
+    "llama_adapter_lora_init",
     "llama_backend_init",
     "llama_context_default_params",
     "llama_decode",
@@ -77,6 +79,7 @@ FUNCTIONS = (
     "llama_sampler_sample",
     "llama_set_n_threads",
     "llama_set_causal_attn",
+    "llama_set_adapters_lora",
     "llama_state_seq_get_data",
     "llama_state_seq_get_size",
     "llama_state_seq_set_data",

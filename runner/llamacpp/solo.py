@@ -38,6 +38,11 @@ class Solo:
         self._batch = Batch(SOLO_ROWS)
         self.native_ns = 0
 
+    @property
+    def context(self) -> Any:
+        """None before the first `begin`."""
+        return self._context
+
     def begin(self, window: int) -> None:
         """Forget the sequence before, and have room for one of `window` tokens. Raises InsufficientMemory."""
         if self._context is None or window > self._window:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
+from runner.adapters import scope_with
 from runner.chat.types import ChatRequest, Failed, Rendered
 from runner.engine import CompiledConstraint, Engine
 from runner.errors import ConstraintInvalid, ContextLengthExceeded, Fact, InvalidRequest, RunnerError, Unsupported
@@ -130,6 +131,10 @@ class Control:
         request = command.request
         if not self._engine.info.generates:
             raise Unsupported("This model makes vectors and does not generate text.", field="model")
+        if request.adapters:
+            self._engine.load_adapters(request.adapters)
+            scope = scope_with(request.cache_scope, request.adapters)
+            request = msgspec.structs.replace(request, cache_scope=scope)
         if request.scores_prompt:
             # What others have computed would not have to be computed again, and so would tell nothing.
             request = msgspec.structs.replace(request, cache_scope=f"{request.cache_scope}#{command.request_id}")

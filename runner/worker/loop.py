@@ -253,6 +253,7 @@ class Loop:
         planned = self._scheduler.plan_step(prefill_rows=self._prefill_rows(), now=started)
         if not planned:
             return False
+        engine.use_adapters(planned[0].sequence.request.adapters)
         chunks = [self._chunk(item) for item in planned]
         rows = sum(item.count for item in planned)
         began = self._clock()

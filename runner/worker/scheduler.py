@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as ReadOnlySequence
 from dataclasses import dataclass
 
+from runner.adapters import AdapterSet
 from runner.engine import MAX_SCORED_ROWS
 from runner.worker.sequence import BACKGROUND_DELAY_NS, Sequence
 
@@ -31,6 +32,8 @@ class Scheduler:
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         """In order of admission."""
+        self._turns: dict[AdapterSet, int] = {}
+        """When the adapters that want a step had their last one; rising numbers."""
 
     @property
     def is_idle(self) -> bool:
@@ -91,8 +94,20 @@ class Scheduler:
         the failure is found and the others go on.
         """
         runnable = [one for one in self.running if not one.paused and one.next_span is None]
+        runnable = self._with_one_set(runnable)
         suspects = [sequence for sequence in runnable if sequence.faults]
         return plan_step(suspects[:1] or runnable, max_rows=self._max_rows, prefill_rows=prefill_rows, now=now)
+
+
+    def _with_one_set(self, runnable: list[Sequence]) -> list[Sequence]:
+        """Those that may share a step: its rows have one set of adapters, the one that has waited longest."""
+        sets = dict.fromkeys(sequence.request.adapters for sequence in runnable)
+        if len(sets) < 2:
+            return runnable
+        turns = {adapters: self._turns.get(adapters, 0) for adapters in sets}
+        chosen = min(turns, key=turns.__getitem__)
+        self._turns = turns | {chosen: max(turns.values()) + 1}
+        return [sequence for sequence in runnable if sequence.request.adapters == chosen]
 
 
 def plan_step(running: ReadOnlySequence[Sequence], *, max_rows: int, prefill_rows: int, now: int) -> list[PlannedChunk]:

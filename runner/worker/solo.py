@@ -49,6 +49,7 @@ class SoloQueue:
     def compute(self, sequence: Sequence, chunk: Chunk) -> int | Failed | None:
         """Compute a chunk: the token that was sampled, if one was to be, or what went wrong."""
         try:
+            self._engine.use_adapters(sequence.request.adapters)
             if self._begun is not sequence:
                 self._engine.begin_solo(_room(sequence))
                 self._begun = sequence
