@@ -29,8 +29,8 @@ def write_tiny_model(
 ) -> Path:
     """A llama of two layers with a byte vocabulary. Its answers are nonsense, the same for the same seed.
 
-    What is `added` goes on top of the weights of that name. Types that pack 256 weights into a block need a `width` of 256. With `max_tensors` it is split into files of at
-    most that many tensors, numbered as shards are, beside `path`.
+    What is `added` goes on top of the weights of that name. Types that pack 256 weights into a block need a `width` of
+    256. With `max_tensors` it is split into files of at most that many tensors, numbered as shards are, beside `path`.
     """
     heads, kv_heads, hidden, layers = 4, 2, 2 * width, 2
     generator = np.random.default_rng(seed)
