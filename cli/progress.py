@@ -111,7 +111,7 @@ class BarView:
                 # Printed through the console, which keeps it above a moving bar.
                 self._progress.console.print(text, markup=False, soft_wrap=True)
         else:
-            if text != self._text:
+            if text != self._text or not self._is_started:
                 self._end_bar()
                 self._start_bar(text, total)
             self._progress.update(self._task, completed=completed or 0, total=total)  # type: ignore[arg-type]

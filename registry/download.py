@@ -18,6 +18,7 @@ from registry.digest import Digest
 from registry.errors import DigestMismatch, RegistryForbidden, SourceError, SourceUnreachable, Unauthorized
 from registry.journal import FileFacts
 from registry.partials import Partial, key_of_address, key_of_digest
+from registry.progress import Progress
 from registry.seeding import seed
 from registry.sources.resolved import (
     ConvertedCheckpoint,
@@ -97,7 +98,8 @@ class Download:
         """Nothing is told before it is known what is here already."""
         self._size = file.size
         self._partial: Partial | None = None
-        self._notices: list[str] = []
+        self._notices: list[str | Progress] = []
+        """Lines, and the progress of files that this one is made of."""
         self._task = asyncio.create_task(self._run())
 
     @property
@@ -105,23 +107,22 @@ class Download:
         return self._task.done()
 
     @property
-    def title(self) -> str:
-        """As people are told of it."""
-        return self._file.title or partial_key(self._file)
-
-    @property
     def size(self) -> int | None:
         """As far as it is known yet."""
         return self._size
 
-    async def follow(self) -> AsyncGenerator[tuple[str | None, int]]:
-        """Notices, and how many bytes are there, which never become fewer. Raises what the download raised."""
+    async def follow(self) -> AsyncGenerator[tuple[str | Progress | None, int]]:
+        """Notices, and how many bytes are there, which never become fewer. Raises what the download raised.
+
+        A notice that is a Progress is of another file, which is fetched only for the sake of this one.
+        """
         told = len(self._notices)
         shown = -1
         while True:
-            for notice in self._notices[told:]:
+            news = self._notices[told:]
+            told += len(news)
+            for notice in news:
                 yield notice, shown
-            told = len(self._notices)
             self._look()
             if self._completed != shown:
                 shown = self._completed

