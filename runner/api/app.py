@@ -21,7 +21,7 @@ import runner.api.openai.routes
 from registry.errors import RegistryError
 from registry.store import ModelStore
 from registry.workshop import Workshop
-from runner.api import context, finding, monitoring, reranking, speed, store_care, tokens
+from runner.api import context, finding, model_lists, monitoring, reranking, speed, store_care, tokens
 from runner.api.access import AccessPolicy, cors_headers, preflight_headers
 from runner.api.anthropic.stream import error_body as anthropic_error_body
 from runner.api.documents import describe_bodies
@@ -78,7 +78,8 @@ def create_app(parts: AppParts) -> FastAPI:
     app.include_router(store_care.create_router(parts.store, parts.sources.puller, parts.sources.finder, limit))
     app.include_router(finding.create_router(parts.store, parts.supervisor, parts.sources.finder))
     app.include_router(runner.api.openai.responses_routes.create_router(parts.generator, ResponseStore(), limit))
-    app.include_router(runner.api.openai.routes.create_router(parts.generator, parts.store, limit))
+    app.include_router(runner.api.openai.routes.create_router(parts.generator, limit))
+    app.include_router(model_lists.create_router(parts.store))
     tasks = ModelTasks(parts.store, parts.supervisor, parts.settings)
     for room in (runner.api.ollama.embeddings, runner.api.openai.embeddings, reranking, tokens):
         app.include_router(room.create_router(tasks, limit))
@@ -130,20 +131,21 @@ class _Door:
             report = report_of(error, request_id)
             if has_started:
                 raise
-            await _error_response(scope["path"], report)(scope, receive, send_with_headers)
+            await _error_response(scope["path"], headers, report)(scope, receive, send_with_headers)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    return _error_response(request.scope["path"], report_of(error, context.request_id(request)))
+    return _error_response(request.scope["path"], request.headers, report_of(error, context.request_id(request)))
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:
     return Response(status_code=499)
 
 
-def _error_response(path: str, report: ErrorReport) -> Response:
+def _error_response(path: str, headers: Headers, report: ErrorReport) -> Response:
     """An error in the shape of the dialect whose path was asked for."""
-    if path.startswith("/v1/messages"):
+    is_shared = path == "/v1/models" or path.startswith("/v1/models/")
+    if path.startswith("/v1/messages") or (is_shared and model_lists.speaks_anthropic(headers)):
         body = anthropic_error_body(report)
     elif path.startswith("/v1/"):
         body = openai_error_body(report)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter, Request, Response
 
-from registry.store import ModelStore
 from runner.api.bodies import read_body
 from runner.api.context import request_id
 from runner.api.documents import json_body
@@ -15,14 +12,14 @@ from runner.api.openai.completion_schema import CompletionBody
 from runner.api.openai.completions import CompletionChunks, completion_calls
 from runner.api.openai.completions import completion as text_completion
 from runner.api.openai.schema import ChatCompletionBody
-from runner.api.openai.translate import Chunks, chat_calls, completion, model_entry
+from runner.api.openai.translate import Chunks, chat_calls, completion
 from runner.api.standing import with_standing
 from runner.api.streaming import JsonResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
-from runner.generate import Generator, find_model
+from runner.generate import Generator
 
 
-def create_router(generator: Generator, store: ModelStore, max_body_bytes: int) -> APIRouter:
+def create_router(generator: Generator, max_body_bytes: int) -> APIRouter:
     router = APIRouter()
 
     @router.post("/v1/chat/completions", openapi_extra=json_body(ChatCompletionBody))
@@ -34,15 +31,6 @@ def create_router(generator: Generator, store: ModelStore, max_body_bytes: int) 
     async def completions(request: Request) -> Response:
         body = await read_body(request, CompletionBody, max_body_bytes)
         return await _complete_text(generator, request, body)
-
-    @router.get("/v1/models")
-    async def models() -> Response:
-        stored = await asyncio.to_thread(store.models)
-        return JsonResponse({"object": "list", "data": [model_entry(model) for model in stored]})
-
-    @router.get("/v1/models/{model:path}")
-    async def model(model: str) -> Response:
-        return JsonResponse(model_entry(await asyncio.to_thread(find_model, store, model)))
 
     return router
 
