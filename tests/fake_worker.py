@@ -8,6 +8,7 @@ where the model file is a real one; how it answers stands in each prompt:
               cancelled                         hang      a word, then no sign of life, not even an end
     flood N   as `say`, without any pause       garbage   a word, then bytes that are no message
     oversize  a word, then a frame announced that is far too long
+    want N    a larger window is asked for, and the answer comes when it is there or refused
 
 What it was asked is appended to the script's `journal`, one JSON object a line.
 """
@@ -37,6 +38,10 @@ from runner.messages import (
     Command,
     Events,
     Generate,
+    Grow,
+    GrowFailed,
+    Grown,
+    KeepWindow,
     Load,
     Loaded,
     LoadFailed,
@@ -45,6 +50,7 @@ from runner.messages import (
     Report,
     Resume,
     Stats,
+    WindowWanted,
     decode_command,
     encode_frame,
 )
@@ -67,6 +73,7 @@ class Script:
     stubborn: bool = False
     """It ignores the end of its input, and SIGTERM."""
     training_context: int = 8192
+    cannot_grow: bool = False
     size: int = 1_000_000
     size_vram: int = 0
     gpu_memory: int = 0
@@ -137,7 +144,8 @@ class _FakeWorker:
                     pass
                 self.end_of_input()
         self.send(LoadProgress(1.0))
-        self.send(Loaded(self.loaded_model(options)))
+        self.model = self.loaded_model(options)
+        self.send(Loaded(self.model))
 
     def loaded_model(self, options: LoadOptions) -> LoadedModel:
         on_gpu = self.script.size_vram > 0
@@ -158,6 +166,7 @@ class _FakeWorker:
             threads=2,
             has_chat_template=True,
             can_shift=True,
+            longest_context=options.longest_context,
         )
 
     def obey(self, command: Command) -> None:
@@ -169,8 +178,20 @@ class _FakeWorker:
                 verb, _, count = text.partition(" ")
                 if verb in ("say", "flood"):
                     self.answers[request_id] = _Answer(int(count or 3), "finish", is_fast=verb == "flood")
+                elif verb == "want":
+                    self.answers[request_id] = _Answer(0, "hold")
+                    self.send(WindowWanted(int(count)))
                 else:
                     self.answers[request_id] = _Answer(1, verb)
+            case Grow(context_length):
+                if self.script.cannot_grow:
+                    self.send(GrowFailed("The fake device is full."))
+                else:
+                    self.model = msgspec.structs.replace(self.model, context_length=context_length)
+                    self.send(Grown(self.model))
+                self.end_waiting()
+            case KeepWindow():
+                self.end_waiting()
             case Cancel(request_id):
                 self.answers.pop(request_id, None)
                 self.send(self.stats())
@@ -178,6 +199,10 @@ class _FakeWorker:
                 self.answers[request_id].is_paused = True
             case Resume(request_id) if request_id in self.answers:
                 self.answers[request_id].is_paused = False
+
+    def end_waiting(self) -> None:
+        for answer in self.answers.values():
+            answer.words_left, answer.then = 1, "finish"
 
     def is_idle(self) -> bool:
         return not any(self.can_go_on(answer) for answer in self.answers.values())

@@ -19,6 +19,8 @@ from runner.messages import (
     Command,
     Events,
     Generate,
+    GrowFailed,
+    Grown,
     Loaded,
     LoadFailed,
     LoadProgress,
@@ -27,6 +29,7 @@ from runner.messages import (
     Report,
     Resume,
     Stats,
+    WindowWanted,
     decode_report,
     encode_frame,
 )
@@ -39,6 +42,7 @@ MAX_REPORT_BYTES = 64 << 20
 """Far above any honest report, and below what four bytes of stray text read as a length."""
 
 LoadReport = LoadProgress | Loaded | LoadFailed
+WindowReport = WindowWanted | Grown | GrowFailed
 
 
 class GarbledPipe(Exception):
@@ -56,11 +60,13 @@ class WorkerClient:
         write: Callable[[bytes], None],
         on_load_report: Callable[[LoadReport], None],
         clock: Callable[[], float],
+        on_window_report: Callable[[WindowReport], None] = lambda _report: None,
     ) -> None:
         self.stats: Stats | None = None
         self._write = write
         self._on_load_report = on_load_report
         self._clock = clock
+        self._on_window_report = on_window_report
         self._streams: dict[str, EventStream] = {}
         self._partial = bytearray()
         self._last_progress = clock()
@@ -162,6 +168,9 @@ class WorkerClient:
             self.stats = report
         elif isinstance(report, LoadProgress | Loaded | LoadFailed):
             self._on_load_report(report)
+        elif isinstance(report, WindowWanted | Grown | GrowFailed):
+            self._last_progress = self._clock()
+            self._on_window_report(report)
 
     def _cancel(self, stream: EventStream) -> None:
         if stream.request_id in self._streams:

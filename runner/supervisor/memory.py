@@ -17,6 +17,8 @@ from runner.supervisor.types import LoadWishes, MemoryFacts
 
 LONGEST_DEFAULT_WINDOW = 32768
 SHORTEST_DEFAULT_WINDOW = 2048
+FIRST_WINDOW = 4096
+"""What a model is loaded with at most; it grows when that is needed."""
 _KV_SHARE = {"q8_0": 34 / 64, "q4_0": 18 / 64}
 """What cache types take of the space of f16: blocks of 32 numbers, each with a scale."""
 WINDOW_STEP = 256
@@ -31,6 +33,9 @@ class MemoryPlan:
     kv: int
     buffers: int
     context_length: int
+    kv_per_token: int = 0
+    longest: int = 0
+    """How far the window may grow."""
 
     @property
     def needed(self) -> int:
@@ -55,6 +60,10 @@ class Holding:
 
     ram: int
     vram: int
+
+    def plus(self, size: int, *, on_gpus: bool) -> Holding:
+        """With so many bytes more."""
+        return Holding(self.ram, self.vram + size) if on_gpus else Holding(self.ram + size, self.vram)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +115,12 @@ class ThisMachine:
         return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dri", "/dev/dxg"))
 
 
-def plan_memory(facts: MemoryFacts, wishes: LoadWishes, room: Room) -> MemoryPlan:
+def plan_memory(facts: MemoryFacts, wishes: LoadWishes, room: Room, *, at_first: int | None = None) -> MemoryPlan:
     """The plan for loading a model as it is wished, in the room there is.
 
     A wished window is kept even when it does not fit, up to the training context; without a wish
-    the window is one that leaves most of the memory alone.
+    the window is one that leaves most of the memory alone. `at_first` is how much of it is taken
+    now, if it is to grow.
     """
     facts = dataclasses.replace(
         facts,
@@ -122,7 +132,9 @@ def plan_memory(facts: MemoryFacts, wishes: LoadWishes, room: Room) -> MemoryPla
         window = clamp_window(wishes.num_ctx, facts.training_context)
     else:
         window = default_window(facts, buffers, room)
-    return MemoryPlan(facts.weights, facts.kv_per_token * window, buffers, window)
+    longest = facts.training_context if facts.training_context > 0 else max(window, LONGEST_DEFAULT_WINDOW)
+    window = window if at_first is None else min(window, at_first)
+    return MemoryPlan(facts.weights, facts.kv_per_token * window, buffers, window, facts.kv_per_token, longest)
 
 
 def clamp_window(num_ctx: int, training_context: int) -> int:

@@ -7,7 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from runner.errors import InsufficientMemory
-from runner.supervisor.memory import Gpus, Machine, MemoryPlan, Room, free_room, plan_memory, shortage
+from runner.supervisor.growing import GrowDecision, decide_growth, largest_window
+from runner.supervisor.memory import (
+    FIRST_WINDOW,
+    Gpus,
+    Machine,
+    MemoryPlan,
+    Room,
+    free_room,
+    plan_memory,
+    shortage,
+)
 from runner.supervisor.policy import Refuse, RoomDecision, make_room, merge_wishes
 from runner.supervisor.residents import Resident
 from runner.supervisor.types import LoadWishes
@@ -35,7 +45,7 @@ def plan_load(resident: Resident, residents: Iterable[Resident], machine: Machin
     occupants = [other.occupant(ticket, is_leaving=other is resident) for other in others]
 
     def planned(wishes: LoadWishes) -> LoadPlan:
-        memory = plan_memory(resident.spec.memory, wishes, room)
+        memory = plan_memory(resident.spec.memory, wishes, room, at_first=FIRST_WINDOW)
         return LoadPlan(wishes, memory, room, make_room(memory.needed, room, occupants, uses_gpu=wishes.num_gpu != 0))
 
     first, *more = dict.fromkeys([*(waiter.spec.wishes for waiter in resident.waiters), resident.wishes])
@@ -46,6 +56,27 @@ def plan_load(resident: Resident, residents: Iterable[Resident], machine: Machin
             if union != best.wishes and not isinstance((wider := planned(union)).decision, Refuse):
                 best = wider
     return best
+
+
+def plan_growth(resident: Resident, residents: Iterable[Resident], machine: Machine, gpus: Gpus) -> GrowDecision:
+    """Whether a model that is loaded gets the cells it wants."""
+    assert resident.plan is not None
+    assert resident.loaded is not None
+    present = [other for other in residents if other.worker is not None]
+    others = [other.occupant(math.inf) for other in present if other is not resident]
+    room = free_room(machine, gpus, [other.holding for other in present])
+    return decide_growth(resident.wanted_cells, resident.plan, resident.loaded, room, others)
+
+
+def largest_windows(residents: Iterable[Resident], machine: Machine, gpus: Gpus) -> dict[str, int]:
+    """How far the window of each loaded model could grow now, by its key."""
+    present = [resident for resident in residents if resident.worker is not None]
+    room = free_room(machine, gpus, [resident.holding for resident in present])
+    return {
+        resident.key: largest_window(resident.plan, resident.loaded, room)
+        for resident in present
+        if resident.plan is not None and resident.loaded is not None
+    }
 
 
 def shortage_of(plan: LoadPlan, resident: Resident) -> InsufficientMemory | None:

@@ -134,6 +134,7 @@ def load_options(wishes: LoadWishes, plan: MemoryPlan, max_sequences: int) -> Lo
     defaults = LoadOptions(context_length=plan.context_length, max_sequences=max_sequences)
     return LoadOptions(
         context_length=plan.context_length,
+        longest_context=plan.longest,
         max_sequences=max_sequences,
         num_batch=defaults.num_batch if wishes.num_batch is None else wishes.num_batch,
         num_gpu=wishes.num_gpu,
@@ -148,8 +149,8 @@ def reload_reason(options: LoadOptions, loaded: LoadedModel, wishes: LoadWishes)
     """Why a model must be loaded again to serve `wishes`, in one sentence; None when it serves them as it is."""
     if wishes.num_ctx is not None:
         window = clamp_window(wishes.num_ctx, wishes.longest_window(loaded.training_context))
-        if window > max(loaded.context_length, options.context_length):
-            return f"a request asked for a window of {window} tokens, and {loaded.context_length} were loaded"
+        if window > max(loaded.reach, options.context_length):
+            return f"a request asked for a window of {window} tokens, and {loaded.reach} is as far as it grows"
     if wishes.num_batch is not None and wishes.num_batch > options.num_batch:
         return f"a request asked for num_batch {wishes.num_batch}, and {options.num_batch} was loaded"
     if wishes.num_gpu is not None and not _serves_num_gpu(options, loaded, wishes.num_gpu):

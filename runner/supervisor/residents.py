@@ -7,6 +7,7 @@ import enum
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from runner.engine import LoadedModel, LoadOptions
 from runner.supervisor.lease import Lease
@@ -74,6 +75,11 @@ class Resident:
     """Evicted because the engine found too little memory: load again when it is gone."""
     is_kept: bool = False
     """Crashed while it was resident: load it again although nobody waits."""
+    wanted_cells: int = 0
+    """Its worker asked for a window of so many, and was not answered yet."""
+    is_growing: bool = False
+    growths: int = 0
+    grown_at: datetime | None = None
     restarts: int = 0
     last_reload_reason: str | None = None
 

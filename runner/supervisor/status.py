@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from runner.supervisor.residents import Phase, Resident
@@ -17,17 +17,20 @@ _STATES = {
 }
 
 
-def status_of(residents: Iterable[Resident], now: float) -> list[ModelStatus]:
-    """All models that are loaded or on the way, the one that stays longest first; `now` on the loop's clock."""
+def status_of(residents: Iterable[Resident], now: float, largest: Mapping[str, int]) -> list[ModelStatus]:
+    """All models that are loaded or on the way, the one that stays longest first; `now` on the loop's clock.
+
+    `largest` has the windows that there is memory for, by key.
+    """
     rows = []
     for resident in residents:
         expires = now + resident.keep_alive if resident.is_used else resident.expires_at
-        rows.append((expires, _row(resident, max(0.0, expires - now))))
+        rows.append((expires, _row(resident, max(0.0, expires - now), largest.get(resident.key, 0))))
     rows.sort(key=lambda row: row[0], reverse=True)
     return [status for _, status in rows]
 
 
-def _row(resident: Resident, expires_in: float) -> ModelStatus:
+def _row(resident: Resident, expires_in: float, largest_context: int) -> ModelStatus:
     worker = resident.worker
     return ModelStatus(
         spec=resident.spec,
@@ -39,6 +42,9 @@ def _row(resident: Resident, expires_in: float) -> ModelStatus:
         last_reload_reason=resident.last_reload_reason,
         stats=None if worker is None else worker.client.stats,
         load_fraction=1.0 if resident.loaded is not None else 0.0 if worker is None else worker.load_fraction,
+        largest_context=largest_context,
+        growths=resident.growths,
+        grown_at=resident.grown_at,
     )
 
 

@@ -10,21 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import math
 import time
 from collections.abc import Coroutine, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from runner.chat.types import Failed
 from runner.engine import LoadOptions
 from runner.errors import DeadlineExceeded, InsufficientMemory, RunnerError, ServerShutdown
-from runner.messages import Load
+from runner.messages import Grow, GrowFailed, Grown, KeepWindow, Load, WindowWanted
 from runner.settings import Settings
 from runner.supervisor.caching import cache_options
+from runner.supervisor.client import WindowReport
 from runner.supervisor.crashes import CrashLog
 from runner.supervisor.devices import probe_gpus
+from runner.supervisor.growing import AskLater, GrowTo, StayAt, largest_at_first
 from runner.supervisor.lease import Lease
 from runner.supervisor.likely_fit import LikelyFit, likely_fit
 from runner.supervisor.memory import (
@@ -36,7 +40,7 @@ from runner.supervisor.memory import (
     holding_of_plan,
     learn_gpus,
 )
-from runner.supervisor.planning import LoadPlan, plan_load, shortage_of
+from runner.supervisor.planning import LoadPlan, largest_windows, plan_growth, plan_load, shortage_of
 from runner.supervisor.policy import Evict, Fits, Refuse, Wait, includes, load_options, reload_reason
 from runner.supervisor.process import WORKER_COMMAND, WorkerProcess, WorkerState
 from runner.supervisor.queue import RETRY_AFTER_SECONDS, Queue
@@ -157,7 +161,9 @@ class Supervisor:
 
     def status(self) -> list[ModelStatus]:
         """All models that are loaded or on the way, the one that stays longest first."""
-        return status_of(self._residents.values(), asyncio.get_running_loop().time())
+        residents = self._residents.values()
+        largest = largest_windows(residents, self._machine, self._gpus)
+        return status_of(residents, asyncio.get_running_loop().time(), largest)
 
     def is_answering(self, weights_digest: str) -> bool:
         """Whether somebody uses the model or waits for it."""
@@ -244,6 +250,7 @@ class Supervisor:
         while True:
             for resident in list(self._residents.values()):
                 if resident.phase is Phase.READY:
+                    self._answer_growth(resident)
                     self._serve(resident, now)
                 elif not resident.waiters:
                     self._abandon(resident, now)
@@ -280,6 +287,30 @@ class Supervisor:
         if not resident.is_used and resident.expires_at <= now:
             logger.info("%s: unloading", resident.spec.name)
             self._stop_worker(resident)
+
+    def _answer_growth(self, resident: Resident) -> None:
+        """Grant or refuse the cells that a worker wants, as soon as that can be told."""
+        if not resident.wanted_cells or resident.is_growing:
+            return
+        assert resident.worker is not None
+        decision = plan_growth(resident, self._residents.values(), self._machine, self._gpus)
+        match decision:
+            case GrowTo(window):
+                assert resident.plan is not None
+                kv = resident.plan.kv_per_token * window
+                resident.is_growing, resident.wanted_cells = True, 0
+                # Both windows are there while the sequences move.
+                resident.holding = resident.holding.plus(kv, on_gpus=resident.holding.vram > 0)
+                resident.plan = dataclasses.replace(resident.plan, kv=kv, context_length=window)
+                resident.worker.client.send(Grow(window))
+            case StayAt(largest):
+                logger.info("%s: no memory for a window of %d tokens", resident.spec.name, resident.wanted_cells)
+                resident.wanted_cells = 0
+                resident.worker.client.send(KeepWindow(largest))
+            case Evict(keys):
+                self._evict_idle(keys)
+            case AskLater():
+                pass
 
     def _abandon(self, resident: Resident, now: float) -> None:
         """Give a load up that nobody waits for; a model that crashed is wanted back until its time is over."""
@@ -321,9 +352,7 @@ class Supervisor:
                 if not isinstance(decision, Refuse):
                     self._forget(resident)  # nobody else has to go for a model that nobody waits for
             elif isinstance(decision, Evict):
-                for key in decision.keys:
-                    logger.info("%s: unloading to make room", self._residents[key].spec.name)
-                    self._stop_worker(self._residents[key])
+                self._evict_idle(decision.keys)
             elif isinstance(decision, Wait):
                 ticket = resident.waiters[0].ticket
                 for key in decision.keys:
@@ -388,9 +417,10 @@ class Supervisor:
             resident.spec.name,
             watchdog_seconds=self._settings.worker.watchdog_seconds,
             on_gone=lambda worker: self._worker_gone(resident, worker),
+            on_window_report=lambda report: self._hear_of_window(resident, report),
         )
         resident.worker = worker
-        self._run(self._load(resident, worker, self._load_command(resident.spec, options)))
+        self._run(self._load(resident, worker, self._load_command(resident.spec, options, largest_at_first(plan.memory, plan.room))))
 
     async def _load(self, resident: Resident, worker: WorkerProcess, load: Load) -> None:
         await worker.start(load)
@@ -414,7 +444,36 @@ class Supervisor:
         logger.info("%s: loaded, window %d; %s", resident.spec.name, loaded.context_length, loaded.placement)
         self._settle()
 
-    def _load_command(self, spec: ModelSpec, options: LoadOptions) -> Load:
+    def _hear_of_window(self, resident: Resident, report: WindowReport) -> None:
+        if resident.phase is not Phase.READY:
+            return
+        match report:
+            case WindowWanted(cells):
+                resident.wanted_cells = cells
+            case Grown(model):
+                resident.loaded = model
+                resident.growths += 1
+                resident.grown_at = datetime.now().astimezone()
+                logger.info("%s: its window has grown to %d tokens", resident.spec.name, model.context_length)
+            case GrowFailed(message):
+                logger.warning("%s: its window could not grow: %s", resident.spec.name, message)
+        if not isinstance(report, WindowWanted):
+            assert resident.plan is not None
+            assert resident.loaded is not None
+            window = resident.loaded.context_length
+            resident.is_growing = False
+            resident.plan = dataclasses.replace(
+                resident.plan, kv=resident.plan.kv_per_token * window, context_length=window
+            )
+            resident.holding = holding_of_model(resident.plan, resident.loaded, self._gpus)
+        self._settle()
+
+    def _evict_idle(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            logger.info("%s: unloading to make room", self._residents[key].spec.name)
+            self._stop_worker(self._residents[key])
+
+    def _load_command(self, spec: ModelSpec, options: LoadOptions, largest_context: int) -> Load:
         return Load(
             str(spec.path),
             options,
@@ -426,6 +485,7 @@ class Supervisor:
                 machine_memory=self._machine.total(),
                 weights_digest=spec.weights_digest,
             ),
+            largest_context=largest_context,
             step_target_ms=self._settings.worker.step_target_ms,
         )
 
@@ -441,6 +501,7 @@ class Supervisor:
         resident.worker = None
         resident.loaded = None
         resident.holding = Holding(0, 0)
+        resident.wanted_cells, resident.is_growing = 0, False
         if resident.leases:
             resident.expires_at = now + resident.keep_alive
             resident.leases.clear()

@@ -109,3 +109,8 @@ class ModelStatus:
     stats: Stats | None
     load_fraction: float = 1.0
     """How much of the model is loaded, 0 to 1."""
+    largest_context: int = 0
+    """How far the window could grow now; 0 while that is not known."""
+    growths: int = 0
+    """How often it has grown since the model was first wanted."""
+    grown_at: datetime | None = None

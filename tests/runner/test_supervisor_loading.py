@@ -210,24 +210,34 @@ async def test_unloading_a_used_model_lets_its_requests_end_first(tmp_path: Path
         await until(lambda: here.supervisor.status() == [])
 
 
-async def test_a_larger_window_is_loaded_once_the_model_is_idle(tmp_path: Path) -> None:
+async def test_a_larger_batch_is_loaded_once_the_model_is_idle(tmp_path: Path) -> None:
     async with house(tmp_path) as here:
         spec = here.model()
-        small = await here.lease(wishing(spec, num_ctx=1024))
-        assert small.loaded.context_length == 1024
-        growing = asyncio.create_task(here.lease(wishing(spec, num_ctx=4096)))
-        late = asyncio.create_task(here.lease(wishing(spec, num_ctx=512)))
+        small = await here.lease(wishing(spec, num_batch=512))
+        growing = asyncio.create_task(here.lease(wishing(spec, num_batch=1024)))
+        late = asyncio.create_task(here.lease(wishing(spec, num_batch=256)))
         await asyncio.sleep(0.05)
         assert not growing.done()
         assert not late.done(), "a newcomer must not keep the model from becoming idle"
         small.release()
         for lease in (await growing, await late):
-            assert lease.loaded.context_length == 4096
             lease.release()
         assert len(here.journal(kind="load")) == 2
         reason = here.supervisor.status()[0].last_reload_reason
-        assert reason == "a request asked for a window of 4096 tokens, and 1024 were loaded"
+        assert reason == "a request asked for num_batch 1024, and 512 was loaded"
         assert here.supervisor.status()[0].restarts == 0
+
+
+async def test_a_larger_window_loads_nothing_again(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        spec = here.model()
+        small = await here.lease(wishing(spec, num_ctx=1024))
+        assert (small.loaded.context_length, small.loaded.reach) == (1024, 8192)
+        large = await here.lease(wishing(spec, num_ctx=8192))
+        small.release()
+        large.release()
+        assert len(here.journal(kind="load")) == 1
+        assert here.supervisor.status()[0].last_reload_reason is None
 
 
 async def test_clients_with_different_wishes_end_with_one_worker_that_serves_both(tmp_path: Path) -> None:
@@ -250,10 +260,10 @@ async def test_a_window_beyond_the_training_context_is_no_reason_to_load_again(t
 
 async def test_a_reload_that_cannot_fit_is_refused_and_leaves_the_model_loaded(tmp_path: Path) -> None:
     async with house(tmp_path, FakeMachine(memory=1 * GB)) as here:
-        spec = here.model(kv_per_token=100_000, training_context=1_000_000)
+        spec = here.model(kv_per_token=500_000, training_context=1_000_000)
         await here.say(wishing(spec, num_ctx=1024))
         with pytest.raises(InsufficientMemory) as caught:
-            await here.lease(wishing(spec, num_ctx=20_000))
-        assert caught.value.facts["context_length"] == 20_000
+            await here.lease(wishing(spec, num_ctx=20_000, num_batch=2048))
+        assert caught.value.facts["context_length"] == 4096
         assert len(here.journal(kind="load")) == 1
         assert here.supervisor.status()[0].state is ModelState.READY

@@ -185,7 +185,7 @@ async def test_one_greedy_wish_does_not_take_the_others_down(tmp_path: Path) -> 
         spec = here.model(kv_per_token=1_000_000, training_context=100_000, gate=str(here.gate("fake")))
         modest = asyncio.create_task(here.say(wishing(spec, num_ctx=1000)))
         await asyncio.sleep(0)
-        greedy = asyncio.create_task(here.say(wishing(spec, num_ctx=50_000)))
+        greedy = asyncio.create_task(here.say(wishing(spec, num_ctx=50_000, num_batch=2048)))
         here.gate("fake").touch()
         assert isinstance((await modest)[-1], Finished)
         with pytest.raises(InsufficientMemory):

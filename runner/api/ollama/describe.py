@@ -77,6 +77,8 @@ def loaded_model(status: ModelStatus) -> Json:
     stats = status.stats
     return entry | {
         "context_length": loaded.context_length,
+        "largest_context_length": status.largest_context or loaded.reach,
+        "grown": {"count": status.growths, "at": status.grown_at.isoformat() if status.grown_at else None},
         "devices": loaded.devices,
         "placement": loaded.placement,
         "options": _load_options(loaded.options),
