@@ -1,4 +1,4 @@
-"""Which quantizations the engine's CPU code computes fast: those it rearranges for the processor when loading."""
+"""Which quantizations the CPU code of the engine computes fast: those with kernels for the many rows of a prompt."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from collections.abc import Collection, Iterable
 from registry.gguf_header import TensorInfo
 
 _FULL = frozenset({"F64", "F32", "F16", "BF16"})
+_ON_ARM = frozenset({"Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q1_0"})
 _NEEDED: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
-    (frozenset({"AVX2"}), frozenset({"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"})),
-    (frozenset({"AVX512"}), frozenset({"Q2_K"})),
-    (frozenset({"NEON", "DOTPROD"}), frozenset({"Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL", "MXFP4", "Q1_0"})),
-    (frozenset({"NEON", "MATMUL_INT8"}), frozenset({"Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q1_0"})),
-    (frozenset({"VXE"}), frozenset({"Q4_0"})),
+    # Rearranged for the processor when the weights are loaded.
+    (frozenset({"REPACK", "AVX2"}), frozenset({"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"})),
+    (frozenset({"REPACK", "NEON", "DOTPROD"}), _ON_ARM | {"IQ4_NL", "MXFP4"}),
+    (frozenset({"REPACK", "NEON", "MATMUL_INT8"}), _ON_ARM),
+    (frozenset({"REPACK", "VXE"}), frozenset({"Q4_0"})),
+    # Unpacked tile by tile while they are multiplied.
+    (frozenset({"AVX2"}), frozenset({"Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S", "IQ1_M"})),
+    (frozenset({"AVX2"}), frozenset({"IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"})),
+    (frozenset({"LLAMAFILE", "AVX2"}), frozenset({"Q4_0", "Q5_0", "Q8_0", "IQ4_NL"})),
 )
 """Features of the processor, by the engine's names, and the tensor types that they suffice for."""
 _SUGGESTED = ("Q4_K", "Q4_0", "Q8_0")
-_FILES = {"Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "Q2_K": "Q2_K"}
+_FILES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 
 def fast_types(features: Collection[str]) -> frozenset[str]:
     """The tensor types with a fast kernel, on a processor with these features."""
-    if "REPACK" not in features:
-        return frozenset()
     return frozenset().union(*(types for needed, types in _NEEDED if needed.issubset(features)))
 
 
