@@ -22,6 +22,7 @@ from filelock import FileLock
 REPOSITORY = Path(__file__).parents[2]
 MODEL = "smollm2:135m"
 SLIDING_MODEL = "gemma3:270m"
+EMBEDDING_MODEL = "all-minilm:latest"
 TIMEOUT = 120
 
 
@@ -129,6 +130,12 @@ def smollm2_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sliding_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that holds Gemma 3, a model with a sliding window, kept like the other."""
     return _store_with(SLIDING_MODEL, "sliding-models", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def embedding_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds MiniLM, an embedding model, kept like the other."""
+    return _store_with(EMBEDDING_MODEL, "embedding-models", tmp_path_factory)
 
 
 def _store_with(model: str, name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:

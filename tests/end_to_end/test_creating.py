@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import gguf
-import numpy as np
 import pytest
 
 from tests.end_to_end.conftest import Daemon, running_daemon
 from tests.registry.model_parts import projector
+from tests.tiny_adapter import write_tiny_adapter
 from tests.tiny_model import write_tiny_model
 
 
@@ -35,8 +35,8 @@ def create(daemon: Daemon, name: str, files: list[Path], **said: Any) -> dict[st
     return answer
 
 
-def answer(daemon: Daemon, name: str) -> dict[str, Any]:
-    options = {"num_predict": 8, "seed": 1, "temperature": 0}
+def answer(daemon: Daemon, name: str, **asked: Any) -> dict[str, Any]:
+    options = {"num_predict": 8, "seed": 1, "temperature": 0, **asked}
     body = {"model": name, "prompt": "hello", "stream": False, "options": options}
     told: dict[str, Any] = daemon.client.post("/api/generate", json=body).json()
     return told
@@ -67,20 +67,52 @@ def test_a_quantized_model_answers_and_is_shown_as_such(own_daemon: Daemon, tmp_
     assert again.status_code == 400 and "only supported for F16, BF16 and F32" in again.json()["error"]
 
 
-def test_a_model_with_an_adapter_is_kept_and_not_run(own_daemon: Daemon, tmp_path: Path) -> None:
+def test_adapters_answer_as_much_as_each_request_wants_of_them(own_daemon: Daemon, tmp_path: Path) -> None:
     create(own_daemon, "plain", [write_tiny_model(tmp_path / "plain.gguf")])
-    path = tmp_path / "lora.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_type("adapter")
-    writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", 8.0)
-    writer.add_tensor("blk.0.attn_q.weight.lora_a", np.zeros((4, 64), np.float32))
-    writer.add_tensor("blk.0.attn_q.weight.lora_b", np.zeros((64, 4), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    body = {"model": "tuned", "from": "plain", "adapters": {path.name: upload(own_daemon, path)}, "stream": False}
+    adapters = {}
+    for name, seed in (("one.gguf", 5), ("two.gguf", 6)):
+        write_tiny_adapter(tmp_path / name, seed=seed)
+        adapters[name] = upload(own_daemon, tmp_path / name)
+    body = {"model": "tuned", "from": "plain", "adapters": adapters, "stream": False}
     assert own_daemon.client.post("/api/create", json=body).json() == {"status": "success"}
-    told = answer(own_daemon, "tuned")
-    assert told["code"] == "unsupported" and "LoRA" in told["error"]
+    plain = answer(own_daemon, "plain")["response"]
+    scales: list[list[float] | None] = [None, [1, 1], [1, 0], [0, 1], [0, 0], [0.5, 1]]
+    alone = [answer(own_daemon, "tuned", lora_scales=one)["response"] for one in scales]
+    assert alone[0] == alone[1]
+    assert alone[4] == plain
+    assert len({alone[0], alone[2], alone[3], alone[4]}) == 4
+    with ThreadPoolExecutor(8) as pool:
+        jobs = [pool.submit(answer, own_daemon, "tuned", lora_scales=one) for one in scales * 2]
+        # Later ones may differ: what is computed together agrees with what is computed alone within a tolerance.
+        assert [job.result()["response"][0] for job in jobs] == [text[0] for text in alone * 2]
+    told = answer(own_daemon, "tuned", lora_scales=[1, 1, 1])
+    assert (told["code"], told["field"]) == ("invalid_request", "options.lora_scales")
+    [row] = [model for model in own_daemon.loaded() if model["name"] in ("tuned:latest", "plain:latest")]
+    assert row["last_reload_reason"] is None
+
+
+def test_how_a_model_is_loaded_is_told_and_changed_when_a_request_asks(own_daemon: Daemon, tmp_path: Path) -> None:
+    create(own_daemon, "wide", [write_tiny_model(tmp_path / "wide.gguf", width=256)])
+
+    def row() -> dict[str, Any]:
+        [found] = [model for model in own_daemon.loaded() if model["name"] == "wide:latest"]
+        return found
+
+    assert answer(own_daemon, "wide")["response"]
+    assert row()["options"].get("kv_cache_type") is None
+    assert answer(own_daemon, "wide", kv_cache_type="q8_0", flash_attention="on")["response"]
+    assert row()["options"]["kv_cache_type"] == "q8_0"
+    assert row()["last_reload_reason"] == "a request asked for kv_cache_type q8_0, and f16 was loaded"
+    assert answer(own_daemon, "wide")["response"]
+    assert row()["options"]["kv_cache_type"] == "q8_0"
+    stretched = answer(own_daemon, "wide", num_ctx=1024, rope_frequency_scale=0.5, rope_scaling="yarn")
+    assert stretched["response"]
+    assert row()["context_length"] == 1024
+    assert answer(own_daemon, "wide")["response"]
+    assert "rope_scaling the model's own" in row()["last_reload_reason"]
+    for wrong in ({"kv_cache_type": "q5_1"}, {"flash_attention": True}, {"tensor_split": "a"}, {"rope_scaling": "x"}):
+        told = answer(own_daemon, "wide", **wrong)
+        assert (told["code"], told["field"]) == ("invalid_request", f"options.{next(iter(wrong))}")
+    create(own_daemon, "narrow", [write_tiny_model(tmp_path / "narrow.gguf")])
+    told = answer(own_daemon, "narrow", kv_cache_type="q4_0")
+    assert (told["code"], told["field"]) == ("unsupported", "kv_cache_type")
