@@ -80,7 +80,8 @@ def requirements(group: str | None = None) -> list[str]:
 def script_files() -> list[str]:
     """The programs and modules in this folder, for tools that do not know a program without an ending."""
     folder = Path(__file__).parent
-    return sorted(str(path) for path in folder.iterdir() if path.is_file() and path.suffix in ("", ".py"))
+    found = (*folder.iterdir(), *folder.glob("*/*.py"))
+    return sorted(str(path) for path in found if path.is_file() and path.suffix in ("", ".py"))
 
 
 def _set_up(wanted: dict[str, Any]) -> None:

@@ -1,0 +1,145 @@
+"""The benchmark: its numbers come out right, and every row still runs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.gguf_metadata import read_gguf
+from tests.tiny_model import write_tiny_model
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+FAKE = Path(__file__).with_name("fake_llama.py")
+START = "import sys; from benchmark.program import main; sys.exit(main())"
+TIMEOUT = 250
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts_on_the_path() -> Iterator[None]:
+    sys.path.insert(0, str(SCRIPTS))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(SCRIPTS))
+
+
+def part(name: str) -> Any:
+    """A module of the benchmark, which is no package of the project."""
+    return importlib.import_module(f"benchmark.{name}")
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", START, *arguments],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (SCRIPTS, SCRIPTS.parent)))},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf", context_length=8192)
+
+
+def test_every_row_runs_beside_both_servers_and_the_limit(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    done = bench(
+        "--quick", "--model", str(model), "--llama-server", str(FAKE), "--batched-bench", str(FAKE), "--json", str(file)
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(file.read_text("utf-8"))
+    rows = {(row["row"], row["weights"]): row for row in told["rows"]}
+    kinds = {kind for _, kind in rows} - {""}
+    assert len(kinds) == 2 and "Q4_0" in kinds
+    for kind in kinds:
+        names = {name for name, weights in rows if weights == kind}
+        assert len(names) == 14
+        assert rows["one stream", kind]["others"].keys() == {
+            "llama-server", "llama-server, tuned", "llama-batched-bench",
+        }  # fmt: skip
+        assert rows["one stream, of the raw limit", kind]["others"]["llama-batched-bench"] == 1e9
+        assert rows["one stream, of the raw limit", kind]["reached"] is False
+        assert rows["resumed after a restart, of cold", kind]["ratio"] > 0
+        assert rows["share of the same text", kind]["ratio"] == 1.0
+        assert rows["peak memory", kind]["puna"] > 50
+    assert rows["puna list, of python", ""]["ratio"] > 1
+    assert all(row["ratio"] is not None and row["rounds"] == 1 for row in rows.values())
+    for row, _ in rows:
+        assert row in done.stdout
+    assert "--kv-unified" in done.stdout and "microseconds" not in done.stdout and "µs" in done.stdout
+
+
+def test_a_few_rows_can_be_measured_without_anybody_to_compare_with(model: Path) -> None:
+    done = bench("--quick", "--alone", "--model", str(model), "--only", "one", "commands", "--weights", "Q4_0")
+    assert done.returncode == 0, done.stderr
+    assert "one stream" in done.stdout and "puna --version" in done.stdout
+    assert "clients" not in done.stdout and "F32" not in done.stdout
+
+
+def test_no_row_is_begun_when_the_time_is_up(model: Path) -> None:
+    done = bench("--quick", "--alone", "--model", str(model), "--minutes", "0", "--weights", "Q4_0")
+    assert done.returncode == 0 and "The time is up" in done.stderr
+    assert "one stream" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "reached", "ratio"),
+    [(120.0, (100.0, 90.0), True, 1.2), (120.0, (100.0, 110.0), False, 120 / 110), (50.0, (100.0, 10.0), False, 0.5)],
+)
+def test_the_better_of_their_settings_counts(
+    ours: float, theirs: tuple[float, float], reached: bool, ratio: float
+) -> None:
+    goals, results = part("goals"), part("results").Results()
+    results.add("Q4_0", "puna", {"f": ours})
+    results.add("Q4_0", "llama-server", {"f": theirs[0]})
+    results.add("Q4_0", "llama-server, tuned", {"f": theirs[1]})
+    found = goals.outcome(goals.Line("x", "Q4_0", "f", "tok/s", goal=1.15), results)
+    assert found.is_reached is reached and found.ratio == pytest.approx(ratio)
+
+
+def test_of_times_the_smaller_is_the_better() -> None:
+    goals, results = part("goals"), part("results").Results()
+    for value in (1.0, 2.0, 100.0):
+        results.add("Q4_0", "puna", {"f": value})
+        results.add("Q4_0", "llama-server", {"f": 10 * value})
+        results.add("Q4_0", "llama-server, tuned", {"f": 8 * value})
+    found = goals.outcome(goals.Line("x", "Q4_0", "f", "s", less_is_better=True, goal=4.0), results)
+    assert found.ours == 2.0 and found.ratio == 8.0 and found.is_reached and found.rounds == 3
+
+
+def test_what_was_not_measured_has_no_verdict() -> None:
+    goals, results = part("goals"), part("results").Results()
+    results.add("Q4_0", "puna", {"f": 1.0})
+    found = goals.outcome(goals.Line("x", "Q4_0", "f", "s", goal=4.0), results)
+    assert found.ratio is None and found.is_reached is None
+
+
+def test_gaps_reach_from_the_last_piece_before_to_the_end() -> None:
+    rows = part("rows")
+    gaps = rows.gaps_between([[0.0, 1.0, 3.0, 4.0, 9.0], [2.0]], begin=2.5, end=6.0)
+    assert sorted(gaps) == [1.0, 2.0, 2.0, 4.0]
+    assert rows.percentile(gaps, 0.99) == 4.0 and rows.percentile(list(range(1, 201)), 0.99) == 198
+
+
+def test_full_precision_is_written_without_losing_what_the_file_says(model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "full.gguf"
+    part("weights").write_full_precision(model, target)
+    before, after = read_gguf(model), read_gguf(target)
+    assert after.chat_template == before.chat_template and after.context_length == before.context_length
+    assert {tensor.name: tensor.shape for tensor in after.tensors} == {
+        tensor.name: tensor.shape for tensor in before.tensors
+    }
+    assert {tensor.type_name for tensor in after.tensors} == {"F16", "F32"}
