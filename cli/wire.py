@@ -143,6 +143,7 @@ class PlannedDisk(TypedDict):
 class PlannedMemory(TypedDict, total=False):
     weights: int
     fit: str
+    most_tokens_per_second: float
 
 
 class PullPlanReply(TypedDict):

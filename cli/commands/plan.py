@@ -31,14 +31,21 @@ def show_plan(source: str, given_name: str | None, *, insecure: bool, as_json: b
 
 
 def summary(plan: PullPlanReply) -> list[str]:
-    """What the numbers come to: download, disk and memory, a line each."""
-    here = plan["size"] - plan["to_fetch"]
+    """What the numbers come to: download, disk, memory and speed, a line each."""
+    here = sum(file["here"] for file in plan["files"])
     fetch = "everything is here" if not plan["to_fetch"] else f"{format_size(plan['to_fetch'])} to fetch"
     if here and plan["to_fetch"]:
         fetch += f", {format_size(here)} are here"
+    if plan["to_fetch"] > plan["size"]:
+        fetch += ", of which the model is made here"
     if any(file["size"] is None for file in plan["files"]):
         fetch += "; the size of some files is told only when they are fetched"
-    return [f"Download: {fetch}", f"Disk: {_disk(plan['disk'])}", f"Memory: {_memory(plan['memory'])}"]
+    told = [f"Download: {fetch}", f"Disk: {_disk(plan['disk'])}", f"Memory: {_memory(plan['memory'])}"]
+    speed = plan["memory"].get("most_tokens_per_second")
+    if speed:
+        rounded = f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"
+        told.append(f"Speed: at most {rounded} tokens a second on the CPU, which cannot read the weights faster")
+    return told
 
 
 def _row(file: PlannedFile) -> tuple[str, ...]:

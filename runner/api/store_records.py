@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 
 from registry.garbage import Collection, Garbage
 from registry.partial_models import PartialModel
 from registry.pull_plan import PullPlan
 from registry.verify import FileVerdict, Verification
+from runner.supervisor.likely_fit import LikelyFit
+from runner.supervisor.likely_speed import most_tokens_per_second
 
 Json = dict[str, object]
 
 
-def plan_body(plan: PullPlan, likely_fit: Callable[[int], Enum]) -> Json:
+def plan_body(plan: PullPlan, likely_fit: Callable[[int], LikelyFit], memory_speed: float) -> Json:
     """What a pull would bring. `likely_fit` says how a model of so many bytes would go on this machine."""
     memory: Json = {"weights": plan.weights}
     if plan.weights:
-        memory["fit"] = likely_fit(plan.weights).value
+        fit = likely_fit(plan.weights)
+        memory["fit"] = fit.value
+        if fit in (LikelyFit.MEMORY, LikelyFit.TIGHT):
+            memory["most_tokens_per_second"] = round(most_tokens_per_second(plan.weights, memory_speed), 1)
     return {
         "model": plan.name.short,
         "dry_run": True,

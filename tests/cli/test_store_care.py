@@ -65,6 +65,23 @@ def test_a_dry_run_tells_what_would_be_fetched_and_whether_it_fits(puna: Puna, d
     assert json.loads(puna("pull", "big:1", "--dry-run", "--json").stdout) == PLAN
 
 
+def test_a_dry_run_tells_how_fast_a_model_could_be(puna: Puna, daemon: FakeDaemon) -> None:
+    memory = {"weights": 9_600_000_000, "fit": "memory", "most_tokens_per_second": 4.16}
+    daemon.routes["POST /api/pull"] = lambda _: PLAN | {"memory": memory}
+    told = puna("pull", "big:1", "--dry-run").stdout.splitlines()[-1]
+    assert told.startswith("Speed: at most 4.2 tokens a second")
+    memory["most_tokens_per_second"] = 160.2
+    assert "at most 160 tokens" in puna("pull", "big:1", "--dry-run").stdout
+
+
+def test_a_dry_run_of_a_model_that_is_made_here_tells_so(puna: Puna, daemon: FakeDaemon) -> None:
+    file = {"title": "model", "type": "x", "digest": DIGEST, "size": 46_000_000, "here": 0, "to_fetch": 91_000_000}
+    plan = PLAN | {"files": [file], "size": 46_000_000, "to_fetch": 91_000_000}
+    daemon.routes["POST /api/pull"] = lambda _: plan
+    shown = puna("pull", "small", "--dry-run").stdout
+    assert "Download: 91 MB to fetch, of which the model is made here\n" in shown
+
+
 def test_json_of_a_real_pull_is_refused(puna: Puna, daemon: FakeDaemon) -> None:
     refused = puna("pull", "big:1", "--json", code=2)
     assert "--dry-run" in refused.stderr

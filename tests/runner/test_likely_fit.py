@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.supervisor.likely_fit import LikelyFit, likely_fit
+from runner.supervisor.likely_speed import memory_speed, most_tokens_per_second
 from runner.supervisor.memory import Gpus
 
 GB = 10**9
@@ -50,3 +51,8 @@ def test_a_machine_of_16_gigabytes(size: int, gpu: int, fit: LikelyFit) -> None:
 def test_a_larger_model_never_fits_better(size: int, more: int) -> None:
     machine, gpus = Machine(32 * GB), Gpus(known=True, memory=12 * GB)
     assert ORDER.index(likely_fit(size, machine, gpus)) <= ORDER.index(likely_fit(size + more, machine, gpus))
+
+
+def test_answers_come_no_faster_than_memory_is_read() -> None:
+    assert most_tokens_per_second(4 * GB, 40e9) == 10
+    assert 1e8 < memory_speed() < 1e13

@@ -33,6 +33,7 @@ from runner.api.validation import ignored_fields
 from runner.errors import InvalidRequest, ModelInUse, ModelNotFound
 from runner.generate import find_model
 from runner.supervisor.fit import FitMeter
+from runner.supervisor.likely_speed import memory_speed
 from runner.supervisor.supervisor import Supervisor
 
 
@@ -83,7 +84,8 @@ def create_router(
         wanted = _pull_target(body)
         if body.dry_run:
             plan = downloads.plan(wanted.name, source=wanted.named_source, insecure=bool(body.insecure))
-            told = plan_body(await while_connected(request.receive, plan), supervisor.likely_fit)
+            found = await while_connected(request.receive, plan)
+            told = plan_body(found, supervisor.likely_fit, await asyncio.to_thread(memory_speed))
             return JsonResponse(told, headers=ignored_header(ignored_fields(body)))
         return await answer_progress(
             request,
