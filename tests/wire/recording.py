@@ -23,6 +23,8 @@ _MASKS = (
     (re.compile(rb'"id":"(?:chatcmpl|cmpl)-[0-9a-f]{24}"'), b'"id":"<id>"'),
     (re.compile(rb'"id":"msg_[0-9a-f]{24}"'), b'"id":"<id>"'),
     (re.compile(rb"req_[0-9a-f]{24}"), b"<request>"),
+    (re.compile(rb"\b(resp|msg|rs|fc)_[0-9a-f]{48}"), rb"<\1>"),
+    (re.compile(rb'"(created|completed)_at":\d{10}\b'), rb'"\1_at":"<time>"'),
 )
 _events = msgspec.json.Decoder(ChatEvent)
 

@@ -54,11 +54,17 @@ class ResponseStore:
         self._kept: OrderedDict[tuple[str, str], StoredResponse] = OrderedDict()
         self._bytes = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes that all of them have, written out."""
+        return self._bytes
+
     def keep(self, owner: str, response: Json, read: Sequence[Item], output: Sequence[Item]) -> None:
         """Keep a response; one that is larger than all that may be kept is let go at once."""
         # What went before is counted with each that goes on from it: it stays as long as any of them.
         size = len(msgspec.json.encode([response, [item.record() for item in read]]))
         key = (owner, str(response["id"]))
+        self.forget(*key)
         self._kept[key] = StoredResponse(response, tuple(read), tuple(output), self._clock(), size)
         self._bytes += size
         self._tidy()

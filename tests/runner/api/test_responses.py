@@ -1,0 +1,182 @@
+"""Responses: what is kept of them, for how long and for whom, and the conversations they make."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.api.openai.responses_items import (
+    CallItem,
+    Item,
+    Json,
+    MessageItem,
+    Part,
+    ReasoningItem,
+    ResultItem,
+    conversation,
+)
+from runner.api.openai.responses_store import ResponseStore
+from runner.chat.types import ChatPrompt, Failed, Message, TextDelta, ToolCall
+from tests.fakes import FakeSupervisor, answer
+from tests.runner.api.serving import FakeDaemon
+
+
+def message(text: str, *, id: str = "msg_1", role: str = "user") -> MessageItem:
+    return MessageItem(id, role, (Part("input_text", text),))
+
+
+def response(number: int) -> Json:
+    return {"id": f"resp_{number}"}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_oldest_responses_go_when_there_are_too_many() -> None:
+    store = ResponseStore(most=2)
+    for number in range(3):
+        store.keep("", response(number), [message("x")], [])
+    assert [store.find("", f"resp_{number}") is not None for number in range(3)] == [False, True, True]
+
+
+def test_responses_are_let_go_after_their_time() -> None:
+    clock = Clock()
+    store = ResponseStore(seconds=10, clock=clock)
+    store.keep("", response(1), [message("x")], [])
+    clock.now = 9.0
+    assert store.find("", "resp_1") is not None
+    clock.now = 10.0
+    assert store.find("", "resp_1") is None
+
+
+def test_a_response_larger_than_all_that_may_be_kept_is_not_kept() -> None:
+    store = ResponseStore(most_bytes=1000)
+    store.keep("", response(1), [message("x" * 2000)], [])
+    assert store.find("", "resp_1") is None
+    store.keep("", response(2), [message("x")], [])
+    assert store.find("", "resp_2") is not None, "nothing of the one before is counted any more"
+
+
+def test_nobody_finds_what_another_owner_has_kept() -> None:
+    store = ResponseStore()
+    store.keep("ada", response(1), [message("x", id="msg_9")], [])
+    assert store.find("bob", "resp_1") is None
+    assert store.find_item("bob", "msg_9") is None
+    assert not store.forget("bob", "resp_1")
+    assert store.find_item("ada", "msg_9") is not None
+    assert store.forget("ada", "resp_1")
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 400), st.booleans()), max_size=40))
+def test_what_is_kept_never_exceeds_its_bounds(steps: list[tuple[int, int, bool]]) -> None:
+    store = ResponseStore(most=3, most_bytes=1500)
+    for number, size, is_kept in steps:
+        if is_kept:
+            store.keep("", response(number), [message("x" * size)], [])
+        else:
+            store.forget("", f"resp_{number}")
+        kept = [stored for one in range(6) if (stored := store.find("", f"resp_{one}"))]
+        assert len(kept) <= 3
+        assert sum(stored.size for stored in kept) <= 1500
+        assert store.size == sum(stored.size for stored in kept)
+
+
+def test_thoughts_text_and_calls_of_a_turn_are_one_message() -> None:
+    items: list[Item] = [
+        message("Hello"),
+        ReasoningItem("rs_1", "Hm."),
+        message("I look.", role="assistant"),
+        CallItem("fc_1", "c1", "f", "{}"),
+        CallItem("fc_2", "c2", "g", "{}"),
+        ResultItem("fco_1", "c2", "two"),
+        message("Done.", role="assistant"),
+        message("More.", role="assistant"),
+    ]
+    assert conversation("Be brief.", items) == (
+        Message("system", "Be brief."),
+        Message("user", "Hello"),
+        Message(
+            "assistant", "I look.", thinking="Hm.", tool_calls=(ToolCall("c1", "f", "{}"), ToolCall("c2", "g", "{}"))
+        ),
+        Message("tool", "two", tool_name="g", tool_call_id="c2"),
+        Message("assistant", "Done."),
+        Message("assistant", "More."),
+    )
+
+
+def test_instructions_and_the_systems_messages_behind_them_are_one() -> None:
+    items = [message("Be kind.", role="system"), message("Hello"), message("Hurry.", role="system")]
+    assert conversation("Be brief.", items) == (
+        Message("system", "Be brief.\n\nBe kind."),
+        Message("user", "Hello"),
+        Message("system", "Hurry."),
+    )
+
+
+async def test_instructions_are_not_taken_over_from_an_earlier_response() -> None:
+    daemon = FakeDaemon(FakeSupervisor(answer("Hi.")))
+    async with daemon.client() as client:
+        first = await client.post("/v1/responses", json={"model": "m", "input": "Hello", "instructions": "Sing."})
+        again = {"model": "m", "input": "And?", "previous_response_id": first.json()["id"]}
+        await client.post("/v1/responses", json=again)
+    prompt = list(daemon.supervisor.requests.values())[-1].prompt
+    assert isinstance(prompt, ChatPrompt)
+    assert prompt.messages == (Message("user", "Hello"), Message("assistant", "Hi."), Message("user", "And?"))
+
+
+async def test_an_item_can_be_referred_to_by_its_id() -> None:
+    daemon = FakeDaemon(FakeSupervisor(answer("Hi.")))
+    async with daemon.client() as client:
+        first = (await client.post("/v1/responses", json={"model": "m", "input": "Hello"})).json()
+        sent = [{"type": "item_reference", "id": first["output"][0]["id"]}, {"role": "user", "content": "And?"}]
+        assert (await client.post("/v1/responses", json={"model": "m", "input": sent})).status_code == 200
+    prompt = list(daemon.supervisor.requests.values())[-1].prompt
+    assert isinstance(prompt, ChatPrompt)
+    assert prompt.messages == (Message("assistant", "Hi."), Message("user", "And?"))
+
+
+async def test_input_items_come_in_pages() -> None:
+    daemon = FakeDaemon(FakeSupervisor(answer("Hi.")))
+    async with daemon.client() as client:
+        sent = [{"role": "user", "content": str(number)} for number in range(5)]
+        made = (await client.post("/v1/responses", json={"model": "m", "input": sent})).json()
+        path = f"/v1/responses/{made['id']}/input_items"
+        texts: list[str] = []
+        after: dict[str, str] = {}
+        while True:
+            page = (await client.get(path, params={"limit": "2", "order": "asc", **after})).json()
+            texts += [item["content"][0]["text"] for item in page["data"]]
+            if not page["has_more"]:
+                break
+            after = {"after": page["last_id"]}
+        newest = (await client.get(path, params={"limit": 1})).json()
+        refused = [await client.get(path, params=wrong) for wrong in ({"limit": "x"}, {"order": "x"}, {"after": "x"})]
+    assert texts == ["0", "1", "2", "3", "4"]
+    assert newest["data"][0]["content"][0]["text"] == "4" and newest["has_more"]
+    assert [one.status_code for one in refused] == [400, 400, 400]
+
+
+async def test_a_failed_response_can_be_fetched_and_says_so() -> None:
+    daemon = FakeDaemon(FakeSupervisor([TextDelta("Hel"), Failed("engine_crashed", "The worker ended.")]))
+    async with daemon.client() as client:
+        stream = (await client.post("/v1/responses", json={"model": "m", "input": "Hello", "stream": True})).text
+        response_id = stream.split('"id":"', 1)[1].split('"', 1)[0]
+        kept = (await client.get(f"/v1/responses/{response_id}")).json()
+    assert kept["status"] == "failed"
+    assert kept["error"] == {"code": "server_error", "message": "The worker ended."}
+    assert kept["output"][0]["content"][0]["text"] == "Hel"
+
+
+async def test_a_response_that_has_ended_cannot_be_cancelled_nor_streamed() -> None:
+    daemon = FakeDaemon(FakeSupervisor(answer("Hi.")))
+    async with daemon.client() as client:
+        made = (await client.post("/v1/responses", json={"model": "m", "input": "Hello"})).json()
+        cancelled = await client.post(f"/v1/responses/{made['id']}/cancel")
+        streamed = await client.get(f"/v1/responses/{made['id']}", params={"stream": "true"})
+    assert (cancelled.status_code, streamed.status_code) == (400, 400)
+    assert streamed.json()["error"]["code"] == "unsupported"
