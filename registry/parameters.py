@@ -68,7 +68,6 @@ PARAMETERS: Mapping[str, Parameter] = {
     "rope_frequency_scale": Parameter("float", 0, 1000),
     "yarn_orig_ctx": Parameter("int", 0, _INT32),
     "yarn_ext_factor": Parameter("float", -1, 1000),
-    "yarn_attn_factor": Parameter("float", -1, 1000),
     "yarn_beta_fast": Parameter("float", -1, 1e6),
     "yarn_beta_slow": Parameter("float", -1, 1e6),
     "draft_model": Parameter("string"),

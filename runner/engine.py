@@ -44,7 +44,6 @@ class LoadOptions(msgspec.Struct, frozen=True):
     rope_frequency_scale: float | None = None
     yarn_orig_ctx: int | None = None
     yarn_ext_factor: float | None = None
-    yarn_attn_factor: float | None = None
     yarn_beta_fast: float | None = None
     yarn_beta_slow: float | None = None
     longest_context: int = 0

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from llama_cpp import llama_cpp as lib
 
@@ -101,7 +102,8 @@ class Encoder:
 
     def _open(self, room: int) -> None:
         rows = room if self._is_whole else min(room, CHUNK_ROWS)
-        params = context_params(self._options, self._threads)
+        # Nothing is kept for long here, so that a smaller cache would cost exactness and save little.
+        params = context_params(msgspec.structs.replace(self._options, kv_cache_type=None), self._threads)
         params.n_ctx = room
         params.n_batch = params.n_ubatch = rows
         params.n_seq_max = ENCODING_SLOTS

@@ -35,7 +35,6 @@ _ROPE_FIELDS = {
     "rope_frequency_scale": "rope_freq_scale",
     "yarn_orig_ctx": "yarn_orig_ctx",
     "yarn_ext_factor": "yarn_ext_factor",
-    "yarn_attn_factor": "yarn_attn_factor",
     "yarn_beta_fast": "yarn_beta_fast",
     "yarn_beta_slow": "yarn_beta_slow",
 }

@@ -32,7 +32,6 @@ class LoadWishes:
     rope_frequency_scale: float | None = None
     yarn_orig_ctx: int | None = None
     yarn_ext_factor: float | None = None
-    yarn_attn_factor: float | None = None
     yarn_beta_fast: float | None = None
     yarn_beta_slow: float | None = None
 
@@ -50,7 +49,6 @@ ROPE_WISHES = (
     "rope_frequency_scale",
     "yarn_orig_ctx",
     "yarn_ext_factor",
-    "yarn_attn_factor",
     "yarn_beta_fast",
     "yarn_beta_slow",
 )

@@ -127,7 +127,7 @@ def test_the_openai_client_gets_the_same_vectors(client: ollama.Client, openai_c
     expected = client.embed(EMBEDDER, TEXTS).embeddings
     # Without an encoding the client asks for base64 and decodes it.
     for encoding in (openai.omit, "float"):
-        answer = openai_client.embeddings.create(model=EMBEDDER, input=TEXTS, encoding_format=encoding)  # type: ignore[arg-type]
+        answer = openai_client.embeddings.create(model=EMBEDDER, input=TEXTS, encoding_format=encoding)
         assert [one.index for one in answer.data] == [0, 1, 2]
         for one, vector in zip(answer.data, expected, strict=True):
             assert np.allclose(one.embedding, vector, atol=1e-3)

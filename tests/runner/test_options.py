@@ -75,7 +75,7 @@ def test_wishes_about_devices_caches_and_stretched_windows_arrive() -> None:
     wishes: dict[str, object] = {
         "use_mlock": True, "split_mode": "row", "num_cpu_moe": 3, "kv_cache_type": "q8_0", "flash_attention": "on",
         "rope_scaling": "yarn", "rope_frequency_base": 5e5, "rope_frequency_scale": 0.25, "yarn_orig_ctx": 8192,
-        "yarn_ext_factor": 1.0, "yarn_attn_factor": 0.5, "yarn_beta_fast": 32.0, "yarn_beta_slow": 1.0,
+        "yarn_ext_factor": 1.0, "yarn_beta_fast": 32.0, "yarn_beta_slow": 1.0,
     }  # fmt: skip
     assert resolve(wishes).wishes == LoadWishes(**wishes)  # type: ignore[arg-type]
     for value in ([3, 1.5], [3.0, 1.5], ["3", "1.5"]):
