@@ -134,6 +134,8 @@ class LoadedModel(msgspec.Struct, frozen=True):
     """How it was loaded."""
     media: tuple[str, ...] = ()
     """What its projector takes: `image`, `audio`."""
+    media_failure: str = ""
+    """Why its projector could not be loaded."""
 
     @property
     def reach(self) -> int:

@@ -25,6 +25,7 @@ from registry.store import ModelStore
 from registry.stored_model import StoredModel
 from runner import answers
 from runner.answers import AnswerParts
+from runner.chat.media import Media, MediaKind
 from runner.chat.types import (
     LAST_EVENTS,
     ChatEvent,
@@ -84,6 +85,12 @@ class Completion:
     """What is to come behind the answer."""
     tokens: tuple[int, ...] = ()
     """With `raw`, in place of a text."""
+    media: tuple[Media, ...] = ()
+    """Images and sounds in the prompt."""
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.prompt or self.tokens or self.media)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +110,8 @@ class Call:
     """How hard to think, in the word that the model's template may know."""
     thinking_field: str = "think"
     """Where the wish for thinking stands in the client's request."""
+    effort_field: str = ""
+    """Where the effort stands, when it is in a place of its own."""
     may_think_in_vain: bool = False
     """Whether a wish for thinking is let go where the model cannot; otherwise it is an error."""
     tool_use: ToolUse = ToolUse.AUTO
@@ -129,7 +138,7 @@ class Call:
         """Nothing to answer: the model is only to be loaded or unloaded."""
         if isinstance(self.prompt, Conversation):
             return not self.prompt.messages
-        return not (self.prompt.prompt or self.prompt.tokens)
+        return self.prompt.is_empty
 
 
 class Generation:
@@ -298,6 +307,7 @@ class Generator:
             request_path=call.options_path,
         )
         adapters = adapters_of(model, options.lora_scales, f"{call.options_path}lora_scales")
+        _check_media(call, model)
         call, vain = _possible_thinking(call, model)
         prompt, unused = _prompt(call, model)
         sampling = options.sampling
@@ -355,13 +365,28 @@ class _Plan:
     ignored: tuple[str, ...]
 
 
+def _check_media(call: Call, model: StoredModel) -> None:
+    """Raise Unsupported for what the model cannot take, before it is loaded for that."""
+    if isinstance(call.prompt, Conversation):
+        media = [medium for message in call.prompt.messages for medium in message.media]
+    else:
+        media = list(call.prompt.media)
+    abilities = model.capabilities() if media else ()
+    for medium in media:
+        ability = "vision" if medium.kind is MediaKind.IMAGE else "audio"
+        if ability not in abilities:
+            raise Unsupported(f'"{call.model}" does not support {ability}', field=medium.field)
+
+
 def _possible_thinking(call: Call, model: StoredModel) -> tuple[Call, tuple[str, ...]]:
     """The call without thinking where the model has none, and what was let go."""
-    if not call.thinking or "thinking" in model.capabilities():
+    if not (call.thinking or call.effort) or "thinking" in model.capabilities():
         return call, ()
-    if not call.may_think_in_vain:
+    if call.thinking and not call.may_think_in_vain:
         raise Unsupported(f'"{call.model}" does not support thinking', field=call.thinking_field)
-    return dataclasses.replace(call, thinking=None, effort=None), (call.thinking_field,)
+    wishes = {call.thinking_field: call.thinking, call.effort_field or call.thinking_field: call.effort}
+    vain = tuple(field for field, wish in wishes.items() if wish)
+    return dataclasses.replace(call, thinking=None, effort=None), vain
 
 
 def _prompt(
@@ -378,19 +403,23 @@ def _prompt(
             raise InvalidRequest("raw mode does not support template, system, or context")
         if asked.suffix:
             raise InvalidRequest("raw mode does not support suffix", "suffix")
-        return TokenPrompt(asked.tokens) if asked.tokens else TextPrompt(asked.prompt), ()
+        return TokenPrompt(asked.tokens) if asked.tokens else TextPrompt(asked.prompt, asked.media), ()
     template, unused = (asked.template, ()) if asked.template else _own_template(model)
     if asked.suffix:
         if not asked.template and (template is None or "insert" not in model.capabilities()):
             # Perhaps the model has tokens for it; the worker knows.
+            if asked.media:
+                raise Unsupported("A suffix and images do not go together.", field=asked.media[0].field)
             return InsertPrompt(asked.prompt, asked.suffix), ()
-        return ChatPrompt((Message("user", asked.prompt),), template, call.thinking, suffix=asked.suffix), unused
+        return ChatPrompt(
+            (Message("user", asked.prompt, media=asked.media),), template, call.thinking, suffix=asked.suffix
+        ), unused
     if template is not None or model.metadata().chat_template:
         return ChatPrompt(_completion(model, asked), template, call.thinking), unused
     if asked.system:
         raise Unsupported(f"{model.name.short} has no chat template that would place a system text.", field="system")
     placeless = {"SYSTEM": model.system, "MESSAGE": model.messages}
-    return TextPrompt(asked.prompt), (*unused, *(name for name, value in placeless.items() if value))
+    return TextPrompt(asked.prompt, asked.media), (*unused, *(name for name, value in placeless.items() if value))
 
 
 def _own_template(model: StoredModel) -> tuple[str | None, tuple[str, ...]]:
@@ -437,7 +466,7 @@ def _completion(model: StoredModel, completion: Completion) -> tuple[Message, ..
     return (
         *_system_message(model.system if completion.system is None else completion.system),
         *(_own_messages(model) if completion.context is None else ()),
-        Message("user", completion.prompt),
+        Message("user", completion.prompt, media=completion.media),
     )
 
 

@@ -60,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "runner.generate": {
         "runner.model_spec",
-        "runner.answers", "runner.choices", "runner.options", "runner.chat.types", "runner.supervisor",
+        "runner.answers", "runner.choices", "runner.options", "runner.chat.media", "runner.chat.types", "runner.supervisor",
         "runner.messages", "runner.engine",
         "runner.sampling", "runner.errors", "runner.settings", "registry",
     },

@@ -6,6 +6,8 @@ import enum
 
 import msgspec
 
+from runner.errors import BodyTooLarge
+
 MAX_MEDIA = 64
 """Images and sounds of one request together."""
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
@@ -27,9 +29,12 @@ class Media(msgspec.Struct, frozen=True):
     field: str
     """Where it stands in the client's request, for errors."""
 
-    @property
-    def max_bytes(self) -> int:
-        return MAX_IMAGE_BYTES if self.kind is MediaKind.IMAGE else MAX_SOUND_BYTES
+
+def check_size(kind: MediaKind, data: bytes, field: str) -> None:
+    """Raises BodyTooLarge."""
+    limit = MAX_IMAGE_BYTES if kind is MediaKind.IMAGE else MAX_SOUND_BYTES
+    if len(data) > limit:
+        raise BodyTooLarge(f"{field} has {len(data)} bytes; {limit} are allowed.", field=field, limit=limit)
 
 
 def sounds_like_audio(data: bytes) -> bool:

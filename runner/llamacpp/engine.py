@@ -34,7 +34,7 @@ from runner.engine import (
     PromptScoring,
     SamplerPlan,
 )
-from runner.errors import RunnerError, Unsupported
+from runner.errors import ModelInvalid, Unsupported
 from runner.llamacpp.adapters import Adapters
 from runner.llamacpp.batch import Batch, VectorBatch
 from runner.llamacpp.candidates import Candidates, read_row, score_of
@@ -88,8 +88,9 @@ class LlamaEngine:
         self._model = Model(files, options, placement.gpu_layers, threads, library.log, on_progress)
         self._projector: Projector | None = None
         self._projector_size = 0
+        self._media_failure = ""
         if projector is not None and self._model.context is not None:
-            self._projector = self._open_projector(projector)
+            self._open_projector(projector)
         self._memory = Memory(self._model.context, kind_of(self._model.handle), options.max_sequences)
         self._adapters = Adapters(self._model.handle, library.log)
         self._adapters_in_use: AdapterSet = ()
@@ -216,21 +217,17 @@ class LlamaEngine:
         _raise_for(status)
         return token
 
-    def _open_projector(self, file: Path) -> Projector:
+    def _open_projector(self, file: Path) -> None:
+        """Without its projector a model still answers to text; why it has none is told to whoever sends more."""
         log = self._library.log
+        on_gpu = bool(log.offloaded and log.offloaded[0])
         try:
-            projector = Projector(
-                self._model.handle,
-                file,
-                on_gpu=bool(log.offloaded and log.offloaded[0]),
-                threads=self._threads,
-                log=log,
-            )
-        except RunnerError:
-            self._model.close()
-            raise
-        self._projector_size = file.stat().st_size
-        return projector
+            self._projector = Projector(self._model.handle, file, on_gpu=on_gpu, threads=self._threads, log=log)
+        except ModelInvalid as error:
+            logger.warning("%s", error.message)
+            self._media_failure = error.message
+        else:
+            self._projector_size = file.stat().st_size
 
     def _sample(self, chunks: Sequence[Chunk]) -> list[int]:
         context = self._model.context
@@ -387,6 +384,7 @@ class LlamaEngine:
             longest_context=options.longest_context if model.context is not None else 0,
             options=self._options,
             media=() if self._projector is None else self._projector.kinds,
+            media_failure=self._media_failure,
             has_fixed_threads=options.num_thread is not None,
         )
 

@@ -211,6 +211,7 @@ class Loop:
                 encode(turn, engine)
             else:
                 chunk = chunk_of(turn, self._sampler_of(sequence))
+                engine.use_adapters(sequence.request.adapters)
                 token = engine.step_media(chunk)
                 self._advance([turn.planned], [chunk], [] if token is None else [token], started)
                 forget_computed(sequence)

@@ -19,7 +19,7 @@ import msgspec
 from runner.chat.media import MAX_MEDIA, Media, MediaKind
 from runner.chat.types import ChatPrompt, ChatRequest, Message, TextPrompt
 from runner.engine import Engine, MediaInput, MediaPiece, MediaVectors
-from runner.errors import InvalidRequest, RequestError, Unsupported
+from runner.errors import InvalidRequest, ModelInvalid, RequestError, Unsupported
 from runner.worker.pictures import read_picture
 from runner.worker.sounds import read_sound
 
@@ -144,6 +144,8 @@ def _media_of(request: ChatRequest) -> tuple[Media, ...]:
 
 def _check(media: Sequence[Media], request: ChatRequest, engine: Engine) -> None:
     first = media[0]
+    if engine.info.media_failure:
+        raise ModelInvalid(engine.info.media_failure)
     for medium in media:
         if medium.kind.value not in engine.info.media:
             what = "vision" if medium.kind is MediaKind.IMAGE else "audio"

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from runner.chat.media import Media
 from runner.engine import Picture
-from runner.errors import BodyTooLarge, InvalidRequest
+from runner.errors import InvalidRequest
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 MAX_PIXELS = 50_000_000
@@ -24,14 +24,8 @@ _BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EO
 def read_picture(media: Media) -> Picture:
     """The first image of a file, upright, on white where it is transparent. Blocks for as long as decoding takes.
 
-    Raises InvalidRequest for what is no such file or too large in pixels, BodyTooLarge for too many bytes.
+    Raises InvalidRequest for what is no such file or has too many pixels.
     """
-    if len(media.data) > media.max_bytes:
-        raise BodyTooLarge(
-            f"{media.field} has {len(media.data)} bytes; an image may have {media.max_bytes}.",
-            field=media.field,
-            limit=media.max_bytes,
-        )
     try:
         with warnings.catch_warnings():
             # Doubtful sizes are ours to judge, and oddities of a file that can be read do not matter.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runner.chat.media import Media
 from runner.engine import Sound
-from runner.errors import BodyTooLarge, InvalidRequest
+from runner.errors import InvalidRequest
 
 MAX_SECONDS = 1800
 """Of one sound."""
@@ -17,16 +17,12 @@ _FRAME_BITRATES = {
 _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 """Samples a second, by the version's bits."""
 _LAYER_3 = 1
+_WAV_ENCODINGS = (1, 3, 0xFFFE)
+"""Whole numbers, floating point, and those that say elsewhere which of the two; others may unpack to anything."""
 
 
 def read_sound(media: Media) -> Sound:
-    """A sound that the engine may decode. Raises InvalidRequest, and BodyTooLarge for too many bytes."""
-    if len(media.data) > media.max_bytes:
-        raise BodyTooLarge(
-            f"{media.field} has {len(media.data)} bytes; a sound may have {media.max_bytes}.",
-            field=media.field,
-            limit=media.max_bytes,
-        )
+    """A sound that the engine may decode. Raises InvalidRequest."""
     data = media.data
     is_wav = data[:4] == b"RIFF" and data[8:12] == b"WAVE"
     seconds = wav_seconds(data) if is_wav else mp3_seconds(data)
@@ -46,6 +42,8 @@ def wav_seconds(data: bytes) -> float | None:
         if body + size > len(data):
             return None
         if name == b"fmt " and size >= 16:
+            if int.from_bytes(data[body : body + 2], "little") not in _WAV_ENCODINGS:
+                return None
             channels = int.from_bytes(data[body + 2 : body + 4], "little")
             rate = int.from_bytes(data[body + 4 : body + 8], "little")
             bits = int.from_bytes(data[body + 14 : body + 16], "little")
@@ -60,7 +58,9 @@ def wav_seconds(data: bytes) -> float | None:
 
 def mp3_seconds(data: bytes) -> float | None:
     """How long the frames of an MP3 file last together; None when there are none."""
-    place, seconds = _after_tag(data), 0.0
+    place, seconds = _after_tags(data), 0.0
+    if data[place : place + 4] == b"fLaC":
+        return None
     while (place := data.find(b"\xff", place)) >= 0 and seconds <= MAX_SECONDS:
         frame = _frame(data[place : place + 4])
         if frame is None:
@@ -72,13 +72,14 @@ def mp3_seconds(data: bytes) -> float | None:
     return seconds or None
 
 
-def _after_tag(data: bytes) -> int:
-    if data[:3] != b"ID3" or len(data) < 10:
-        return 0
-    size = 0
-    for byte in data[6:10]:
-        size = size << 7 | byte & 0x7F
-    return 10 + size
+def _after_tags(data: bytes) -> int:
+    place = 0
+    while data[place : place + 3] == b"ID3" and place + 10 <= len(data):
+        size = 0
+        for byte in data[place + 6 : place + 10]:
+            size = size << 7 | byte & 0x7F
+        place += 10 + size
+    return place
 
 
 def _frame(header: bytes) -> tuple[int, float] | None:

@@ -15,6 +15,8 @@ from runner.api.anthropic.schema import (
     ToolUseBlock,
     TurnBody,
 )
+from runner.api.media_parts import MediaPart, join_parts, read_base64
+from runner.chat.media import MediaKind
 from runner.chat.types import Message, ToolCall
 from runner.errors import InvalidRequest, Unsupported
 
@@ -63,34 +65,40 @@ def _assistant_message(blocks: list[Block], path: str, names: dict[str, str]) ->
 
 
 def _other_messages(role: str, blocks: list[Block], path: str, names: dict[str, str]) -> Iterator[Message]:
-    texts: list[str] = []
+    parts: list[str | MediaPart] = []
     for index, block in enumerate(blocks):
         here = f"{path}[{index}]"
         if isinstance(block, ToolResultBlock):
-            if texts:
-                yield Message(role, "\n".join(texts))
-                texts = []
-            yield Message(
-                "tool", _result(block, here), tool_name=names.get(block.tool_use_id), tool_call_id=block.tool_use_id
-            )
+            if parts:
+                yield _message(role, parts)
+                parts = []
+            yield _result(block, here, names)
         else:
-            texts.append(_text(block, here))
-    if texts:
-        yield Message(role, "\n".join(texts))
+            parts.append(_part(block, here))
+    if parts:
+        yield _message(role, parts)
 
 
-def _text(block: Block, path: str) -> str:
+def _message(role: str, parts: list[str | MediaPart]) -> Message:
+    text, media = join_parts(parts)
+    return Message(role, text, media=media)
+
+
+def _part(block: Block, path: str) -> str | MediaPart:
     if isinstance(block, TextBlock):
         return block.text
     if isinstance(block, DocumentBlock):
         return "\n".join(part for part in (block.title, block.context, block.source.data) if part)
     if isinstance(block, ImageBlock):
-        raise Unsupported(f"{path} is an image; this model or version takes text only.", field=path)
+        return read_base64(block.source.data, f"{path}.source.data", MediaKind.IMAGE)
     raise InvalidRequest(f"{path} cannot be of the type {block.type} here.", f"{path}.type")
 
 
-def _result(block: ToolResultBlock, path: str) -> str:
-    parts = block.content or ()
-    text = "\n".join(_text(part, f"{path}.content[{index}]") for index, part in enumerate(parts))
+def _result(block: ToolResultBlock, path: str, names: dict[str, str]) -> Message:
+    parts = [_part(part, f"{path}.content[{index}]") for index, part in enumerate(block.content or ())]
     # Templates have no mark for a call that failed, and the model must know.
-    return f"Error: {text}" if block.is_error else text
+    if block.is_error:
+        first = parts.pop(0) if parts and isinstance(parts[0], str) else ""
+        parts.insert(0, f"Error: {first}")
+    text, media = join_parts(parts)
+    return Message("tool", text, tool_name=names.get(block.tool_use_id), tool_call_id=block.tool_use_id, media=media)

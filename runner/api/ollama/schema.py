@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from runner.api.sampling import Alternatives, Grammar
-from runner.api.validation import Body, Ignored, KeepAlive, invalid, lacks, not_honoured
+from runner.api.validation import Body, Ignored, KeepAlive, invalid, not_honoured
 from runner.errors import InvalidRequest
 
 _THINK_LEVELS = ("high", "medium", "low", "max")
@@ -86,7 +86,7 @@ class Message(Body):
     role: Annotated[str, BeforeValidator(_lower_case)]
     content: str | None = None
     thinking: str | None = None
-    images: Annotated[Any, not_honoured([], why=lacks("vision"))] = None
+    images: list[str] | None = None
     tool_calls: list[ToolCallBody] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
@@ -135,7 +135,7 @@ class GenerateBody(_Generation):
     raw: bool | None = None
     context: list[Annotated[int, Field(ge=0, le=_LARGEST_TOKEN)]] | None = None
     suffix: str | None = None
-    images: Annotated[Any, not_honoured([], why=lacks("vision"))] = None
+    images: list[str] | None = None
 
 
 class RenderBody(ChatBody, GenerateBody):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Literal
 
+from runner.api.media_parts import in_front
 from runner.api.ollama.schema import Message as MessageBody
 from runner.api.ollama.schema import NamedTool, ToolBody
 from runner.chat.types import Message, Tool, ToolCall, ToolUse
@@ -35,6 +36,7 @@ def read_messages(bodies: Sequence[MessageBody]) -> tuple[Message, ...]:
                 tool_calls=calls,
                 tool_name=body.tool_name or names.get(body.tool_call_id or ""),
                 tool_call_id=body.tool_call_id or None,
+                media=in_front(body.images, f"messages[{place}].images"),
             )
         )
     return tuple(messages)

@@ -14,6 +14,7 @@ from registry.name import ModelName
 from registry.progress import Progress
 from registry.recipe import Recipe
 from runner.api.errors import ErrorReport, report_failure
+from runner.api.media_parts import in_front
 from runner.api.ollama.schema import ChatBody, CreateBody, GenerateBody
 from runner.api.ollama.tools import call_record, choose_tools, read_messages, read_tools
 from runner.api.sampling import json_constraint, one_constraint, token_entries, wanted_logprobs
@@ -29,8 +30,8 @@ from runner.chat.types import (
     ToolCall,
     ToolCallDelta,
 )
-from runner.errors import InvalidRequest
 from runner.choices import Choices
+from runner.errors import InvalidRequest
 from runner.generate import Answer, Call, Completion, Conversation, Generation
 from runner.receipt import receipt_field
 from runner.sampling import Constraint
@@ -79,6 +80,7 @@ def generate_call(body: GenerateBody, request_id: str) -> Call:
             raw=bool(body.raw),
             context=None if body.context is None else tuple(body.context),
             suffix=body.suffix or "",
+            media=in_front(body.images, "images"),
         ),
         options=body.options or {},
         keep_alive=body.keep_alive,

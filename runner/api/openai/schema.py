@@ -16,28 +16,62 @@ Count = Annotated[int, Field(ge=1, le=MOST_CHOICES)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
-def _read_content(value: object) -> object:
-    """The text of a message's content: a string, or an array of text parts."""
-    if not isinstance(value, list):
-        if value is None or isinstance(value, str):
-            return value
-        raise invalid("must be a string or an array of parts")
-    texts = []
-    for index, part in enumerate(value):
-        here = f"[{index}]"
-        if not isinstance(part, dict):
-            raise invalid("must be an object", here)
-        if part.get("type") != "text":
-            if isinstance(part.get("type"), str):
-                raise unsupported(lacks("anything but text"), f"{here}.type")
-            raise invalid("is required", f"{here}.type")
-        text = part.get("text")
-        if not isinstance(text, str):
-            raise invalid("must be a string", f"{here}.text")
-        for name in part.keys() - {"type", "text"}:
-            raise invalid("is an unknown field", f"{here}.{name[:100]}")
-        texts.append(text)
-    return "\n".join(texts)
+PART_TYPES = ("text", "image_url", "input_audio")
+
+
+class TextPart(Body):
+    type: Literal["text"]
+    text: str
+
+
+def _read_image_url(value: object) -> object:
+    return {"url": value} if isinstance(value, str) else value
+
+
+class ImageUrl(Body):
+    url: str
+    detail: Ignored = None
+
+
+class ImagePart(Body):
+    """An image, as a data URL."""
+
+    type: Literal["image_url"]
+    image_url: Annotated[ImageUrl, BeforeValidator(_read_image_url, json_schema_input_type=str | ImageUrl)]
+
+
+class InputAudio(Body):
+    data: str
+    format: Literal["wav", "mp3"]
+
+
+class AudioPart(Body):
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
+def _known_part(value: object) -> object:
+    if not isinstance(value, dict):
+        raise invalid("must be an object")
+    kind = value.get("type")
+    if not isinstance(kind, str):
+        raise invalid("is required", ".type")
+    if kind not in PART_TYPES:
+        raise unsupported(lacks(f"parts of the type {kind[:50]!r}"), ".type")
+    return value
+
+
+ContentPart = Annotated[
+    Annotated[TextPart | ImagePart | AudioPart, Field(discriminator="type")], BeforeValidator(_known_part)
+]
+
+
+def _as_parts(value: object) -> object:
+    if isinstance(value, str):
+        return [{"type": "text", "text": value}]
+    if value is None or isinstance(value, list):
+        return value
+    raise invalid("must be a string or an array of parts")
 
 
 def _read_stop(value: object) -> object:
@@ -45,24 +79,8 @@ def _read_stop(value: object) -> object:
 
 
 Content = Annotated[
-    str | None,
-    BeforeValidator(_read_content),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-                        "required": ["type", "text"],
-                    },
-                },
-                {"type": "null"},
-            ]
-        }
-    ),
+    list[ContentPart] | None,
+    BeforeValidator(_as_parts, json_schema_input_type=str | list[ContentPart] | None),
 ]
 Stop = Annotated[
     list[str] | None,
