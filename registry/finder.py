@@ -94,6 +94,15 @@ class Finder:
                 sources.insert(0, Target.parse(noted.source).source)
         return [self.find(source) for source in sources]
 
+    async def begun_from(self, name: ModelName) -> ModelName | ModelUrl | None:
+        """Where a pull that broke off was fetching a model from, if not from where its name says."""
+        begun = await asyncio.to_thread(self._store.blobs.pulls.find, name)
+        if begun is None or begun.source is None:
+            return None
+        with contextlib.suppress(InvalidRequest):
+            return Target.parse(begun.source).source
+        return None
+
     async def remember(self, target: Target, fetched_at: datetime) -> None:
         """Note where a model that was just pulled came from. A store that cannot be written goes without."""
 

@@ -47,11 +47,12 @@ class Puller:
         self._http_users = 0
 
     async def pull(
-        self, name: ModelName, *, insecure: bool = False, find: Find | None = None
+        self, name: ModelName, *, insecure: bool = False, find: Find | None = None, source: str | None = None
     ) -> AsyncGenerator[Progress]:
         """Fetch a model, telling each step; the last is `success`. A file that is here and damaged is replaced.
 
-        `find` says what it is made of instead of the source that the name tells.
+        `find` says what it is made of instead of the source that the name tells; `source` is that other
+        source's name, noted for as long as the pull is unfinished.
         The download of a file ends when nobody follows it any more; what has come is kept, and gone on
         with next time. `insecure` allows plain HTTP and unverified TLS where the source's rules let a
         caller say so. Raises ModelNotFound, SourceError, Unauthorized, RegistryForbidden, DigestMismatch,
@@ -63,7 +64,7 @@ class Puller:
         for notice in notices:
             yield Progress(notice)
         await asyncio.to_thread(self._check_room, model.files)
-        await asyncio.to_thread(self._remember, name, model)
+        await asyncio.to_thread(self._remember, name, model, source)
         blobs: list[Blob] = []
         try:
             async with self._open_http():  # kept open from one file to the next
@@ -72,7 +73,7 @@ class Puller:
                         async for progress in steps:
                             yield progress
                     if file.digest is None:
-                        await asyncio.to_thread(self._remember, name, model, blobs)
+                        await asyncio.to_thread(self._remember, name, model, source, blobs)
         except BaseException:
             self._forget_if_vain(name, model)
             raise
@@ -115,7 +116,7 @@ class Puller:
         needed = sum(room_for(self._store, file) for file in distinct(files))
         self._store.blobs.check_room(needed, self._options.keep_free_bytes)
 
-    def _remember(self, name: ModelName, model: ResolvedModel, blobs: Sequence[Blob] = ()) -> None:
+    def _remember(self, name: ModelName, model: ResolvedModel, source: str | None, blobs: Sequence[Blob] = ()) -> None:
         """Note what this pull wants, as far as its bytes have told by now."""
         wanted = [
             WantedFile(partial_key(file), file.digest, file.size, file.title)
@@ -123,7 +124,7 @@ class Puller:
             else WantedFile(partial_key(file), blob.digest, blob.size, file.title)
             for file, blob in itertools.zip_longest(model.files, blobs)
         ]
-        self._store.blobs.pulls.remember(name, wanted)
+        self._store.blobs.pulls.remember(name, wanted, source)
 
     def _forget_if_vain(self, name: ModelName, model: ResolvedModel) -> None:
         """Nothing is unfinished of which nothing is here."""

@@ -39,6 +39,8 @@ class UnfinishedPull:
     files: tuple[WantedFile, ...]
     age_seconds: float = 0.0
     """Since it was last gone on with."""
+    source: str | None = None
+    """What it is fetched from, where the name does not say that."""
 
 
 class UnfinishedPulls:
@@ -48,10 +50,11 @@ class UnfinishedPulls:
         self._root = root
         self._folder = root / "pulls"
 
-    def remember(self, name: ModelName, files: Sequence[WantedFile]) -> None:
+    def remember(self, name: ModelName, files: Sequence[WantedFile], source: str | None = None) -> None:
         """Note what a pull wants. Raises StoreReadOnly or DiskFull."""
         document = {
             "name": name.full,
+            "source": source,
             "files": [
                 {"key": one.key, "digest": one.digest and str(one.digest), "size": one.size, "title": one.title}
                 for one in files
@@ -70,6 +73,9 @@ class UnfinishedPulls:
     def forget(self, name: ModelName) -> None:
         with contextlib.suppress(OSError):
             self._path(name).unlink(missing_ok=True)
+
+    def find(self, name: ModelName) -> UnfinishedPull | None:
+        return _read(self._path(name))
 
     def all(self) -> Iterator[UnfinishedPull]:
         """Those that can be gone on with, the latest first. Forgotten ones count no more."""
@@ -90,7 +96,10 @@ def _read(path: Path) -> UnfinishedPull | None:
         with path.open("rb") as file:
             document = json.loads(file.read(_MAX_BYTES))
         files = tuple(_read_file(one) for one in document["files"])
-        return UnfinishedPull(ModelName.parse(document["name"]), files, age)
+        source = document.get("source")
+        return UnfinishedPull(
+            ModelName.parse(document["name"]), files, age, source if isinstance(source, str) else None
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidName, InvalidRequest):
         return None
 

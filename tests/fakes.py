@@ -24,10 +24,11 @@ from registry.sources.model_url import ModelUrl
 from runner.chat.types import ChatEvent, ChatRequest, Finished, FinishReason, TextDelta, Truncation, Usage
 from runner.engine import DeviceUse, LoadedModel
 from runner.errors import RunnerError
-from runner.messages import FRAME_HEADER, Cancel, Events, Generate, Pause, decode_command, encode_frame
+from runner.messages import FRAME_HEADER, Cancel, Events, Generate, Pause, Perform, decode_command, encode_frame
 from runner.supervisor.client import WorkerClient
 from runner.supervisor.lease import Lease
 from runner.supervisor.types import ModelSpec, ModelStatus
+from runner.tasks import Task
 
 PATIENCE = 20.0
 
@@ -90,6 +91,8 @@ class FakeSupervisor:
         self.keep_alives: list[float | None] = []
         self.requests: dict[str, ChatRequest] = {}
         """By id, in the order they came."""
+        self.tasks: dict[str, Task] = {}
+        self.task_script: Callable[[Task], Sequence[ChatEvent]] = lambda _: ()
         self.cancelled: list[str] = []
         self.paused: list[str] = []
         self.unloaded: list[str] = []
@@ -159,6 +162,9 @@ class FakeSupervisor:
         if isinstance(command, Generate):
             self.requests[command.request_id] = command.request
             self.send(*self.script(command.request))
+        elif isinstance(command, Perform):
+            self.tasks[command.request_id] = command.task
+            self.send_to(command.request_id, *self.task_script(command.task))
         elif isinstance(command, Cancel):
             self.cancelled.append(command.request_id)
         elif isinstance(command, Pause):
@@ -179,6 +185,11 @@ class FakeFinder:
 
     sought: list[ModelName | ModelUrl] = field(default_factory=list)
     remembered: list[Target] = field(default_factory=list)
+    begun: ModelUrl | None = None
+    """Where every pull that broke off was fetching from."""
+
+    async def begun_from(self, name: ModelName) -> ModelUrl | None:
+        return self.begun
 
     def find(self, source: ModelName | ModelUrl, *, insecure: bool = False) -> object:
         self.sought.append(source)
@@ -203,7 +214,7 @@ class FakePuller:
     """Set when a pull has ended, in whatever way."""
 
     async def pull(
-        self, name: ModelName, *, insecure: bool = False, find: object = None
+        self, name: ModelName, *, insecure: bool = False, find: object = None, source: str | None = None
     ) -> AsyncGenerator[Progress, None]:
         self.pulled.append(name)
         self.insecure += [name] if insecure else []
@@ -238,6 +249,7 @@ class FakeMetadata:
     """What a small model's file would tell."""
 
     chat_template: str | None = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    architecture: str = "llama"
     context_length: int = 8192
     weights_size: int = 1000
     parameter_count: int = 135_000_000

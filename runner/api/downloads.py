@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 
-from registry.finder import Finder, Target
+from registry.finder import Finder, Target, source_text
 from registry.name import ModelName
 from registry.progress import Progress
 from registry.pull import Puller
@@ -33,15 +33,19 @@ class Downloads:
     ) -> AsyncGenerator[Progress, None]:
         """As `Puller.pull`; closing it, or cancelling whoever waits for it, gives the pull up.
 
-        `source` is where the model comes from when its name does not say so. It is noted for later either way.
+        `source` is where the model comes from when its name does not say so; a pull that broke off is gone on
+        with from where it was begun. It is noted for later either way.
         Raises ModelNotFound when `end` was called for its model.
         """
+        source = source or await self._finder.begun_from(name)
         find = self._finder.find(source, insecure=insecure) if source is not None else None
+        origin = source_text(source) if source is not None else None
         begun = datetime.now(UTC)
         ended = asyncio.get_running_loop().create_future()
         self._running[name.folded].add(ended)
         try:
-            async with contextlib.aclosing(self._puller.pull(name, insecure=insecure, find=find)) as steps:
+            pull = self._puller.pull(name, insecure=insecure, find=find, source=origin)
+            async with contextlib.aclosing(pull) as steps:
                 while (progress := await _next(steps, ended)) is not None:
                     if progress.status == "success":
                         await self._finder.remember(Target(name, source or name), begun)
@@ -57,6 +61,7 @@ class Downloads:
         self, name: ModelName, *, source: ModelName | ModelUrl | None = None, insecure: bool = False
     ) -> PullPlan:
         """What `pull` would bring; fetches nothing."""
+        source = source or await self._finder.begun_from(name)
         find = self._finder.find(source, insecure=insecure) if source is not None else None
         return await self._puller.plan(name, insecure=insecure, find=find)
 

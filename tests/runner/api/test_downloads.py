@@ -52,6 +52,13 @@ async def test_where_a_model_came_from_is_noted_before_its_success_is_told() -> 
     assert finder.sought == [url]
 
 
+async def test_a_pull_that_broke_off_goes_on_from_where_it_was_begun() -> None:
+    url = ModelUrl("https://example.com/m.gguf")
+    finder = FakeFinder(begun=url)
+    assert [step async for step in downloads(FakePuller(STEPS), finder).pull(NAME)] == list(STEPS)
+    assert finder.sought == [url] and finder.remembered == [Target(NAME, url)]
+
+
 async def test_a_pull_that_fails_is_not_noted() -> None:
     finder = FakeFinder()
     with pytest.raises(SourceUnreachable):

@@ -16,6 +16,7 @@ import pytest
 
 from registry.digest import Digest
 from registry.manifest import MODEL_LAYER
+from registry.name import ModelName
 from registry.progress import Notice
 from registry.sources.resolved import Find, ResolvedModel
 from registry.stored_model import StoredModel
@@ -32,6 +33,9 @@ class OneFinder:
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
+
+    async def begun_from(self, name: ModelName) -> None:
+        return None
 
     def finds(self, model: StoredModel) -> list[Find]:
         async def resolve(notice: Notice) -> ResolvedModel:
