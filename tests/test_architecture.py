@@ -52,24 +52,25 @@ ALLOWED: dict[str, set[str]] = {
     "runner.supervisor.types": {"runner.engine", "runner.messages"},
     "runner.options": {"runner.supervisor.types", "runner.sampling", "runner.errors", "registry"},
     "runner.answers": {"runner.chat.types"},
-    "runner.choices": {"runner.chat.types", "runner.engine", "runner.errors", "runner.supervisor", "registry.stored_model"},
+    "runner.choices": {
+        "runner.chat.types", "runner.engine", "runner.errors", "runner.supervisor", "registry.stored_model",
+    },
     "runner.model_spec": {"runner.adapters", "runner.errors", "runner.options", "runner.supervisor.types", "registry"},
     "runner.model_tasks": {
         "runner.generate", "runner.model_spec", "runner.options", "runner.tasks", "runner.chat.types",
         "runner.supervisor", "runner.errors", "runner.settings", "registry",
     },
     "runner.generate": {
-        "runner.model_spec",
-        "runner.answers", "runner.choices", "runner.options", "runner.chat.media", "runner.chat.types", "runner.supervisor",
-        "runner.messages", "runner.engine",
-        "runner.sampling", "runner.errors", "runner.settings", "registry",
+        "runner.model_spec", "runner.answers", "runner.choices", "runner.options",
+        "runner.chat.media", "runner.chat.types", "runner.supervisor",
+        "runner.messages", "runner.engine", "runner.sampling", "runner.errors", "runner.settings", "registry",
     },
     "runner.receipt": {"runner.generate", "runner.choices", "runner.chat.types"},
     "runner.api": {
         "runner.receipt",
         "runner.answers", "runner.choices", "runner.generate", "runner.model_tasks", "runner.tasks",
         "runner.options", "runner.engine", "runner.chat.types",
-        "runner.chat.media", "runner.chat.template", "runner.supervisor", "runner.messages", "runner.engine", "runner.sampling",
+        "runner.chat.media", "runner.chat.template", "runner.supervisor", "runner.messages", "runner.sampling",
         "runner.errors", "runner.settings", "runner.config_file", "runner.notation", "runner.sources", "registry",
     },
     "runner.daemon": {

@@ -27,7 +27,8 @@ ORDERED = [
 
 def test_versions_are_ordered_as_semantic_versions_are() -> None:
     parsed = [parse_version(text) for text in ORDERED]
-    assert sorted(parsed[::-1]) == parsed
+    backwards = list(reversed(parsed))
+    assert sorted(backwards) == parsed
     assert [str(one) for one in parsed] == ORDERED
     assert parse_version("v1.2.3+build") == parse_version("1.2.3")
 
