@@ -420,7 +420,11 @@ class Supervisor:
             on_window_report=lambda report: self._hear_of_window(resident, report),
         )
         resident.worker = worker
-        self._run(self._load(resident, worker, self._load_command(resident.spec, options, largest_at_first(plan.memory, plan.room))))
+        self._run(
+            self._load(
+                resident, worker, self._load_command(resident.spec, options, largest_at_first(plan.memory, plan.room))
+            )
+        )
 
     async def _load(self, resident: Resident, worker: WorkerProcess, load: Load) -> None:
         await worker.start(load)
