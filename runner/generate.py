@@ -300,7 +300,7 @@ class Generator:
             raise Unsupported(f'"{call.model}" does not support {task}', field="model")
         metadata = model.metadata()
         options = resolve_options(
-            model=model.parameters,
+            model={**self._settings.worker.model_options, **model.parameters},
             config=self._settings.model(model.name.short).options,
             request=call.options,
             training_context=metadata.context_length,

@@ -144,7 +144,7 @@ class ModelTasks:
         model.verify_unchanged()
         check_requirement(model.config.required_puna)
         options = resolve_options(
-            model=model.parameters,
+            model={**self._settings.worker.model_options, **model.parameters},
             config=self._settings.model(model.name.short).options,
             request=call.options,
             training_context=model.metadata().context_length,

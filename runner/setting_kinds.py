@@ -91,6 +91,18 @@ def _read_text(value: object) -> str:
     return value.strip()
 
 
+def choice(*values: str) -> Kind:
+    """One of a few words."""
+
+    def read(value: object) -> str:
+        text = value.strip().lower() if isinstance(value, str) else value
+        if text not in values:
+            raise ValueError("that is none of them")
+        return str(text)
+
+    return Kind(f"{', '.join(values[:-1])} or {values[-1]}", read)
+
+
 def _read_registry_host(value: object) -> str:
     host = _read_text(value).lower().removesuffix(":443")
     match = _REGISTRY_HOST.fullmatch(host)
@@ -146,6 +158,8 @@ SIZE = Kind("a number of bytes, or a size such as 64MiB", _read_size)
 SWITCH = Kind("true or false", _read_switch)
 TEXTS = Kind("a list of texts (separated by commas in the environment)", _read_texts)
 TEXT = Kind("a text", _read_text)
+CACHE_TYPE = choice("f16", "q8_0", "q4_0")
+FLASH_ATTENTION = choice("auto", "on", "off")
 REGISTRY_HOST = Kind("HOST[:PORT], such as registry.example.com or localhost:5000", _read_registry_host)
 CREDENTIALS = Kind(
     '"user:password", or "$NAME" for an environment variable that holds it', _read_credentials, is_secret=True

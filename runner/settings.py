@@ -21,9 +21,11 @@ from runner.config_file import ConfigFile, SettingsError, read_value
 from runner.notation import Address
 from runner.setting_kinds import (
     ADDRESS,
+    CACHE_TYPE,
     COUNT,
     CREDENTIALS,
     FILE,
+    FLASH_ATTENTION,
     FOLDER,
     FOLDERS,
     KEEP_ALIVE,
@@ -129,6 +131,20 @@ class WorkerSettings:
         SECONDS, 80, "PUNA_STEP_TARGET_MS",
         "Milliseconds that a step of a model should take at most while an answer is read along.",
     )  # fmt: skip
+    kv_cache_type: str | None = _option(
+        CACHE_TYPE, None, "PUNA_KV_CACHE_TYPE",
+        "How models keep what they have read, unless one says otherwise: f16, or smaller and less exact.",
+    )  # fmt: skip
+    flash_attention: str | None = _option(
+        FLASH_ATTENTION, None, "PUNA_FLASH_ATTENTION",
+        "Whether models compute attention in the fused way, unless one says otherwise: auto, on or off.",
+    )  # fmt: skip
+
+    @property
+    def model_options(self) -> dict[str, str]:
+        """What these settings say of every model, as options."""
+        told = {"kv_cache_type": self.kv_cache_type, "flash_attention": self.flash_attention}
+        return {name: value for name, value in told.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

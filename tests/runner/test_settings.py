@@ -127,6 +127,14 @@ def test_layers_of_the_store_are_a_list_of_folders_and_in_the_environment_separa
     assert load(tmp_path, "", {"PUNA_STORE_LAYERS": f"{there}{os.pathsep}{here}"}).store.layers == (there, here)
 
 
+def test_what_is_said_of_all_models_is_one_of_a_few_words(tmp_path: Path) -> None:
+    assert load(tmp_path, "").worker.model_options == {}
+    settings = load(tmp_path, "[worker]\nkv_cache_type = 'q8_0'", {"PUNA_FLASH_ATTENTION": " ON "})
+    assert settings.worker.model_options == {"kv_cache_type": "q8_0", "flash_attention": "on"}
+    with pytest.raises(SettingsError, match="Allowed: f16, q8_0 or q4_0"):
+        load(tmp_path, "[worker]\nkv_cache_type = 'q5_0'")
+
+
 def test_a_file_that_is_no_text_is_told_apart(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_bytes(b"[server]\n\xff\xfe")
