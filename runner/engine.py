@@ -194,6 +194,9 @@ class Sampler(Protocol):
     def close(self) -> None: ...
 
 
+MAX_DRAFTED_ROWS = 32
+"""Guessed tokens in one step, of all sequences together."""
+
 MAX_SCORED_ROWS = 32
 """Tokens of prompts in one step, of all sequences together, whose likelihood can be told."""
 
@@ -220,6 +223,8 @@ class Chunk:
     sampler: Sampler | None = None
     """When set, a token is sampled after the last of these; made by `Engine.create_sampler`."""
     scoring: PromptScoring | None = None
+    drafted: int = 0
+    """So many of the tokens, the last ones, are guesses; what is sampled follows the token before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,6 +410,14 @@ class Engine(Protocol):
         """Compute the chunks in one batch; one sampled token for each chunk with a sampler, in order.
 
         Raises OutOfCells (nothing computed) or EngineFault.
+        """
+        ...
+
+    def sample_next(self, chunk: Chunk, right: int) -> int:
+        """Of a chunk of the last step: the token after its first `right` guesses, which the ones sampled were.
+
+        Asked for one after another, until a token is no longer the one that was guessed; the positions
+        of the guesses that were wrong, or not asked about, then have to be cut.
         """
         ...
 

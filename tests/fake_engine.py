@@ -196,7 +196,7 @@ class FakeEngine:
             assert chunk.start == len(cells), "a chunk that does not continue its sequence"
             cells.extend(Cell(chunk.start + offset, token) for offset, token in enumerate(chunk.tokens))
             if chunk.sampler is not None:
-                tokens.append(self.next_token([cell.token for cell in cells]))
+                tokens.append(self.sample_next(chunk, 0))
         self.step_times.append(self._step_ns(sum(len(chunk.tokens) for chunk in chunks), self.used))
         self.now_ns += self.step_times[-1]
         return tokens
@@ -226,6 +226,12 @@ class FakeEngine:
     def use_adapters(self, adapters: AdapterSet) -> None:
         assert all(use.digest in self.loaded_adapters for use in adapters), "used before it was loaded"
         self.adapters_in_use = adapters
+
+    def sample_next(self, chunk: Chunk, right: int) -> int:
+        held = [cell.token for cell in self.cells[chunk.sequence_id]]
+        assert held[chunk.start :] == list(chunk.tokens), "the guesses are gone already"
+        assert right <= chunk.drafted < len(chunk.tokens)
+        return self.next_token(held[: len(held) - chunk.drafted + right])
 
     def begin_solo(self, window: int) -> None:
         self.solo_window = window

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from runner.chat.media import Media
 from runner.adapters import AdapterSet
+from runner.chat.media import Media
 from runner.errors import Fact
 from runner.sampling import Constraint, SamplingParams
 from runner.tasks import LAST_TASK_EVENTS, TaskEvent
@@ -108,6 +108,8 @@ class Limits(msgspec.Struct, frozen=True):
     """When the window fills while answering, forget the oldest half after `num_keep` and go on."""
     num_keep: int = 4
     """Prompt tokens that shifting never forgets."""
+    num_draft: int | None = None
+    """Most tokens that are guessed ahead in a step; 0 none, None as many as pay."""
 
 
 class Priority(enum.StrEnum):
@@ -199,6 +201,10 @@ class Usage(msgspec.Struct, frozen=True):
     """From the first sampled token to the last."""
     cache: CachedTokens = CachedTokens()
     """Where `cached_tokens` came from."""
+    drafted_tokens: int = 0
+    """Tokens that were guessed and computed ahead."""
+    accepted_tokens: int = 0
+    """Those of them that were what the model chose; they are among the completion tokens."""
     thinking_tokens: int = 0
     """Those of `completion_tokens` that were thoughts."""
 

@@ -47,7 +47,7 @@ class Batch:
             if chunk.scoring is not None:
                 self._wants_logits[len(tokens) - count : len(tokens) - count + len(chunk.scoring.targets)] = 1
             if chunk.sampler is not None:
-                self._wants_logits[len(tokens) - 1] = 1
+                self._wants_logits[len(tokens) - 1 - chunk.drafted : len(tokens)] = 1
         total = len(tokens)
         self._token[:total] = tokens
         self._position[:total] = positions

@@ -98,6 +98,8 @@ class LlamaEngine:
         self._vocabulary = Vocabulary(self._model.handle)
         self._constraints = ConstraintCompiler(self._vocabulary)
         self._candidates = Candidates(self._vocabulary.size)
+        self._drafted: dict[int, int] = {}
+        """For each sequence with guesses in the last step: the row before the first of them."""
         self._batch = Batch(rows)
         self._window = self._window_of(options)
         self._longest = max(self._window, options.longest_context)
@@ -231,6 +233,7 @@ class LlamaEngine:
 
     def _sample(self, chunks: Sequence[Chunk]) -> list[int]:
         context = self._model.context
+        self._drafted.clear()
         for chunk in chunks:
             # On a GPU the step is still being computed.
             if isinstance(chunk.sampler, ShapedSampler):
@@ -244,8 +247,19 @@ class LlamaEngine:
             sampler = chunk.sampler
             if sampler is not None:
                 assert isinstance(sampler, SamplerChain)
-                tokens.append(sampler.sample(context, row))
+                first = row - chunk.drafted
+                tokens.append(sampler.sample(context, first))
+                if chunk.drafted:
+                    self._drafted[chunk.sequence_id] = first
         return tokens
+
+    def sample_next(self, chunk: Chunk, right: int) -> int:
+        assert isinstance(chunk.sampler, SamplerChain)
+        assert 0 < right <= chunk.drafted
+        started = time.perf_counter_ns()
+        token = chunk.sampler.sample(self._model.context, self._drafted[chunk.sequence_id] + right)
+        self.native_ns += time.perf_counter_ns() - started
+        return token
 
     def tokenize_pair(self, query: str, document: str) -> EncodingInput:
         return self._vocabulary.tokenize_pair(query, document, self._rerank_template)

@@ -11,7 +11,7 @@ from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import MAX_SCORED_ROWS, LoadOptions, Pooling
+from runner.engine import MAX_DRAFTED_ROWS, MAX_SCORED_ROWS, LoadOptions, Pooling
 from runner.errors import InsufficientMemory, InvalidRequest, ModelInvalid, Unsupported
 from runner.llamacpp.devices import ALL_LAYERS, experts_on_cpu
 from runner.llamacpp.library import LibraryLog
@@ -285,9 +285,9 @@ def make_context(model: Any, options: LoadOptions, threads: int, log: LibraryLog
     params.n_batch = options.num_batch
     params.n_ubatch = min(options.num_batch, _UBATCH)
     params.n_seq_max = native_ids(kind_of(model), options.max_sequences)
-    # A row of logits for each sequence and those of scored prompts are all that is ever read; the default reserves
-    # n_batch of them.
-    params.n_outputs_max = params.n_seq_max + MAX_SCORED_ROWS
+    # A row of logits for each sequence, those of scored prompts and of guesses are all that is ever read; the
+    # default reserves n_batch of them.
+    params.n_outputs_max = params.n_seq_max + MAX_SCORED_ROWS + MAX_DRAFTED_ROWS
     context = lib.llama_init_from_model(model, params)
     if not context and (options.kv_cache_type or "f16") != "f16" and _is_about_cache_type(log):
         raise Unsupported(

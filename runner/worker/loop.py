@@ -15,6 +15,7 @@ from runner.errors import InsufficientMemory
 from runner.messages import CacheOptions, Events, Grow, GrowFailed, Grown, KeepWindow, Report, Stats
 from runner.worker.admission import Admission
 from runner.worker.cell_keeper import CellKeeper
+from runner.worker.draft_plan import DraftPlan
 from runner.worker.encoding import EncodingJob, EncodingQueue
 from runner.worker.growth import AwaitWindow, Growth
 from runner.worker.idle_processors import IdleProcessors
@@ -85,6 +86,7 @@ class Loop:
         self._commands: queue.SimpleQueue[LoopCommand] = queue.SimpleQueue()
         self._step_target_ns = step_target_ns
         self._cost = StepCost()
+        self._draft_plan = DraftPlan(engine.info, self._cost, step_target_ns)
         self._threads = ThreadControl(
             engine.info.threads, is_fixed=engine.info.has_fixed_threads, idle=IdleProcessors()
         )
@@ -237,7 +239,6 @@ class Loop:
         elif chunk.sampler is not None:
             assert outcome is not None
             self._accept(sequence, chunk.sampler, outcome, self._clock())
-            self._stats.sampled += 1
         self._flush()
         self._stats.count(len(chunk.tokens), self._clock() - started, self._engine.native_ns - native_before)
         return True
@@ -255,28 +256,36 @@ class Loop:
         if not planned:
             return False
         engine.use_adapters(planned[0].sequence.request.adapters)
-        chunks = [self._chunk(item) for item in planned]
-        rows = sum(item.count for item in planned)
+        drafts = self._drafts(planned)
+        chunks = [self._chunk(item, guesses) for item, guesses in zip(planned, drafts, strict=True)]
+        rows = sum(len(chunk.tokens) for chunk in chunks)
         began = self._clock()
         engine.set_threads(self._threads.choose(rows, began))
         try:
             tokens = engine.step(chunks)
         except OutOfCells:
-            self._give_way()
+            if any(drafts):
+                self._draft_plan.pause()
+            else:
+                self._give_way()
         except EngineFault as fault:
             self._isolate(planned, fault)
         else:
-            self._learn(rows, began)
+            self._learn(rows, sum(map(len, drafts)), began)
             self._advance(planned, chunks, tokens, started)
         self._flush()
-        self._stats.count(
-            sum(len(chunk.tokens) for chunk in chunks), self._clock() - started, engine.native_ns - native_before
-        )
+        self._stats.count(rows, self._clock() - started, engine.native_ns - native_before)
         return True
 
-    def _learn(self, rows: int, began: int) -> None:
+    def _drafts(self, planned: list[PlannedChunk]) -> list[list[int]]:
+        cells = self._keeper.ledger.used
+        free = self._engine.info.context_length - cells - self._scheduler.pending
+        return self._draft_plan.guesses(planned, cells=cells, free=free)
+
+    def _learn(self, rows: int, drafted: int, began: int) -> None:
         cells, now = self._keeper.ledger.used + rows, self._clock()
         if self._threads.observe(rows, self._cost.expected(rows, cells), now - began, now):
+            self._draft_plan.observe(rows, drafted, cells, now - began)
             self._cost.observe(rows, cells, now - began)
 
     def _prefill_rows(self) -> int:
@@ -287,7 +296,7 @@ class Loop:
         rows = self._cost.rows_within(self._step_target_ns, self._keeper.ledger.used, beside=decoding)
         return max(rows, MIN_PREFILL_ROWS)
 
-    def _chunk(self, item: PlannedChunk) -> Chunk:
+    def _chunk(self, item: PlannedChunk, guesses: list[int]) -> Chunk:
         sequence, count = item.sequence, item.count
         assert sequence.sequence_id is not None
         sampler = self._sampler_of(sequence)
@@ -296,9 +305,10 @@ class Loop:
         return Chunk(
             sequence_id=sequence.sequence_id,
             start=start,
-            tokens=sequence.tokens[start : start + count],
+            tokens=sequence.tokens[start : start + count] + guesses,
             sampler=sampler if is_last else None,
             scoring=sequence.answer.echo.scoring(start, count) if sequence.answer.echo is not None else None,
+            drafted=len(guesses),
         )
 
     def _sampler_of(self, sequence: Sequence) -> Sampler:
@@ -318,14 +328,41 @@ class Loop:
             sequence.faults = 0
             if not sequence.first_step_ns:
                 sequence.first_step_ns = started
-            if chunk.sampler is not None:
+            if chunk.sampler is None:
+                continue
+            if isinstance(chunk, Chunk) and chunk.drafted:
+                self._verify(sequence, chunk, next(sampled), now)
+            else:
                 self._accept(sequence, chunk.sampler, next(sampled), now)
-        self._stats.sampled += len(tokens)
+
+    def _verify(self, sequence: Sequence, chunk: Chunk, token: int, now: int) -> None:
+        """Take the tokens of a chunk with guesses, as long as they are those that were guessed.
+
+        Each is sampled when the one before it was taken, as without guesses: so penalties, random
+        numbers, constraints and the end of an answer see the same.
+        """
+        assert chunk.sampler is not None
+        guesses = chunk.tokens[len(chunk.tokens) - chunk.drafted :]
+        sequence.drafted += len(guesses)
+        right = 0
+        self._accept(sequence, chunk.sampler, token, now)
+        while right < len(guesses) and token == guesses[right] and sequence.request_id in self._sequences:
+            right += 1
+            sequence.accepted += 1
+            sequence.computed += 1
+            self._keeper.grown(sequence, 1)
+            token = self._engine.sample_next(chunk, right)
+            self._accept(sequence, chunk.sampler, token, now)
+        if right < len(guesses) and sequence.sequence_id is not None:
+            self._engine.cut(sequence.sequence_id, sequence.computed)
 
     def _accept(self, sequence: Sequence, sampler: Sampler, token: int, now: int) -> None:
         """One more token of an answer: its text goes out, and it may be the last."""
         answer = sequence.answer
         sequence.tokens.append(token)
+        if sequence.drafter is not None:
+            sequence.drafter.push(token)
+        self._stats.sampled += 1
         sequence.last_token_ns = now
         if answer.generated == 0:
             sequence.first_token_ns = now
@@ -341,7 +378,8 @@ class Loop:
 
     def _grow(self, context_length: int) -> None:
         try:
-            self._keeper.move_into(context_length)
+            if context_length > self._engine.info.context_length:
+                self._keeper.move_into(context_length)
         except InsufficientMemory as error:
             self._emit(GrowFailed(error.message))
             self._growth.was_refused(self._engine.info.context_length)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from runner.chat.types import CachedTokens, ChatRequest, Finished, FinishReason, Priority, Truncation, Usage
 from runner.engine import CompiledConstraint, Sampler, SamplerPlan
 from runner.worker.answer import Answer
+from runner.worker.drafting import Drafter
 from runner.worker.echo import Echo
 from runner.worker.media import MediaSpan
 from runner.worker.output import OutputPlan
@@ -22,10 +23,13 @@ class Sequence:
     """
 
     __slots__ = (
+        "accepted",
         "answer",
         "awaits_other",
         "cached",
         "computed",
+        "drafted",
+        "drafter",
         "faults",
         "first_step_ns",
         "first_token_ns",
@@ -96,6 +100,10 @@ class Sequence:
         """Tokens in common with other requests, for the keeper."""
         self.stops: list[int] = []
         """Lengths at which a step has to end, because the state is wanted there."""
+        self.drafter: Drafter | None = None
+        """Made when there is something to guess."""
+        self.drafted = self.accepted = 0
+        """Tokens that were guessed, and those of them that were right."""
         self.kept_version = -1
         self.kept_length = 0
         self.first_step_ns = 0
@@ -171,6 +179,8 @@ class Sequence:
                 prompt_ns=first_token - started,
                 decode_ns=max(self.last_token_ns - first_token, 0),
                 cache=self.cached,
+                drafted_tokens=self.drafted,
+                accepted_tokens=self.accepted,
                 thinking_tokens=self.answer.thinking_tokens,
             ),
             seed=self.plan.seed,
