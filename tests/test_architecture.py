@@ -35,7 +35,9 @@ ALLOWED: dict[str, set[str]] = {
     "runner.engine": {"runner.adapters", "runner.chat.types", "runner.sampling", "runner.errors"},
     "runner.messages": {"runner.chat.types", "runner.tasks", "runner.engine", "runner.sampling", "runner.errors"},
     "runner.jobs": {"runner.messages", "runner.errors"},
-    "runner.chat": {"runner.adapters", "runner.sampling", "runner.tasks", "runner.errors", "registry.template_language"},
+    "runner.chat": {
+        "runner.adapters", "runner.sampling", "runner.tasks", "runner.errors", "registry.template_language",
+    },
     "runner.worker": {
         "runner.adapters",
         "runner.engine", "runner.messages", "runner.tasks", "runner.jobs", "runner.chat", "runner.sampling",
