@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,10 +14,9 @@ from benchmark import report
 from benchmark.client import Refused, generator_cost
 from benchmark.goals import lines, outcome
 from benchmark.rounds import NAMES, Bench, OutOfTime
-from benchmark.weights import install
+from benchmark.weights import install, model_file
 
 MODEL = "smollm2:135m"
-MODEL_ENDING = ".gguf"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="puna-bench-") as folder:
         models = Path(folder) / "models"
         models.mkdir()
-        weights = install(_model_file(wanted.model), models, wanted.weights)
+        weights = install(model_file(wanted.model), models, wanted.weights)
         bench = Bench(wanted, weights, Path(folder), started + wanted.minutes * 60)
         try:
             bench.run()
@@ -57,23 +54,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one small round, to see that everything works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     return parser.parse_args(arguments)
-
-
-def _model_file(name: str) -> Path:
-    """The file of a model of the user's store, which is pulled when it is not there, or the one that is named."""
-    if name.endswith(MODEL_ENDING):
-        return Path(name)
-    from registry.errors import ModelNotFound
-    from registry.name import ModelName
-    from registry.paths import Paths
-    from registry.store import ModelStore
-
-    store = ModelStore(Paths.from_environment(os.environ).models)
-    try:
-        return store.find(ModelName.parse(name)).model_path
-    except ModelNotFound:
-        subprocess.run([sys.executable, "-P", "-m", "cli", "pull", name], check=True)
-        return store.find(ModelName.parse(name)).model_path
 
 
 def _tell(bench: Bench, wanted: argparse.Namespace, seconds: float) -> None:

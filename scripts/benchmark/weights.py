@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,15 @@ import gguf
 import numpy as np
 
 from registry.create import create_model
+from registry.errors import ModelNotFound
 from registry.name import ModelName
+from registry.paths import Paths
 from registry.recipe import Recipe
 from registry.store import ModelStore
 from runner.supervisor.workshop import ProcessWorkshop
 
 REPACKED = "Q4_0"
+_MODEL_ENDING = ".gguf"
 _LEFT_OUT = ("GGUF.", "general.architecture", "general.file_type", "general.quantization_version")
 
 
@@ -37,13 +43,13 @@ def install(source: Path, models: Path, kinds: list[str] | None = None) -> list[
     model that was quantized before is rounded twice by that: it computes as fast as any other, and
     writes worse.
     """
-    given = _create(source, models, "given", None)
+    given = create(source, models, "given")
     found = [given]
     if given.kind != REPACKED and (kinds is None or REPACKED in kinds):
         full = models / "full-precision.gguf"
         try:
             write_full_precision(source, full)
-            found.append(_create(full, models, "repacked", REPACKED))
+            found.append(create(full, models, "repacked", REPACKED))
         finally:
             full.unlink(missing_ok=True)
     return [one for one in found if kinds is None or one.kind in kinds]
@@ -69,7 +75,8 @@ def write_full_precision(source: Path, target: Path) -> None:
     writer.close()
 
 
-def _create(source: Path, models: Path, name: str, quantize: str | None) -> Weights:
+def create(source: Path, models: Path, name: str, quantize: str | None = None) -> Weights:
+    """Put one file into the store under a name."""
     store = ModelStore(models)
     with source.open("rb") as file:
         digest = store.add_blob(iter(lambda: file.read(1 << 20), b"")).digest
@@ -77,6 +84,19 @@ def _create(source: Path, models: Path, name: str, quantize: str | None) -> Weig
     asyncio.run(_make(store, recipe))
     model = store.find(recipe.name)
     return Weights(str(model.details()["quantization_level"]), name, model.model_path)
+
+
+def model_file(name: str) -> Path:
+    """The file of a model of the user's store, which is pulled when it is not there, or the one that is named."""
+    if name.endswith(_MODEL_ENDING):
+        return Path(name)
+
+    store = ModelStore(Paths.from_environment(os.environ).models)
+    try:
+        return store.find(ModelName.parse(name)).model_path
+    except ModelNotFound:
+        subprocess.run([sys.executable, "-P", "-m", "cli", "pull", name], check=True)
+        return store.find(ModelName.parse(name)).model_path
 
 
 async def _make(store: ModelStore, recipe: Recipe) -> None:
