@@ -19,7 +19,9 @@ from registry.errors import ModelNotFound, RegistryError
 from registry.finder import Target
 from registry.manifest import CONFIG_TYPE, Layer, Manifest, ModelConfig
 from registry.name import ModelName
+from registry.outdated import Verdict
 from registry.progress import Progress
+from registry.search import FoundModel
 from registry.sources.model_url import ModelUrl
 from runner.chat.types import ChatEvent, ChatRequest, Finished, FinishReason, TextDelta, Truncation, Usage
 from runner.engine import DeviceUse, LoadedModel
@@ -197,6 +199,15 @@ class FakeFinder:
 
     async def remember(self, target: Target, fetched_at: datetime) -> None:
         self.remembered.append(target)
+
+    def search_catalog(self, text: str) -> list[FoundModel]:
+        return []
+
+    async def search_hub(self, text: str, limit: int, seconds: float) -> list[FoundModel]:
+        return []
+
+    async def check(self, names: Sequence[ModelName], seconds: float) -> list[Verdict]:
+        return []
 
 
 @dataclass

@@ -13,6 +13,7 @@ from registry.name import HUB_HOSTS, ModelName
 from registry.outdated import Verdict
 from registry.search import FoundModel
 from registry.store import ModelStore
+from runner.api.documents import query
 from runner.api.streaming import JsonResponse
 from runner.errors import InvalidRequest
 from runner.supervisor.supervisor import Supervisor
@@ -30,10 +31,17 @@ Json = dict[str, object]
 def create_router(store: ModelStore, supervisor: Supervisor, finder: Finder) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/api/search")
+    @router.get(
+        "/api/search",
+        openapi_extra=query(
+            q={"type": "string", "maxLength": MAX_TEXT},
+            limit={"type": "integer", "minimum": 1, "maximum": MOST_RESULTS},
+            hub={"enum": ["true", "false"]},
+        ),
+    )
     async def search(request: Request) -> Response:
-        query = _query(request, {"q", "limit", "hub"})
-        text, limit, asks_hub = query.get("q", ""), _limit(query.get("limit")), _switch(query, "hub")
+        asked = _query(request, {"q", "limit", "hub"})
+        text, limit, asks_hub = asked.get("q", ""), _limit(asked.get("limit")), _switch(asked, "hub")
         if len(text) > MAX_TEXT:
             raise InvalidRequest(f"q has {len(text)} characters; at most {MAX_TEXT} are looked for.", "q")
         found = finder.search_catalog(text)
@@ -48,7 +56,7 @@ def create_router(store: ModelStore, supervisor: Supervisor, finder: Finder) -> 
         entries = [_entry(model, installed, supervisor) for model in found]
         return JsonResponse({"models": entries, "hub": told})
 
-    @router.get("/api/outdated")
+    @router.get("/api/outdated", openapi_extra=query(model={"type": "array", "items": {"type": "string"}}))
     async def outdated(request: Request) -> Response:
         _query(request, {"model"})
         names = [_name(text) for text in request.query_params.getlist("model")]

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request, Response
 
 from registry.store import ModelStore
-from runner.api.anthropic.models import model_info, models_page
+from runner.api.anthropic.models import MOST, model_info, models_page
+from runner.api.documents import query
 from runner.api.openai.translate import model_entry
 from runner.api.streaming import JsonResponse
 from runner.generate import find_model
@@ -22,16 +23,23 @@ def speaks_anthropic(headers: Mapping[str, str]) -> bool:
 def create_router(store: ModelStore) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/v1/models")
-    async def models(
-        request: Request, after_id: str | None = None, before_id: str | None = None, limit: str | None = None
-    ) -> Response:
+    @router.get(
+        "/v1/models",
+        openapi_extra=query(
+            after_id={"type": "string"},
+            before_id={"type": "string"},
+            limit={"type": "integer", "minimum": 1, "maximum": MOST, "default": 20},
+            lifecycle={"type": "array", "items": {"enum": ["active", "deprecated", "retired"]}},
+        ),
+    )
+    async def models(request: Request) -> Response:
+        asked = request.query_params
         stored = await asyncio.to_thread(store.models)
         if speaks_anthropic(request.headers):
-            lifecycles = request.query_params.getlist("lifecycle") + request.query_params.getlist("lifecycle[]")
+            lifecycles = asked.getlist("lifecycle") + asked.getlist("lifecycle[]")
             if lifecycles and "active" not in lifecycles:
                 stored = []  # what is installed is never anything else
-            return JsonResponse(models_page(stored, after_id, before_id, limit))
+            return JsonResponse(models_page(stored, asked.get("after_id"), asked.get("before_id"), asked.get("limit")))
         return JsonResponse({"object": "list", "data": [model_entry(model) for model in stored]})
 
     @router.get("/v1/models/{model:path}")

@@ -28,7 +28,7 @@ def models_page(models: Sequence[StoredModel], after: str | None, before: str | 
     if after is not None and before is not None:
         raise InvalidRequest("after_id and before_id exclude each other.", "before_id")
     wanted = "20" if limit is None else limit
-    if not wanted.isascii() or not wanted.isdigit() or not 1 <= int(wanted[:9]) <= MOST:
+    if not wanted.isascii() or not wanted.isdigit() or len(wanted) > 4 or not 1 <= int(wanted) <= MOST:
         raise InvalidRequest(f"limit must be a whole number from 1 to {MOST}.", "limit")
     entries = [model_info(model) for model in models]
     ids = [str(entry["id"]) for entry in entries]

@@ -21,7 +21,7 @@ from registry.store import ModelStore
 from registry.stored_model import StoredModel
 from registry.workshop import Workshop
 from runner.api.bodies import read_body, stream_body
-from runner.api.documents import json_body
+from runner.api.documents import json_body, raw_body
 from runner.api.downloads import Downloads
 from runner.api.ollama.describe import fit_body, loaded_model, model_details, model_entry
 from runner.api.ollama.progress import answer_progress
@@ -107,7 +107,7 @@ def create_router(
             raise ModelNotFound(f'blob "{digest}" not found')
         return Response()
 
-    @router.post("/api/blobs/{digest}")
+    @router.post("/api/blobs/{digest}", openapi_extra=raw_body())
     async def add_blob(request: Request, digest: str) -> Response:
         expected = _parse_digest(digest)
         if await asyncio.to_thread(store.has_blob, expected):

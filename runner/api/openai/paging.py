@@ -23,7 +23,7 @@ class Page:
     @classmethod
     def read(cls, after: str | None, limit: str, order: str) -> Page:
         """Raises InvalidRequest."""
-        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= MOST:
+        if not limit.isascii() or not limit.isdigit() or len(limit) > 3 or not 1 <= int(limit) <= MOST:
             raise InvalidRequest(f"limit must be a whole number from 1 to {MOST}.", "limit")
         if order not in ("asc", "desc"):
             raise InvalidRequest("order must be 'asc' or 'desc'.", "order")

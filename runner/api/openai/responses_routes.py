@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request, Response
 
 from runner.api.bodies import read_body
 from runner.api.context import owner, request_id
-from runner.api.documents import json_body
+from runner.api.documents import json_body, query
 from runner.api.errors import report_of
-from runner.api.openai.paging import Page, page_of
+from runner.api.openai.paging import MOST, Page, page_of
 from runner.api.openai.responses_items import Item
 from runner.api.openai.responses_object import ResponseFrame
 from runner.api.openai.responses_schema import InputTokensBody, ItemBody, ResponseBody
@@ -39,11 +39,11 @@ def create_router(generator: Generator, store: ResponseStore, max_body_bytes: in
         body = await read_body(request, InputTokensBody, max_body_bytes)
         items = _items(store, request, body.input, body.previous_response_id)
         call = prompt_call(body, request_id(request), items)
-        rendered = await while_connected(request.receive, generator.render(call))
+        rendered, ignored = await while_connected(request.receive, generator.render(call))
         answer = {"object": "response.input_tokens", "input_tokens": len(rendered.tokens)}
-        return JsonResponse(answer, headers=ignored_header(ignored_fields(body)))
+        return JsonResponse(answer, headers=ignored_header([*ignored_fields(body), *ignored]))
 
-    @router.get("/v1/responses/{response_id}")
+    @router.get("/v1/responses/{response_id}", openapi_extra=query(stream={"const": False}))
     async def retrieve(request: Request, response_id: str) -> Response:
         if request.query_params.get("stream", "false").lower() not in ("false", "0", ""):
             raise Unsupported("A response is streamed only while it is made.", field="stream")
@@ -62,11 +62,17 @@ def create_router(generator: Generator, store: ResponseStore, max_body_bytes: in
             "This response has ended. One that is being made is cancelled by closing its connection.", "response_id"
         )
 
-    @router.get("/v1/responses/{response_id}/input_items")
-    async def input_items(
-        request: Request, response_id: str, after: str | None = None, limit: str = "20", order: str = "desc"
-    ) -> Response:
-        page = Page.read(after, limit, order)
+    @router.get(
+        "/v1/responses/{response_id}/input_items",
+        openapi_extra=query(
+            after={"type": "string"},
+            limit={"type": "integer", "minimum": 1, "maximum": MOST, "default": 20},
+            order={"enum": ["asc", "desc"], "default": "desc"},
+        ),
+    )
+    async def input_items(request: Request, response_id: str) -> Response:
+        asked = request.query_params
+        page = Page.read(asked.get("after"), asked.get("limit", "20"), asked.get("order", "desc"))
         return JsonResponse(page_of([item.record() for item in _stored(store, request, response_id).read], page))
 
     return router
