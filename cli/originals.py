@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from cli.errors import ApiError, CliError
+from cli.errors import CliError
 from cli.output import note
 
 
-def tell_original(error: ApiError) -> None:
-    """Say which file of this machine an error is about. The daemon does not: its errors may be read elsewhere."""
+def tell_original(digest: object) -> None:
+    """Say which file of this machine a digest was used from. The daemon does not: what it tells may be read elsewhere.
+
+    Says nothing of a digest that the store has itself, and of stores on other machines.
+    """
     from cli.local_store import local_store
     from registry.digest import Digest
     from registry.errors import RegistryError
 
     try:
-        reference = local_store("adopt").blobs.places.references.find(Digest.parse(str(error.facts.get("digest"))))
+        reference = local_store("adopt").blobs.places.references.find(Digest.parse(str(digest)))
     except (CliError, RegistryError):
         return
     if reference is not None:

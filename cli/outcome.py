@@ -32,7 +32,7 @@ def exit_code_of(arguments: list[str]) -> int:
         if isinstance(error, ApiError) and error.facts.get("in_place"):
             from cli.originals import tell_original
 
-            tell_original(error)
+            tell_original(error.facts.get("digest"))
         return error.exit_code
     except Exception as error:
         _record_crash(error)

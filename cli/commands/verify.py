@@ -8,6 +8,7 @@ from contextlib import closing
 from cli.connect import connect
 from cli.errors import FAILED, DaemonUnreachable, WrongUsage
 from cli.formats import format_size
+from cli.originals import tell_original
 from cli.output import note, write_json, write_line
 from cli.progress import ProgressView, progress_view
 
@@ -69,6 +70,8 @@ def _tell(found: VerifyRecord) -> None:
         write_line(f"{', '.join(found.get('models', []))}: {count} sound")
     for file in bad:
         write_line(_damage(file))
+        if file["state"] == "missing":
+            tell_original(file["digest"])
     if bad:
         broken = sorted({model for file in bad for model in file["models"]})
         for model in broken:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from cli.errors import ApiError
 from cli.originals import tell_original
 from cli.outcome import exit_code_of
 from registry.name import ModelName
 from registry.store import ModelStore
+from tests.cli.fake_daemon import FakeDaemon
 from tests.registry.other_programs import gguf, write_ollama_model
 
 
@@ -135,7 +135,23 @@ def test_the_file_that_is_gone_is_named_to_its_user(
     assert exit_code_of(["adopt", "--status"]) == 1
     assert f"gone {elsewhere / 'one.gguf'}" in " ".join(capsys.readouterr().out.split())
     digest = str(store(home).find(ModelName.parse("one")).model_digest)
-    tell_original(ApiError("It is gone.", "model_corrupt", {"in_place": True, "digest": digest}))
+    tell_original(digest)
     assert capsys.readouterr().err == f"The file is {elsewhere / 'one.gguf'}\n"
-    tell_original(ApiError("It is gone.", "model_corrupt", {"in_place": True, "digest": "nonsense"}))
+    tell_original("nonsense")
     assert capsys.readouterr().err == ""
+
+
+def test_verifying_names_the_file_that_is_gone(
+    home: Path, elsewhere: Path, daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (elsewhere / "one.gguf").write_bytes(gguf(1))
+    assert exit_code_of(["adopt", str(elsewhere)]) == 0
+    digest = str(store(home).find(ModelName.parse("one")).model_digest)
+    monkeypatch.setenv("PUNA_HOST", daemon.host)
+    file = {"digest": digest, "size": 9, "state": "missing", "damaged_bytes": 9, "models": ["one:latest"]}
+    daemon.routes["POST /api/verify"] = lambda _: [
+        {"status": "verified", "models": ["one:latest"], "damaged": 1, "files": [file]}
+    ]
+    capsys.readouterr()
+    assert exit_code_of(["verify", "one"]) == 1
+    assert f"The file is {elsewhere / 'one.gguf'}\n" in capsys.readouterr().err
