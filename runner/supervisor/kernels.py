@@ -21,7 +21,7 @@ _NEEDED: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
     (frozenset({"LLAMAFILE", "AVX2"}), frozenset({"Q4_0", "Q5_0", "Q8_0", "IQ4_NL"})),
 )
 """Features of the processor, by the engine's names, and the tensor types that they suffice for."""
-_SUGGESTED = ("Q4_K", "Q4_0", "Q8_0")
+_SUGGESTED = ("Q4_K", "Q4_0")
 _FILES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 
