@@ -30,8 +30,9 @@ def create_router(generator: Generator, max_body_bytes: int) -> APIRouter:
     async def count_tokens(request: Request) -> Response:
         body = await read_body(request, CountBody, max_body_bytes)
         call = prompt_call(body, request_id(request))
-        rendered = await while_connected(request.receive, generator.render(call))
-        return JsonResponse({"input_tokens": len(rendered.tokens)}, headers=ignored_header(ignored_fields(body)))
+        rendered, ignored = await while_connected(request.receive, generator.render(call))
+        headers = ignored_header([*ignored_fields(body), *ignored])
+        return JsonResponse({"input_tokens": len(rendered.tokens)}, headers=headers)
 
     return router
 

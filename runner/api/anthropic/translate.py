@@ -34,6 +34,7 @@ def prompt_call(body: PromptBody, request_id: str) -> Call:
         thinking=_THINKING[body.thinking.type] if body.thinking else None,
         effort=_EFFORTS.get(effort, effort) if effort else None,
         thinking_field="thinking",
+        effort_field="output_config.effort",
         may_think_in_vain=True,
         tool_use={"any": ToolUse.REQUIRED, "tool": ToolUse.REQUIRED, "none": ToolUse.NONE}.get(
             choice.type if choice else "auto", ToolUse.AUTO

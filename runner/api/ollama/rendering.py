@@ -24,7 +24,9 @@ def create_router(generator: Generator, max_body_bytes: int) -> APIRouter:
         if (body.messages is None) == (body.prompt is None):
             raise InvalidRequest("Send either messages or a prompt.", "messages")
         make_call = generate_call if body.messages is None else chat_call
-        rendered = await while_connected(request.receive, generator.render(make_call(body, request_id(request))))
+        rendered, ignored = await while_connected(
+            request.receive, generator.render(make_call(body, request_id(request)))
+        )
         record = {
             "model": body.model,
             "prompt": rendered.text,
@@ -32,6 +34,6 @@ def create_router(generator: Generator, max_body_bytes: int) -> APIRouter:
             "prompt_tokens": len(rendered.tokens),
             "context_length": rendered.context_length,
         }
-        return JsonResponse(record, headers=ignored_header(ignored_fields(body)))
+        return JsonResponse(record, headers=ignored_header([*ignored_fields(body), *ignored]))
 
     return router

@@ -174,6 +174,7 @@ class ChatCompletionBody(Body):
     audio: Annotated[Any, not_honoured()] = None
     verbosity: Annotated[Any, not_honoured("medium")] = None
     web_search_options: Annotated[Any, not_honoured()] = None
+    moderation: Annotated[Any, not_honoured()] = None
     debug_render_only: Annotated[Any, not_honoured(False)] = Field(None, alias="_debug_render_only")
 
     prediction: Ignored = None
@@ -184,3 +185,4 @@ class ChatCompletionBody(Body):
     safety_identifier: Ignored = None
     prompt_cache_key: Ignored = None
     prompt_cache_retention: Ignored = None
+    prompt_cache_options: Ignored = None

@@ -1,0 +1,181 @@
+"""What becomes of each field that the official clients can send: honoured, refused, or ignored with a header."""
+
+from __future__ import annotations
+
+import enum
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import msgspec
+
+from runner.chat.types import ChatEvent, ChatRequest, Finished, FinishReason, Rendered, Started, TextDelta, Usage
+from runner.tasks import EmbedTask, Encoded, Task, Vectors
+from tests.compatibility.samples import Method
+from tests.fakes import FakeModel, FakeStore, FakeSupervisor
+from tests.runner.api.serving import FakeDaemon
+
+
+class Outcome(enum.StrEnum):
+    HONOURED = "honoured"
+    REFUSED = "refused"
+    IGNORED = "ignored, and told so"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One value of one field."""
+
+    field: str
+    value: str
+    outcome: Outcome
+    reason: str = ""
+
+
+async def rows_of(method: Method) -> list[Row]:
+    """A row for every sample of a method, in the order of the fields' names."""
+    rows = []
+    async with _Asker(method) as asker:
+        for name in sorted(method.fields):
+            base = method.base | method.context.get(name, {})
+            without = await asker.ask(base)
+            for value in method.samples[name]:
+                rows.append(_row(name, value, base, without, await asker.ask(base | {name: value})))  # noqa: PERF401
+    return rows
+
+
+def rendered(tables: list[tuple[Method, list[Row]]]) -> str:
+    """The matrix as a page of Markdown."""
+    lines = [
+        "# Compatibility",
+        "",
+        "What becomes of every field that the official Python clients can send. This page is written by",
+        "`tests/compatibility`, which sends each of these values and fails for any that is dropped in silence.",
+        "",
+        "* **honoured**: it changes what is asked of the model, or what is answered.",
+        "* **refused**: the request ends with an error that names the field.",
+        "* **ignored, and told so**: it cannot matter here; the response lists it in `X-Puna-Ignored`.",
+    ]
+    for method, rows in tables:
+        lines += ["", f"## {method.client}: `{method.name}`", "", "| field | value | outcome |", "| --- | --- | --- |"]
+        lines += [f"| `{row.field}` | `{row.value}` | {row.outcome.value}{row.reason} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    ignored: tuple[str, ...]
+    code: str
+    told: object
+    """What the model was asked, how it was loaded and what came back; without what differs from run to run."""
+
+
+class _Asker:
+    """Sends bodies to one daemon and keeps what each came to."""
+
+    def __init__(self, method: Method) -> None:
+        self._path = method.path
+        self._supervisor = FakeSupervisor(_script)
+        self._supervisor.task_script = _vectors
+        model = FakeModel(can=("completion", "tools", "thinking"))
+        self._client = FakeDaemon(self._supervisor, FakeStore(model)).client()
+
+    async def __aenter__(self) -> _Asker:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def ask(self, body: dict[str, Any]) -> _Answer:
+        supervisor = self._supervisor
+        for recorded in (supervisor.requests, supervisor.tasks, supervisor.specs, supervisor.keep_alives):
+            recorded.clear()
+        response = await self._client.post(self._path, json=body)
+        ignored = response.headers.get("x-puna-ignored", "")
+        asked = [msgspec.to_builtins(one) for one in (*supervisor.requests.values(), *supervisor.tasks.values())]
+        told = (asked, [spec.wishes for spec in supervisor.specs], list(supervisor.keep_alives), _kind(response))
+        return _Answer(response.status_code, tuple(filter(None, ignored.split(", "))), _code(response), told)
+
+
+def _script(request: ChatRequest) -> list[ChatEvent]:
+    if request.is_render:
+        return [Rendered("Hello", (1, 2, 3), 100)]
+    usage = Usage(prompt_tokens=3, cached_tokens=0, completion_tokens=1, queued_ns=1, prompt_ns=1, decode_ns=1)
+    return [Started(3, 0), TextDelta("Hi"), Finished(reason=FinishReason.STOP, usage=usage, seed=1)]
+
+
+def _vectors(task: Task) -> list[ChatEvent]:
+    assert isinstance(task, EmbedTask)
+    vector = struct.pack("<2f", 1.0, 0.0)
+    return [Vectors(tuple((index, vector) for index in range(len(task.inputs)))), Encoded(prompt_tokens=3)]
+
+
+def _row(name: str, value: Any, base: dict[str, Any], without: _Answer, with_field: _Answer) -> Row:
+    shown = json.dumps(value, ensure_ascii=False)
+    shown = shown if len(shown) <= 90 else f"{shown[:87]}…"
+    shown = shown.replace("|", "\\|")
+    assert with_field.status < 500, (name, value, with_field.told)
+    if with_field.status >= 400:
+        return Row(name, shown, Outcome.REFUSED, f" (`{with_field.code}`)")
+    if any(listed.replace("[]", ".").startswith(name) for listed in with_field.ignored):
+        return Row(name, shown, Outcome.IGNORED)
+    is_default = value == base.get(name) or value in _DEFAULTS.get(name, ())
+    if with_field.told != without.told or is_default:
+        return Row(name, shown, Outcome.HONOURED)
+    return Row(name, shown, Outcome.DROPPED)
+
+
+_DEFAULTS: dict[str, tuple[Any, ...]] = {
+    "model": ("m",),
+    "think": (False,),
+    "reasoning_effort": ("none",),
+    "thinking": ({"type": "disabled"},),
+    "response_format": ({"type": "text"},),
+    "text": ({"format": {"type": "text"}},),
+    "tool_choice": ("auto", {"type": "auto"}),
+    "function_call": ("auto",),
+    "modalities": (["text"],),
+    "verbosity": ("medium",),
+    "encoding_format": ("float",),
+    "truncate": (False,),
+    "truncation": ("disabled",),
+    "background": (False,),
+    "store": (True,),
+    "context_management": ([],),
+    "metadata": ({},),
+    "reasoning": ({"effort": "none"},),
+}
+"""Values that ask for what happens anyway."""
+
+
+def _kind(response: httpx.Response) -> tuple[str, object]:
+    """What of an answer a field may change: its type, and what is in it."""
+    text = response.text
+    try:
+        content: object = _lasting(response.json())
+    except ValueError:
+        content = (sorted({line.split(":", 1)[0] for line in text.splitlines()}), '"usage"' in text)
+    return response.headers.get("content-type", ""), content
+
+
+def _lasting(value: object) -> object:
+    """A document without what differs from run to run."""
+    if isinstance(value, dict):
+        return {key: _lasting(one) for key, one in value.items() if key not in _FLEETING}
+    return [_lasting(one) for one in value] if isinstance(value, list) else value
+
+
+_FLEETING = frozenset({"id", "created", "created_at", "completed_at", "total_duration", "load_duration", "request_id"})
+
+
+def _code(response: httpx.Response) -> str:
+    try:
+        body = response.json()
+    except ValueError:
+        return ""
+    found = body.get("code") or (body.get("error", {}).get("code") if isinstance(body.get("error"), dict) else "")
+    return str(found)
