@@ -269,8 +269,8 @@ class Generator:
             await choices.aclose()
         return [one.finish(ends[number], choices) for number, one in enumerate(parts)]
 
-    async def render(self, call: Call) -> tuple[Rendered, tuple[str, ...]]:
-        """The prompt that a call would be answered from, and the fields that had no effect. Raises as `open`."""
+    async def render(self, call: Call) -> Rendered:
+        """The prompt that a call would be answered from. Raises as `open`."""
         plan = await asyncio.to_thread(self._plan, call)
         request = msgspec.structs.replace(plan.request, is_render=True)
         async with await self._supervisor.lease(plan.spec, keep_alive=call.keep_alive) as lease:
@@ -278,7 +278,7 @@ class Generator:
         if isinstance(event, Failed):
             raise ReportedError(event.code, event.message, event.facts)
         assert isinstance(event, Rendered)
-        return event, plan.ignored
+        return event
 
     async def load(self, call: Call) -> tuple[str, ...]:
         """Load the model of an empty call and leave it loaded; the options that had no effect."""
@@ -322,6 +322,7 @@ class Generator:
                 truncate=call.truncate,
                 shift=call.shift,
                 num_keep=options.num_keep,
+                num_draft=options.draft_num_predict,
             ),
             options.stop,
             (isinstance(call.prompt, Completion) and call.prompt.context) or (),

@@ -19,10 +19,10 @@ from runner.supervisor.types import LoadWishes
 
 _SAMPLING = frozenset(field.name for field in dataclasses.fields(SamplingParams))
 _WISHES = frozenset(field.name for field in dataclasses.fields(LoadWishes))
-_LIMITS = frozenset({"num_predict", "num_keep", "stop", "deterministic", "lora_scales"})
+_LIMITS = frozenset({"num_predict", "num_keep", "stop", "deterministic", "lora_scales", "draft_num_predict"})
 _HONOURED = _SAMPLING | _WISHES | _LIMITS
 
-_NOT_HONOURED: Mapping[str, object] = {"draft_num_predict": 0}
+_NOT_HONOURED: Mapping[str, object] = {"draft_model": ""}
 """Options of a later version, and the value that asks for nothing."""
 
 _WHOLE_PROMPT = 2**31 - 1
@@ -48,6 +48,8 @@ class Resolved:
     """What had no effect: removed options, and parts of the model's or the configuration's that cannot apply."""
     deterministic: bool = False
     """Nothing else that runs may change the text."""
+    draft_num_predict: int | None = None
+    """Most tokens that are guessed ahead at a time; None leaves it to what pays."""
     lora_scales: tuple[float, ...] = ()
     """Of the model's adapters, in order; those that are not here count as 1."""
 
@@ -101,6 +103,7 @@ def resolve_options(
         stop=tuple(dict.fromkeys(merged.get("stop", ()))),
         wishes=_picked(merged, LoadWishes),
         deterministic=bool(merged.get("deterministic", False)),
+        draft_num_predict=merged.get("draft_num_predict"),
         ignored=tuple(dict.fromkeys(ignored)),
         lora_scales=tuple(float(scale) for scale in merged.get("lora_scales", ())),
     )

@@ -115,7 +115,7 @@ def test_every_known_option_has_an_effect_or_is_refused_by_name(name: str) -> No
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("num_gpu", -1), ("num_thread", 0), ("seed", -1), ("draft_num_predict", 0), ("rope_frequency_scale", 0)],
+    [("num_gpu", -1), ("num_thread", 0), ("seed", -1), ("draft_model", ""), ("rope_frequency_scale", 0)],
 )
 def test_values_that_ask_for_nothing_change_nothing(name: str, value: object) -> None:
     assert resolve({name: value}) == resolve()
@@ -187,7 +187,13 @@ def test_a_wrong_configuration_is_told_as_such() -> None:
         resolve(config={"temperature": "hot"})
 
 
-@pytest.mark.parametrize(("name", "value"), [("draft_num_predict", 4)])
+def test_guessing_ahead_is_left_to_what_pays_unless_something_is_said() -> None:
+    assert resolve({}).draft_num_predict is None
+    assert resolve({"draft_num_predict": 0}).draft_num_predict == 0
+    assert resolve({}, model={"draft_num_predict": 4}).draft_num_predict == 4
+
+
+@pytest.mark.parametrize(("name", "value"), [("draft_model", "small:1b")])
 def test_what_is_not_built_yet_is_refused(name: str, value: object) -> None:
     with pytest.raises(Unsupported) as caught:
         resolve({name: value})
@@ -195,10 +201,10 @@ def test_what_is_not_built_yet_is_refused(name: str, value: object) -> None:
 
 
 def test_what_a_model_brings_and_cannot_apply_is_listed() -> None:
-    resolved = resolve(model={"draft_num_predict": 4, "num_gqa": 8, "temperature": -5, "top_k": 3, "odd": 1})
+    resolved = resolve(model={"draft_model": "small", "num_gqa": 8, "temperature": -5, "top_k": 3, "odd": 1})
     assert resolved.sampling == SamplingParams(top_k=3)
     assert resolved.ignored == (
-        "PARAMETER draft_num_predict", "PARAMETER num_gqa", "PARAMETER temperature", "PARAMETER odd",
+        "PARAMETER draft_model", "PARAMETER num_gqa", "PARAMETER temperature", "PARAMETER odd",
     )  # fmt: skip
 
 

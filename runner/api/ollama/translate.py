@@ -169,6 +169,7 @@ class Records:
             "eval_duration": usage.decode_ns,
             "cached_tokens": usage.cached_tokens,
             "cache": usage.cached_tokens and usage.cache,
+            "draft": usage.drafted_tokens and {"tokens": usage.drafted_tokens, "accepted": usage.accepted_tokens},
             "truncated": truncated
             and {"from": truncated.original, "to": truncated.kept, "strategy": truncated.strategy},
         }

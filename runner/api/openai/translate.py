@@ -308,13 +308,22 @@ def usage(answers: Sequence[Iterable[Finished]]) -> Json:
     """The sums over all answers, for each prompt its own; a prompt counts once."""
     by_prompt = [[finished.usage for finished in group] for group in answers]
     prompt_tokens = sum(group[0].prompt_tokens for group in by_prompt)
-    completion_tokens = sum(one.completion_tokens for group in by_prompt for one in group)
-    return {
+    each = [one for group in by_prompt for one in group]
+    completion_tokens = sum(one.completion_tokens for one in each)
+    counts: Json = {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
         "prompt_tokens_details": {"cached_tokens": sum(group[0].cached_tokens for group in by_prompt)},
     }
+    drafted, accepted = sum(one.drafted_tokens for one in each), sum(one.accepted_tokens for one in each)
+    if drafted:
+        # What the engine guessed of itself; a prediction of the caller's is not asked for.
+        counts["completion_tokens_details"] = {
+            "accepted_prediction_tokens": accepted,
+            "rejected_prediction_tokens": drafted - accepted,
+        }
+    return counts
 
 
 def truncation(ends: Iterable[Finished]) -> Json:
