@@ -122,6 +122,10 @@ async def test_loaded_models_are_told_with_all_that_is_known() -> None:
             }
         ],
         "placement": "All 3 layers are on the CPU.",
+        "options": None,
+        "cache": {
+            "memory_bytes": 0, "memory_used": 0, "segments": 0, "prompt_tokens": 0, "live": 0, "memory": 0, "disk": 0,
+        },
         "sequences": {"running": 3, "waiting": 4, "max": 16},
         "threads": {"decode": 2, "prefill": 2, "max": 2},
         "steps": {"count": 5, "rows": 60, "sampled": 7, "step_seconds": 8.0, "native_seconds": 7.9},
