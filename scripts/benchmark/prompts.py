@@ -64,9 +64,12 @@ def next_turn(body: Json, answer: str) -> Json:
 
 
 def repetition(passages: int) -> str:
-    """Plain text that goes on with what stands in it already."""
-    numbered = f"Note {next(_numbers)}.\n" + "\n".join(PASSAGE for _ in range(passages))
-    return f"{numbered}\nThe same note once more, word for word:\nNote"
+    """Plain text that goes on with what stands in it already, so clearly that even a small model knows."""
+    return (
+        f"Note {next(_numbers)}, several times over.\n\n"
+        + "\n".join(PASSAGE for _ in range(passages))
+        + "\nThe harbour"
+    )
 
 
 def chat(text: str, tokens: int, system: str | None = None) -> Json:

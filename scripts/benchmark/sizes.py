@@ -25,8 +25,8 @@ class Sizes:
     long_words: int = 4000
     history_words: int = 1500
     history_turns: int = 5
-    passages: int = 2
-    repeat_tokens: int = 160
+    passages: int = 3
+    repeat_tokens: int = 120
     share_rows: int = 16
     share_tokens: int = 64
     command_runs: int = 5
