@@ -45,7 +45,7 @@ from runner.chat.types import (
 )
 from runner.choices import Choices
 from runner.engine import LoadedModel
-from runner.errors import EngineCrashed, InvalidRequest, ReportedError, Unsupported
+from runner.errors import ContextLengthExceeded, EngineCrashed, InvalidRequest, ReportedError, Unsupported
 from runner.errors import ModelNotFound as NoSuchModel
 from runner.model_spec import adapters_of, model_spec
 from runner.options import resolve_options
@@ -207,7 +207,7 @@ class Generator:
             stream = lease.generate(f"{call.request_id}#{next(self._numbers)}", plan.request)
             first = await anext(stream)
             if isinstance(first, Failed):
-                raise ReportedError(first.code, first.message, first.facts)
+                raise self._with_room(ReportedError(first.code, first.message, first.facts), plan.spec)
             return Generation(plan, lease, stream, first, call.request_id)
         except BaseException:
             lease.release()
@@ -247,6 +247,9 @@ class Generator:
             raise
         try:
             await choices.begin()
+        except ReportedError as error:
+            await choices.aclose()
+            raise self._with_room(error, first.spec) from None
         except BaseException:
             await choices.aclose()
             raise
@@ -276,7 +279,7 @@ class Generator:
         async with await self._supervisor.lease(plan.spec, keep_alive=call.keep_alive) as lease:
             event = await anext(lease.generate(f"{call.request_id}#{next(self._numbers)}", request))
         if isinstance(event, Failed):
-            raise ReportedError(event.code, event.message, event.facts)
+            raise self._with_room(ReportedError(event.code, event.message, event.facts), plan.spec)
         assert isinstance(event, Rendered)
         return event
 
@@ -290,6 +293,16 @@ class Generator:
         """Let the model go as soon as its running requests have ended."""
         model = await asyncio.to_thread(find_model, self._store, call.model)
         await self._supervisor.unload(str(model.model_digest))
+
+    def _with_room(self, error: ReportedError, spec: ModelSpec) -> ReportedError:
+        """The error; if a window was too small, with the largest that there is memory for, which is known here."""
+        if error.code != ContextLengthExceeded.code:
+            return error
+        for row in self._supervisor.status():
+            if row.spec.weights_digest == spec.weights_digest and row.loaded is not None:
+                largest = row.largest_context or row.loaded.reach
+                return ReportedError(error.code, error.message, {**error.facts, "largest_context_length": largest})
+        return error
 
     def _plan(self, call: Call) -> _Plan:
         model = find_model(self._store, call.model)
