@@ -23,6 +23,10 @@ from runner.engine import (
     EngineFault,
     InsertTokens,
     LoadedModel,
+    MediaChunk,
+    MediaInput,
+    MediaPiece,
+    MediaVectors,
     MemoryKind,
     Move,
     OutOfCells,
@@ -236,6 +240,21 @@ class FakeEngine:
     def begin_solo(self, window: int) -> None:
         self.solo_window = window
         self.solo: list[int] = []
+
+    @property
+    def media_marker(self) -> str:
+        raise AssertionError("there is no projector")
+
+    def tokenize_media(
+        self, text: str, media: Sequence[MediaInput], *, add_special: bool
+    ) -> list[list[int] | MediaPiece]:
+        raise AssertionError("there is no projector")
+
+    def encode_media(self, piece: MediaPiece) -> MediaVectors:
+        raise AssertionError("there is no projector")
+
+    def step_media(self, chunk: MediaChunk) -> int | None:
+        raise AssertionError("there is no projector")
 
     def step_solo(self, chunk: Chunk) -> int | None:
         assert chunk.start == len(self.solo), "a chunk that does not continue its sequence"
