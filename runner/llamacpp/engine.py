@@ -323,6 +323,7 @@ class LlamaEngine:
 
     def step_solo(self, chunk: Chunk) -> int | None:
         assert self._solo is not None
+        self._solo.make_room(chunk)
         self._adapters.apply(self._solo.context, self._adapters_in_use)
         before = self._solo.native_ns
         try:

@@ -9,20 +9,21 @@ from typing import Any
 import msgspec
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import SOLO_ROWS, Chunk, EngineFault, LoadOptions, OutOfCells
+from runner.engine import SOLO_ROWS, Chunk, EngineFault, LoadOptions, Move, OutOfCells
 from runner.llamacpp.batch import Batch
 from runner.llamacpp.library import LibraryLog
+from runner.llamacpp.memory import Memory, kind_of
 from runner.llamacpp.model import make_context
 from runner.llamacpp.sampler import SamplerChain, ShapedSampler
 
 logger = logging.getLogger(__name__)
 
-_STEP = 1024
-"""Windows are made in whole steps, so that a slightly longer request needs no other context."""
+_FIRST = 1024
+"""Tokens that a context is made for at first; it grows to twice as many and so on."""
 
 
 class Solo:
-    """Makes the context when it is first needed, and a larger one when a request needs that.
+    """Makes the context when it is first needed, and a larger one when the sequence needs that.
 
     How llama.cpp adds up depends on how many rows are computed at once and where cells lie. Here
     both depend on the sequence alone.
@@ -34,7 +35,8 @@ class Solo:
         self._threads = threads
         self._log = log
         self._context: Any = None
-        self._window = 0
+        self._window = self._most = 0
+        self._kind = kind_of(model)
         self._batch = Batch(SOLO_ROWS)
         self.native_ns = 0
 
@@ -44,17 +46,24 @@ class Solo:
         return self._context
 
     def begin(self, window: int) -> None:
-        """Forget the sequence before, and have room for one of `window` tokens. Raises InsufficientMemory."""
-        if self._context is None or window > self._window:
-            self.close()
-            rounded = -(-window // _STEP) * _STEP
-            options = msgspec.structs.replace(
-                self._options, context_length=rounded, max_sequences=1, num_batch=SOLO_ROWS
-            )
-            self._context = make_context(self._model, options, self._threads, self._log)
-            self._window = rounded
-            logger.info("made a context of its own for deterministic requests, window %d", rounded)
+        """Forget the sequence before; the next one gets no longer than `window`. Raises InsufficientMemory."""
+        self._most = window
+        if self._context is None:
+            self._context = self._make(_FIRST)
         lib.llama_memory_clear(lib.llama_get_memory(self._context), False)
+
+    def make_room(self, chunk: Chunk) -> None:
+        """See that a chunk fits: the sequence may move, as it is to the bit. Raises InsufficientMemory."""
+        end = chunk.start + len(chunk.tokens)
+        if end <= self._window:
+            return
+        larger = self._make(max(end, min(2 * self._window, self._most)))
+        moves = [Move(0, chunk.start)] if chunk.start else []
+        has_moved = Memory(self._context, self._kind, 1).move_to(Memory(larger, self._kind, 1), moves)
+        lib.llama_free(self._context)
+        self._context = larger
+        if not has_moved:
+            raise EngineFault("the sequence did not fit into a larger context")
 
     def step(self, chunk: Chunk) -> int | None:
         self._batch.fill([chunk])
@@ -71,6 +80,13 @@ class Solo:
             return None
         assert isinstance(chunk.sampler, SamplerChain)
         return chunk.sampler.sample(self._context, len(chunk.tokens) - 1)
+
+    def _make(self, window: int) -> Any:
+        options = msgspec.structs.replace(self._options, context_length=window, max_sequences=1, num_batch=SOLO_ROWS)
+        context = make_context(self._model, options, self._threads, self._log)
+        self._window = int(lib.llama_n_ctx_seq(context))
+        logger.info("made a context of its own for deterministic requests, window %d", self._window)
+        return context
 
     def close(self) -> None:
         if self._context is not None:

@@ -129,7 +129,7 @@ def test_a_damaged_model_is_refused_by_name(daemon: Daemon, models: Path) -> Non
     assert answer.json()["code"] == "model_corrupt"
 
 
-def test_a_larger_window_is_loaded_when_a_request_needs_it(models: Path, tmp_path: Path) -> None:
+def test_the_window_grows_when_a_request_needs_it_and_nothing_is_loaded_again(models: Path, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(f'[models."{MODEL}"]\nnum_ctx = 512\n')
     with running_daemon(tmp_path, models) as daemon:
         assert_answers(daemon)
@@ -138,9 +138,12 @@ def test_a_larger_window_is_loaded_when_a_request_needs_it(models: Path, tmp_pat
         refused = daemon.client.post("/api/generate", json=body)
         assert refused.status_code == 400
         assert refused.json()["code"] == "context_length_exceeded"
+        assert refused.json()["largest_context_length"] > 512
+        assert daemon.loaded()[0]["context_length"] == 512, "nobody who may not use it makes it grow"
         taken = daemon.client.post("/api/generate", json=body | {"options": {"num_predict": 2, "num_ctx": 1024}})
         assert taken.status_code == 200
         [model] = daemon.loaded()
         assert model["context_length"] == 1024
-        assert "1024" in model["last_reload_reason"]
+        assert model["last_reload_reason"] is None
+        assert model["grown"]["count"] == 1
         assert model["restarts"] == 0

@@ -127,7 +127,7 @@ def test_a_loaded_model_is_in_ps_until_it_is_told_to_go(own_client: ollama.Clien
     own_client.generate(MODEL)
     [loaded] = own_client.ps().models
     assert loaded.model == MODEL
-    assert loaded.context_length == 8192
+    assert loaded.context_length == 4096, "as much as was needed so far"
     assert loaded.size is not None
     assert loaded.size > 98_000_000
     own_client.generate(MODEL, keep_alive=0)

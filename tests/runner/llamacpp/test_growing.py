@@ -1,0 +1,107 @@
+"""Contexts that grow under their sequences: tiny models of every kind of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from runner.chat.types import ChatRequest, Failed, Finished, Limits, TextPrompt
+from runner.engine import LoadOptions
+from runner.llamacpp.engine import LlamaEngine
+from runner.llamacpp.library import Library
+from runner.messages import Events, Grow, Grown, Report, WindowWanted
+from runner.sampling import SamplingParams
+from runner.worker.loop import Loop, Stop
+from runner.worker.prompt import prepare_prompt
+from runner.worker.sequence import Sequence
+from tests.tiny_model import write_tiny_model
+from tests.tiny_recurrent_model import write_tiny_recurrent_model
+
+LONGEST = 4096
+
+
+@pytest.fixture(params=[write_tiny_model, write_tiny_recurrent_model])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    write: Callable[..., Path] = request.param
+    return write(tmp_path / "tiny.gguf", context_length=LONGEST)
+
+
+@pytest.fixture
+def engine(library: Library, path: Path) -> Iterator[LlamaEngine]:
+    engine = LlamaEngine(library, path, LoadOptions(256, max_sequences=4, num_batch=64, longest_context=LONGEST))
+    yield engine
+    engine.close()
+
+
+def ask(text: str, count: int, *, deterministic: bool = False) -> ChatRequest:
+    return ChatRequest(
+        TextPrompt(text), SamplingParams(temperature=0), Limits(num_predict=count),
+        deterministic=deterministic, wants_context=True,
+    )  # fmt: skip
+
+
+def answers(engine: LlamaEngine, *requests: ChatRequest, grows_at: int | None = None) -> tuple[list[list[int]], int]:
+    """Tokens of prompt and answer of each request, and how often the window grew; a daemon that grants everything."""
+    told: dict[str, list[int]] = {}
+    grown = 0
+
+    def note(report: Report) -> None:
+        nonlocal grown, grows_at
+        if isinstance(report, WindowWanted):
+            loop.post(Grow(max(2 * engine.info.context_length, report.cells)))
+        elif isinstance(report, Grown):
+            grown += 1
+        elif isinstance(report, Events):
+            for name, event in report.events:
+                assert not isinstance(event, Failed), event
+                if isinstance(event, Finished):
+                    assert event.context is not None
+                    told[name] = list(event.context)
+            grows_at = None if grows_at is None else grows_at - 1
+            if grows_at == 0:
+                loop.post(Grow(2 * engine.info.context_length))
+        if len(told) == len(requests):
+            loop.post(Stop())
+
+    loop = Loop(engine, note)
+    for number, asked in enumerate(requests):
+        prompt = prepare_prompt(asked, engine)
+        loop.post(Sequence(str(number), asked, prompt.tokens, window=prompt.window, seed=1, received_ns=0))
+    loop.run()
+    return [told[str(number)] for number in range(len(requests))], grown
+
+
+def test_an_answer_outgrows_its_window_and_reads_as_in_a_large_one(library: Library, path: Path) -> None:
+    small = LlamaEngine(library, path, LoadOptions(256, max_sequences=4, num_batch=64, longest_context=LONGEST))
+    large = LlamaEngine(library, path, LoadOptions(2048, max_sequences=4, num_batch=64))
+    request = ask("once upon a time", 600)
+    found, growths = answers(small, request)
+    expected, _ = answers(large, request)
+    assert growths == 2
+    assert small.info.context_length == 1024
+    assert found == expected
+    assert len(found[0]) > 600
+    for one in (small, large):
+        one.close()
+
+
+def test_running_streams_go_on_after_a_growth_in_the_middle(engine: LlamaEngine) -> None:
+    requests = [ask(f"{number} prompt " * 3, 30) for number in range(3)]
+    plain, _ = answers(engine, *requests)
+    moved, growths = answers(engine, *requests, grows_at=10)
+    assert growths == 1
+    assert engine.info.context_length == 512
+    assert moved == plain
+
+
+def test_a_deterministic_answer_is_the_same_in_a_context_that_grew_for_it(library: Library, path: Path) -> None:
+    options = LoadOptions(256, max_sequences=2, num_batch=64, longest_context=LONGEST)
+    growing = LlamaEngine(library, path, options)
+    request = ask("a long tale " * 40, 900, deterministic=True)
+    [first], _ = answers(growing, request)
+    [again], growths = answers(growing, request)
+    assert first == again, "computed in a context that moved, and in one that was large enough"
+    assert growths == 0, "it has a context of its own"
+    growing.close()
