@@ -91,7 +91,10 @@ class Projector:
         Decodes sounds and cuts images to size. Raises InvalidRequest for a medium that mtmd cannot read.
         """
         if self.has_grid_positions:
-            raise Unsupported("This version does not read images and sounds with models of this kind.")
+            raise Unsupported(
+                "This model gives images and sounds positions in a grid, as Qwen-VL models do; "
+                "this version takes only text with such models."
+            )
         chunks = _Chunks(mtmd.mtmd_input_chunks_init())
         encoded = text.encode()
         argument = mtmd.mtmd_input_text()
