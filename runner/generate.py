@@ -308,7 +308,7 @@ class Generator:
         model = find_model(self._store, call.model)
         model.verify_unchanged()
         check_requirement(model.config.required_puna)
-        if "completion" not in model.capabilities():
+        if "completion" not in model.capabilities() and not call.is_empty:  # any model can be loaded
             task = "chat" if isinstance(call.prompt, Conversation) else "generate"
             raise Unsupported(f'"{call.model}" does not support {task}', field="model")
         metadata = model.metadata()

@@ -117,6 +117,14 @@ def test_nothing_to_embed_gives_nothing_and_loads_the_model(client: ollama.Clien
     assert [model["name"] for model in minilm.loaded()] == ["all-minilm:latest"]
 
 
+def test_an_embedding_model_is_loaded_ahead_and_let_go_as_others_are(minilm: Daemon) -> None:
+    for path, done, count in (("/api/generate", "load", 1), ("/api/chat", "load", 1), ("/api/generate", "unload", 0)):
+        body = {"model": EMBEDDER, **({"keep_alive": 0} if done == "unload" else {})}
+        told = minilm.client.post(path, json=body).json()
+        assert (told["done"], told["done_reason"]) == (True, done)
+        assert len(minilm.loaded()) == count
+
+
 def test_the_older_route_gives_the_same_direction_in_its_own_length(client: ollama.Client) -> None:
     older = client.embeddings(EMBEDDER, TEXTS[0]).embedding
     [newer] = client.embed(EMBEDDER, TEXTS[0]).embeddings
