@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from registry.errors import InvalidName, ModelNotFound
+from registry.manifest import DRAFT_LAYER
 from registry.name import ModelName
 from registry.requirement import check_requirement
 from registry.store import ModelStore
@@ -272,8 +273,8 @@ class Generator:
             await choices.aclose()
         return [one.finish(ends[number], choices) for number, one in enumerate(parts)]
 
-    async def render(self, call: Call) -> Rendered:
-        """The prompt that a call would be answered from. Raises as `open`."""
+    async def render(self, call: Call) -> tuple[Rendered, tuple[str, ...]]:
+        """The prompt that a call would be answered from, and the fields that had no effect. Raises as `open`."""
         plan = await asyncio.to_thread(self._plan, call)
         request = msgspec.structs.replace(plan.request, is_render=True)
         async with await self._supervisor.lease(plan.spec, keep_alive=call.keep_alive) as lease:
@@ -281,7 +282,7 @@ class Generator:
         if isinstance(event, Failed):
             raise self._with_room(ReportedError(event.code, event.message, event.facts), plan.spec)
         assert isinstance(event, Rendered)
-        return event
+        return event, plan.ignored
 
     async def load(self, call: Call) -> tuple[str, ...]:
         """Load the model of an empty call and leave it loaded; the options that had no effect."""
@@ -352,7 +353,8 @@ class Generator:
             deterministic=options.deterministic,
             adapters=adapters,
         )
-        return _Plan(model, model_spec(model, options), request, (*options.ignored, *unused, *vain))
+        ignored = (*options.ignored, *unused, *vain, *_unused_files(model))
+        return _Plan(model, model_spec(model, options), request, ignored)
 
 
 def find_model(store: ModelStore, name: str) -> StoredModel:
@@ -390,6 +392,11 @@ def _check_media(call: Call, model: StoredModel) -> None:
         ability = "vision" if medium.kind is MediaKind.IMAGE else "audio"
         if ability not in abilities:
             raise Unsupported(f'"{call.model}" does not support {ability}', field=medium.field)
+
+
+def _unused_files(model: StoredModel) -> tuple[str, ...]:
+    """Parts of a model that are kept with it and do not take part in answering."""
+    return ("DRAFT",) if model.manifest.of_type(DRAFT_LAYER) else ()
 
 
 def _possible_thinking(call: Call, model: StoredModel) -> tuple[Call, tuple[str, ...]]:
