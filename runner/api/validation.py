@@ -186,7 +186,7 @@ BLOCK_TYPES = (
     "text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking",
     "message", "function_call", "function_call_output", "reasoning", "item_reference",
     "input_text", "output_text", "refusal",
-    "image_url", "input_audio",
+    "image_url", "input_image", "input_audio",
 )  # fmt: skip
 """Values of `type` that decide what an item of an array is; pydantic puts them into an error's place."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from runner.api.media_parts import MediaPart, join_parts
 from runner.chat.types import Message, ToolCall
 
 Json = dict[str, object]
@@ -12,15 +13,22 @@ Json = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a message: `input_text`, `output_text` or `refusal`."""
+    """A piece of a message: `input_text`, `input_image`, `input_audio`, `output_text` or `refusal`."""
 
     kind: str
     text: str
+    """Of an image its URL, of a sound its base64."""
     logprobs: tuple[Json, ...] = ()
+    media: MediaPart | None = None
 
     def record(self) -> Json:
         if self.kind == "refusal":
             return {"type": self.kind, "refusal": self.text}
+        if self.media is not None and self.kind == "input_image":
+            return {"type": self.kind, "image_url": self.text, "detail": "auto"}
+        if self.media is not None:
+            form = "wav" if self.media.data[:4] == b"RIFF" else "mp3"
+            return {"type": self.kind, "input_audio": {"data": self.text, "format": form}}
         if self.kind == "output_text":
             return {"type": self.kind, "annotations": [], "logprobs": list(self.logprobs), "text": self.text}
         return {"type": self.kind, "text": self.text}
@@ -41,7 +49,16 @@ class MessageItem:
 
     @property
     def text(self) -> str:
+        """Of a message without media."""
         return ("" if self.role == "assistant" else "\n").join(part.text for part in self.parts)
+
+    @property
+    def has_media(self) -> bool:
+        return any(part.media is not None for part in self.parts)
+
+    def message(self) -> Message:
+        text, media = join_parts([part.media or part.text for part in self.parts])
+        return Message(self.role, text, media=media)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +132,7 @@ def conversation(instructions: str | None, items: Sequence[Item]) -> tuple[Messa
     """
     opening = [instructions] if instructions else []
     rest = list(items)
-    while rest and isinstance(rest[0], MessageItem) and rest[0].role == "system":
+    while rest and isinstance(rest[0], MessageItem) and rest[0].role == "system" and not rest[0].has_media:
         opening.append(rest.pop(0).text)  # type: ignore[union-attr]  # it is a message
     turns = _Turns([Message("system", "\n\n".join(opening))] if opening else [])
     for item in rest:
@@ -158,7 +175,7 @@ class _Turns:
                 self.messages.append(Message("assistant", "", thinking=self._take_thoughts()))
         else:
             self.close()
-            self.messages.append(Message(item.role, item.text))
+            self.messages.append(item.message())
 
     def close(self) -> None:
         """End the model's turn, if one is open."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from runner.api.openai.schema import Effort, StreamOptions
+from runner.api.openai.schema import Effort, InputAudio, StreamOptions
 from runner.api.sampling import Alternatives, Grammar
 from runner.api.validation import Body, Ignored, invalid, lacks, not_honoured, unsupported
 
@@ -31,6 +31,21 @@ class InputText(Body):
     type: Literal["input_text"]
     text: str
     prompt_cache_breakpoint: Ignored = None
+
+
+class InputImage(Body):
+    """An image, as a data URL."""
+
+    type: Literal["input_image"]
+    image_url: str
+    detail: Ignored = None
+    file_id: Annotated[Any, not_honoured(why=_ELSEWHERE)] = None
+    prompt_cache_breakpoint: Ignored = None
+
+
+class InputSound(Body):
+    type: Literal["input_audio"]
+    input_audio: InputAudio
 
 
 class OutputText(Body):
@@ -58,8 +73,8 @@ def _known(*kinds: str) -> BeforeValidator:
 
 
 PartBody = Annotated[
-    Annotated[InputText | OutputText | Refusal, Field(discriminator="type")],
-    _known("input_text", "output_text", "refusal"),
+    Annotated[InputText | InputImage | InputSound | OutputText | Refusal, Field(discriminator="type")],
+    _known("input_text", "input_image", "input_audio", "output_text", "refusal"),
 ]
 InputPart = Annotated[InputText, _known("input_text")]
 

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from runner.api.media_parts import read_base64, read_image_url
 from runner.api.openai.responses_items import CallItem, Item, MessageItem, Part, ReasoningItem, ResultItem, conversation
 from runner.api.openai.responses_schema import (
     LOGPROBS,
@@ -15,10 +16,11 @@ from runner.api.openai.responses_schema import (
     FormatBody,
     FunctionCallBody,
     FunctionOutputBody,
-    InputText,
+    InputImage,
+    InputSound,
     ItemBody,
     MessageBody,
-    OutputText,
+    PartBody,
     ReasoningBody,
     Refusal,
     ResponseBody,
@@ -35,6 +37,7 @@ from runner.api.openai.tools import (
 )
 from runner.api.openai.translate import EFFORTS
 from runner.api.sampling import json_constraint, one_constraint
+from runner.chat.media import MediaKind
 from runner.errors import InvalidRequest
 from runner.generate import Call, Conversation
 from runner.sampling import Constraint
@@ -136,7 +139,7 @@ def _read_item(body: ItemBody, path: str, find: Callable[[str], Item | None]) ->
     match body:
         case MessageBody():
             role = "system" if body.role == "developer" else body.role
-            return MessageItem(body.id or new_id("msg"), role, _parts(body), status)
+            return MessageItem(body.id or new_id("msg"), role, _parts(body, path), status)
         case FunctionCallBody():
             return CallItem(body.id or new_id("fc"), body.call_id, body.name, _arguments(body, path), status)
         case FunctionOutputBody():
@@ -154,14 +157,23 @@ def _read_item(body: ItemBody, path: str, find: Callable[[str], Item | None]) ->
     return found
 
 
-def _parts(body: MessageBody) -> tuple[Part, ...]:
-    kind = "output_text" if body.role == "assistant" else "input_text"
-    return tuple(
-        Part("refusal", part.refusal)
-        if isinstance(part, Refusal)
-        else Part(kind if isinstance(part, InputText | OutputText) else part.type, part.text)
-        for part in body.content
-    )
+def _parts(body: MessageBody, path: str) -> tuple[Part, ...]:
+    return tuple(_part(part, body.role, f"{path}.content[{index}]") for index, part in enumerate(body.content))
+
+
+def _part(part: PartBody, role: str, path: str) -> Part:
+    if isinstance(part, InputImage | InputSound) and role == "assistant":
+        raise InvalidRequest(f"{path} cannot be of the type {part.type} here.", f"{path}.type")
+    match part:
+        case InputImage():
+            return Part(part.type, part.image_url, media=read_image_url(part.image_url, f"{path}.image_url"))
+        case InputSound():
+            field = f"{path}.input_audio.data"
+            data = part.input_audio.data
+            return Part(part.type, data, media=read_base64(data, field, MediaKind.AUDIO))
+        case Refusal():
+            return Part(part.type, part.refusal)
+    return Part("output_text" if role == "assistant" else "input_text", part.text)
 
 
 def _arguments(body: FunctionCallBody, path: str) -> str:

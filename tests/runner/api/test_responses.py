@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +19,7 @@ from runner.api.openai.responses_items import (
 )
 from runner.api.openai.responses_store import ResponseStore
 from runner.chat.types import ChatPrompt, Failed, Message, TextDelta, ToolCall
-from tests.fakes import FakeSupervisor, answer
+from tests.fakes import FakeModel, FakeStore, FakeSupervisor, answer
 from tests.runner.api.serving import FakeDaemon
 
 
@@ -180,3 +182,39 @@ async def test_a_response_that_has_ended_cannot_be_cancelled_nor_streamed() -> N
         streamed = await client.get(f"/v1/responses/{made['id']}", params={"stream": "true"})
     assert (cancelled.status_code, streamed.status_code) == (400, 400)
     assert streamed.json()["error"]["code"] == "unsupported"
+
+
+async def test_images_stand_where_they_were_among_the_texts() -> None:
+    model = FakeModel(can=("completion", "vision"))
+    daemon = FakeDaemon(FakeSupervisor(answer("A cat.")), FakeStore(model))
+    url = "data:image/png;base64," + base64.b64encode(b"\x89PNG picture").decode()
+    content = [
+        {"type": "input_text", "text": "Look: "},
+        {"type": "input_image", "image_url": url, "detail": "auto"},
+        {"type": "input_text", "text": "What is it?"},
+    ]
+    async with daemon.client() as client:
+        sent = {"model": "m", "input": [{"role": "user", "content": content}]}
+        made = await client.post("/v1/responses", json=sent)
+        items = (await client.get(f"/v1/responses/{made.json()['id']}/input_items")).json()["data"]
+        content[1]["image_url"] = "data:image/png;base64,?"
+        wrong = await client.post("/v1/responses", json=sent)
+        content[1]["image_url"] = "https://example.com/cat.png"
+        elsewhere = await client.post("/v1/responses", json=sent)
+    prompt = daemon.supervisor.request.prompt
+    assert isinstance(prompt, ChatPrompt)
+    assert [(one.data, one.at) for one in prompt.messages[0].media] == [(b"\x89PNG picture", 6)]
+    assert prompt.messages[0].content == "Look: What is it?"
+    assert items[0]["content"][1]["image_url"] == url
+    field = "input[0].content[1].image_url"
+    assert [(one.status_code, one.json()["error"]["param"]) for one in (wrong, elsewhere)] == [(400, field)] * 2
+
+
+async def test_a_model_that_sees_nothing_is_sent_no_image() -> None:
+    daemon = FakeDaemon(FakeSupervisor(answer("Hi.")))
+    url = "data:image/png;base64," + base64.b64encode(b"\x89PNG picture").decode()
+    sent = [{"role": "user", "content": [{"type": "input_image", "image_url": url}]}]
+    async with daemon.client() as client:
+        refused = await client.post("/v1/responses", json={"model": "m", "input": sent})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "unsupported")
+    assert refused.json()["error"]["param"] == "input[0].content[0].image_url"
