@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import operator
 from collections.abc import Sequence as ReadOnlySequence
 
 from runner.engine import MAX_DRAFTED_ROWS, LoadedModel, MemoryKind
@@ -33,26 +36,33 @@ class DraftPlan:
             return chosen
         rows, tokens = len(planned), float(len(planned))
         step_ns = self._cost.expected(rows, cells)
-        row_ns = self._draft_cost.row_ns(self._cost.expected(rows + 1, cells) - step_ns)
-        room = min(MAX_DRAFTED_ROWS, self._max_rows - rows, free)
-        if rows > 1 and row_ns > 0:
-            patience = max(_PATIENCE * step_ns, self._step_target_ns) - step_ns
-            room = min(room, int(patience / row_ns))
+        row_ns = self._cost.expected(rows + 1, cells) - step_ns
+        room, drafted = min(MAX_DRAFTED_ROWS, self._max_rows - rows, free), 0
         for place, item in enumerate(planned):
             drafter = _drafter_of(item.sequence)
-            found = _known(drafter.guesses(min(room, _most(item.sequence))))
-            if not found:
-                continue
+            found = _known(drafter.guesses(min(room - drafted, _most(item.sequence))))
             chances = drafter.chances(len(found))
-            count = worthwhile(chances, tokens=tokens, step_ns=step_ns, row_ns=row_ns)
+            count = self._worthwhile(chances, tokens, step_ns, row_ns, drafted, is_shared=rows > 1)
             chosen[place] = found[:count]
-            room -= count
-            step_ns += count * row_ns
-            likely = 1.0
-            for chance in chances[:count]:
-                likely *= chance
-                tokens += likely
+            drafted += count
+            tokens += sum(itertools.accumulate(chances[:count], operator.mul))
+            if found and not count:
+                self._draft_cost.doubt()
         return chosen
+
+    def _worthwhile(
+        self, chances: list[float], tokens: float, step_ns: float, row_ns: float, drafted: int, *, is_shared: bool
+    ) -> int:
+        def extra_ns(count: int) -> float:
+            return self._draft_cost.extra_ns(drafted + count, row_ns)
+
+        spent_ns = extra_ns(0) if drafted else 0.0
+        patience = max(_PATIENCE * step_ns, self._step_target_ns) if is_shared else math.inf
+        while chances and step_ns + extra_ns(len(chances)) > patience:
+            chances = chances[:-1]
+        return worthwhile(
+            chances, tokens=tokens, step_ns=step_ns + spent_ns, extra_ns=lambda count: extra_ns(count) - spent_ns
+        )
 
     def observe(self, rows: int, drafted: int, cells: int, ns: int) -> None:
         """A step of `rows` rows, `drafted` of them guesses, took `ns`."""

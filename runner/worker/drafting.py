@@ -8,7 +8,9 @@ this answer, and on what rows cost on this machine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from runner.worker.step_cost import StepCost
 
 MAX_DRAFT = 24
 """Most tokens guessed for one sequence in one step."""
@@ -23,8 +25,10 @@ _FIRST_CHANCES = (0.4, 0.6, 0.8, 0.9)
 _TRUST = 4.0
 """So many guesses the first chances are worth."""
 _REMEMBERED = 0.95
+_BELIEF_KEPT = 0.998
+"""Of a price, with each step that has no guesses because of it."""
 _GAIN = 1.1
-"""So many times as many tokens as in other time must come of the time that guesses take: costs are not known exactly."""
+"""The time that guesses take must give so many times as many tokens as other time: costs are not known exactly."""
 
 
 class Drafter:
@@ -110,30 +114,42 @@ class Drafter:
 
 
 class DraftCost:
-    """What a guessed row adds to a step, learned from steps that had some."""
+    """What guesses add to a step, learned from steps that had some.
+
+    A line, for the second row often costs far more than those after it. While its price keeps guesses
+    from being computed it is slowly believed less, so that one stalled step is not the last word.
+    """
 
     def __init__(self) -> None:
-        self._row_ns: float | None = None
+        self._line = StepCost()
+        self._is_known = False
+        self._belief = 1.0
 
-    def row_ns(self, otherwise: float) -> float:
-        """Nanoseconds; `otherwise` while no step had any."""
-        return otherwise if self._row_ns is None else self._row_ns
+    def extra_ns(self, count: int, row_ns: float) -> float:
+        """Nanoseconds that `count` guesses take; `row_ns` is what a row takes as long as no step had any."""
+        return self._belief * self._line.expected(count, 0) if self._is_known else count * row_ns
 
-    def observe(self, drafted: int, ns: int, without_ns: float) -> None:
-        """A step with `drafted` guesses took `ns`, and would have taken `without_ns` without them."""
-        found = max(ns - without_ns, 0.0) / drafted
-        self._row_ns = found if self._row_ns is None else 0.7 * self._row_ns + 0.3 * found
+    def observe(self, count: int, ns: int, without_ns: float) -> None:
+        """A step with `count` guesses took `ns`, and would have taken `without_ns` without them."""
+        self._line.observe(count, 0, max(int(ns - without_ns), 1))
+        self._is_known = True
+        self._belief = 1.0
+
+    def doubt(self) -> None:
+        """There were guesses, and they did not seem to be worth their price."""
+        self._belief *= _BELIEF_KEPT
 
 
-def worthwhile(chances: Sequence[float], *, tokens: float, step_ns: float, row_ns: float) -> int:
+def worthwhile(chances: Sequence[float], *, tokens: float, step_ns: float, extra_ns: Callable[[int], float]) -> int:
     """How many guesses give the most tokens in the time, beside `tokens` in a step of `step_ns`; 0 when none pays."""
     best, usual = 0, tokens / step_ns
     rate, expected, likely = usual, tokens, 1.0
     for count, chance in enumerate(chances, 1):
         likely *= chance
         expected += likely
-        found = expected / (step_ns + count * row_ns)
-        if found > rate and expected - tokens > _GAIN * usual * count * row_ns:
+        extra = extra_ns(count)
+        found = expected / (step_ns + extra)
+        if found > rate and expected - tokens > _GAIN * usual * extra:
             best, rate = count, found
     return best
 

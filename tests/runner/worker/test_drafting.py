@@ -93,26 +93,43 @@ def test_a_token_costs_microseconds_even_where_everything_matches() -> None:
 
 
 def test_guesses_pay_where_rows_are_cheap() -> None:
-    assert worthwhile([0.9] * 8, tokens=1, step_ns=10, row_ns=0.1) == 8
-    assert worthwhile([0.5] * 8, tokens=1, step_ns=10, row_ns=1) in (1, 2, 3)
+    assert worthwhile([0.9] * 8, tokens=1, step_ns=10, extra_ns=lambda count: count * 0.1) == 8
+    assert worthwhile([0.5] * 8, tokens=1, step_ns=10, extra_ns=lambda count: count * 1) in (1, 2, 3)
 
 
 @pytest.mark.parametrize("chance", [0.1, 0.5, 0.9])
 def test_guesses_do_not_pay_where_a_row_costs_a_step(chance: float) -> None:
-    assert worthwhile([chance] * 8, tokens=1, step_ns=10, row_ns=10) == 0
+    assert worthwhile([chance] * 8, tokens=1, step_ns=10, extra_ns=lambda count: count * 10) == 0
 
 
 def test_guesses_pay_less_beside_many_other_answers() -> None:
-    assert worthwhile([0.6] * 8, tokens=1, step_ns=10, row_ns=3) > 0
-    assert worthwhile([0.96] * 8, tokens=16, step_ns=10 + 16 * 3, row_ns=3) > 0
-    assert worthwhile([0.6] * 8, tokens=16, step_ns=10 + 16 * 3, row_ns=3) == 0
+    assert worthwhile([0.6] * 8, tokens=1, step_ns=10, extra_ns=lambda count: count * 3) > 0
+    assert worthwhile([0.96] * 8, tokens=16, step_ns=10 + 16 * 3, extra_ns=lambda count: count * 3) > 0
+    assert worthwhile([0.6] * 8, tokens=16, step_ns=10 + 16 * 3, extra_ns=lambda count: count * 3) == 0
 
 
-def test_what_a_guessed_row_costs_is_learned_from_the_first_step_that_had_some() -> None:
+def test_what_guesses_cost_is_learned_from_the_first_step_that_had_some() -> None:
     cost = DraftCost()
-    assert cost.row_ns(otherwise=3.0) == 3.0
-    cost.observe(4, ns=50, without_ns=10)
-    assert cost.row_ns(otherwise=3.0) == 10.0
+    assert cost.extra_ns(4, row_ns=300) == 1200
     for _ in range(20):
-        cost.observe(4, ns=18, without_ns=10)
-    assert cost.row_ns(otherwise=3.0) == pytest.approx(2.0, abs=0.1)
+        for count in (1, 4, 16):
+            cost.observe(count, ns=10_000 + 5_000 + 600 * count, without_ns=10_000)
+    assert cost.extra_ns(1, row_ns=300) == pytest.approx(5_600, rel=0.01)
+    assert cost.extra_ns(24, row_ns=300) == pytest.approx(19_400, rel=0.01)
+
+
+def test_a_single_guess_that_was_dear_does_not_make_many_of_them_dear() -> None:
+    cost = DraftCost()
+    cost.observe(1, ns=18_000, without_ns=10_000)
+    assert cost.extra_ns(16, row_ns=600) < 16 * 4_000
+
+
+def test_a_stalled_step_is_forgotten_in_the_end() -> None:
+    cost = DraftCost()
+    cost.observe(8, ns=900_000, without_ns=10_000)
+    stalled = cost.extra_ns(8, row_ns=600)
+    for _ in range(2_000):
+        cost.doubt()
+    assert cost.extra_ns(8, row_ns=600) < stalled / 40
+    cost.observe(8, ns=20_000, without_ns=10_000)
+    assert cost.extra_ns(8, row_ns=600) > 5_000
