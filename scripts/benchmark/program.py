@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ MODEL = "smollm2:135m"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure as the arguments say, print the table, and write the JSON if it is asked for."""
     wanted = _parse(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end as well
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="puna-bench-") as folder:
         models = Path(folder) / "models"

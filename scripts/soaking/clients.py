@@ -31,13 +31,15 @@ class Tally:
         return sum(self.ended.values())
 
 
-async def run_clients(url: str, requests: list[Request], clients: int, tally: Tally) -> None:
-    """Send them all, so many at a time; returns when each has ended."""
+async def run_clients(url: str, requests: list[Request], clients: int, tally: Tally, deadline: float) -> None:
+    """Send them all, so many at a time; returns when each has ended. None is begun after the deadline."""
     waiting: Iterator[Request] = iter(requests)
     async with httpx.AsyncClient(base_url=url, timeout=REQUEST_SECONDS, trust_env=False) as http:
 
         async def client() -> None:
             for request in waiting:
+                if time.monotonic() > deadline:
+                    return
                 await _run(http, request, tally)
 
         await asyncio.gather(*(client() for _ in range(clients)))

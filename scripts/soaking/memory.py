@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import psutil
 
 SAMPLE_SECONDS = 0.5
+_TELL_EVERY = 40
 
 
 @dataclass
@@ -20,9 +23,11 @@ class Samples:
 
 
 async def sample(pid: int, ended: Callable[[], int], samples: Samples) -> None:
-    """Note both until cancelled."""
+    """Note both until cancelled, and tell now and then how many requests have ended."""
     daemon = psutil.Process(pid)
-    while True:
+    for count in itertools.count(1):
+        if count % _TELL_EVERY == 0:
+            print(f"{ended()} requests have ended", file=sys.stderr, flush=True)
         try:
             samples.daemon.append((ended(), daemon.memory_info().rss / 1e6))
             workers = sum(child.memory_info().rss for child in daemon.children(recursive=True))

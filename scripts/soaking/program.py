@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -44,7 +46,7 @@ class Verdict:
         """All that is not as it should be."""
         found = list(self.tally.failures[:20])
         if self.tally.total != count:
-            found.append(f"{count - self.tally.total} requests were lost")
+            found.append(f"{count - self.tally.total} requests were lost, or not begun in time")
         found += [f"{kind}: {len(texts)} texts" for kind, texts in self.tally.same.items() if len(texts) > 1]
         if self.left:
             found.append(f"{self.left} sequences are left in the queue")
@@ -60,6 +62,7 @@ class Verdict:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Soak, print a summary; 1 when something is not as it should be."""
     wanted = _parse(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the daemon ends as well
     with tempfile.TemporaryDirectory(prefix="puna-soak-") as folder:
         verdict = _soak(wanted, Path(folder))
     faults = verdict.faults(wanted.count)
@@ -77,6 +80,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--embedder", default=EMBEDDER, help="likewise, for vectors; none: no vectors are asked for")
     parser.add_argument("--count", type=int, default=2000, help="how many requests")
     parser.add_argument("--clients", type=int, default=12, help="how many at a time")
+    parser.add_argument("--minutes", type=float, default=60, help="no request is begun later than that")
     parser.add_argument("--seed", type=int, default=1, help="decides which requests, and in which order")
     return parser.parse_args(arguments)
 
@@ -98,18 +102,18 @@ def _soak(wanted: argparse.Namespace, folder: Path) -> Verdict:
     with running(server) as daemon:
         assert daemon.process is not None
         started = time.monotonic()
-        asyncio.run(_run(daemon.url, daemon.process.pid, requests, wanted.clients, verdict))
+        asyncio.run(_run(daemon.url, daemon.process.pid, requests, wanted, verdict))
         verdict.seconds = time.monotonic() - started
         _look_after(daemon.url, verdict)
     verdict.log_errors = [line for line in log.read_text("utf-8", "replace").splitlines() if " ERROR " in line]
     return verdict
 
 
-async def _run(url: str, pid: int, requests: list[Request], clients: int, verdict: Verdict) -> None:
+async def _run(url: str, pid: int, requests: list[Request], wanted: argparse.Namespace, verdict: Verdict) -> None:
     tally = verdict.tally
     watching = asyncio.create_task(sample(pid, lambda: tally.total, verdict.samples))
     try:
-        await run_clients(url, requests, clients, tally)
+        await run_clients(url, requests, wanted.clients, tally, time.monotonic() + wanted.minutes * 60)
     finally:
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
