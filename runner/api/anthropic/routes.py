@@ -13,6 +13,7 @@ from runner.api.bodies import read_body
 from runner.api.context import request_id
 from runner.api.documents import json_body
 from runner.api.errors import report_of
+from runner.api.standing import with_standing
 from runner.api.streaming import SERVER_SENT_EVENTS, JsonResponse, StreamResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
 from runner.generate import Generator
@@ -39,7 +40,7 @@ def create_router(generator: Generator, max_body_bytes: int) -> APIRouter:
 
 async def _answer(generator: Generator, request: Request, body: MessagesBody) -> Response:
     call = dataclasses.replace(
-        prompt_call(body, request_id(request)),
+        with_standing(prompt_call(body, request_id(request)), request),
         options=messages_options(body),
         truncate=bool(body.truncate),
         receipt=bool(body.receipt),

@@ -53,7 +53,7 @@ async def _answer(generator: Generator, request: Request, body: ChatCompletionBo
 
 
 async def _complete_text(generator: Generator, request: Request, body: CompletionBody) -> Response:
-    calls = completion_calls(body, request_id(request))
+    calls = [with_standing(call, request) for call in completion_calls(body, request_id(request))]
     ignored = ignored_fields(body)
     if not body.stream:
         answers = await while_connected(request.receive, complete(generator, calls))

@@ -1,0 +1,41 @@
+"""How urgent a request is, in every dialect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runner.chat.types import Finished, FinishReason, Priority, TextDelta, Usage
+from tests.fakes import FakeSupervisor
+from tests.runner.api.serving import FakeDaemon
+
+TURN = [{"role": "user", "content": "Hello"}]
+BODIES: dict[str, dict[str, Any]] = {
+    "/api/chat": {"messages": TURN},
+    "/api/generate": {"prompt": "Hello"},
+    "/v1/chat/completions": {"messages": TURN},
+    "/v1/completions": {"prompt": "Hello"},
+    "/v1/responses": {"input": "Hello"},
+    "/v1/messages": {"messages": TURN, "max_tokens": 9},
+}
+ANSWER = [TextDelta("Hi"), Finished(FinishReason.STOP, Usage(1, 0, 1, 1, 1, 1), seed=1)]
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize("told", [None, "background", "Interactive"])
+async def test_the_header_says_who_may_wait(path: str, told: str | None) -> None:
+    daemon = FakeDaemon(FakeSupervisor(ANSWER))
+    headers = {} if told is None else {"X-Puna-Priority": told}
+    async with daemon.client() as client:
+        answer = await client.post(path, json={"model": "m", "stream": False, **BODIES[path]}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert daemon.supervisor.request.priority is Priority((told or "interactive").lower())
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_an_urgency_that_is_none_is_refused(path: str) -> None:
+    async with FakeDaemon(FakeSupervisor(ANSWER)).client() as client:
+        body = {"model": "m", "stream": False, **BODIES[path]}
+        answer = await client.post(path, json=body, headers={"X-Puna-Priority": "highest"})
+    assert answer.status_code == 400
