@@ -347,13 +347,6 @@ class BlobWriter:
             self._hash.update(chunk)
             self.size += len(chunk)
 
-    def restart(self) -> None:
-        """Forget what was written, to begin again from another source."""
-        with self._lock:
-            self._close()
-            self._hash = hashlib.sha256()
-            self.size = 0
-
     def verify(self) -> Digest:
         """The digest of what was written. Raises DigestMismatch when another one is expected."""
         actual = Digest(self._hash.hexdigest())
