@@ -169,3 +169,12 @@ def test_an_answer_cut_off_in_a_call_ends_for_its_length() -> None:
         answer.accept(token, VOCABULARY, sampler)
     answer.finish()
     assert answer.ended is FinishReason.LENGTH
+
+
+def test_tokens_of_thoughts_are_counted_apart() -> None:
+    answer = Answer(request(), 100, plan_output(request(), prepared(QWEN), ENGINE))
+    sampler = cast("Any", FakeSampler(cast("Any", None)))
+    for token in [*spelled("<think>Hm, yes.</think>No."), 0]:
+        answer.accept(token, VOCABULARY, sampler)
+    assert len("Hm, yes.") <= answer.thinking_tokens <= len("<think>Hm, yes.</think>")
+    assert answer.generated == len("<think>Hm, yes.</think>No.") + 1
