@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runner.chat.types import Finished, FinishReason, Priority, TextDelta, Usage
+from runner.chat.types import ChatEvent, Finished, FinishReason, Priority, TextDelta, Usage
 from tests.fakes import FakeSupervisor
 from tests.runner.api.serving import FakeDaemon
 
@@ -19,7 +19,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/responses": {"input": "Hello"},
     "/v1/messages": {"messages": TURN, "max_tokens": 9},
 }
-ANSWER = [TextDelta("Hi"), Finished(FinishReason.STOP, Usage(1, 0, 1, 1, 1, 1), seed=1)]
+ANSWER: list[ChatEvent] = [TextDelta("Hi"), Finished(FinishReason.STOP, Usage(1, 0, 1, 1, 1, 1), seed=1)]
 
 
 @pytest.mark.parametrize("path", BODIES)
