@@ -153,8 +153,10 @@ async def test_compressed_bodies_are_refused() -> None:
         ({"tools": [{"function": {"name": " "}}]}, "tools[0].function.name"),
         ({"tools": [{"function": {"name": "f"}}, {"function": {"name": "f"}}]}, "tools"),
         ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "messages[0].tool_calls[0].function"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]},
-         "messages[0].tool_calls[0].function.arguments"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]},
+            "messages[0].tool_calls[0].function.arguments",
+        ),
     ],
 )
 async def test_a_wrong_field_of_ollama_chat_is_named(changes: dict[str, Any], field: str) -> None:
@@ -172,7 +174,7 @@ async def test_a_wrong_field_of_ollama_chat_is_named(changes: dict[str, Any], fi
         ({"think": "high"}, "think"),
         ({"receipt": True}, "receipt"),
         ({"_debug_render_only": True}, "_debug_render_only"),
-        ({"messages": [{"role": "user", "content": "x", "images": ["aGk="]}]}, "messages[0].images"),
+        ({"messages": [{"role": "user", "content": "x", "images": ["aGk="]}]}, "messages[0].images[0]"),
     ],
 )
 async def test_what_ollama_chat_does_not_honour_is_refused(changes: dict[str, Any], field: str) -> None:
@@ -212,7 +214,7 @@ async def test_keep_alive_is_read_in_all_its_forms(value: object, seconds: float
 
 @pytest.mark.parametrize(
     ("changes", "field"),
-    [({"suffix": 5}, "suffix"), ({"images": ["aGk="]}, "images"), ({"context": [-1]}, "context[0]"),
+    [({"suffix": 5}, "suffix"), ({"images": ["aGk="]}, "images[0]"), ({"context": [-1]}, "context[0]"),
      ({"context": [2**31]}, "context[0]"), ({"context": [1.5]}, "context[0]"), ({"raw": "yes"}, "raw")],
 )  # fmt: skip
 async def test_a_wrong_field_of_ollama_generate_is_named(changes: dict[str, Any], field: str) -> None:
@@ -233,7 +235,8 @@ async def test_a_wrong_field_of_ollama_generate_is_named(changes: dict[str, Any]
         ({"messages": [{"role": "function", "content": "x"}]}, "unsupported", "messages[0].role"),
         ({"messages": [{"role": "assistant", "tool_calls": [CALL | {"function": {"name": "f", "arguments": "["}}]}]},
          "invalid_request", "messages[0].tool_calls[0].function.arguments"),
-        (asked([{"type": "input_audio"}]), "unsupported", "messages[0].content[0].type"),
+        (asked([{"type": "video"}]), "unsupported", "messages[0].content[0].type"),
+        (asked([{"type": "input_audio"}]), "invalid_request", "messages[0].content[0].input_audio"),
         ({"temperature": "hot"}, "invalid_request", "temperature"),
         ({"temperature": -1}, "invalid_request", "temperature"),
         ({"top_p": 2}, "invalid_request", "top_p"),
@@ -340,9 +343,7 @@ async def test_what_openai_clients_send_in_vain_is_listed() -> None:
     async with FakeDaemon(FakeSupervisor(answer("Hi"))).client() as client:
         response = await client.post("/v1/chat/completions", json=CHAT | vain)
     listed = response.headers["x-puna-ignored"].split(", ")
-    assert sorted(listed) == sorted(
-        {*vain, "stream_options.include_obfuscation"} - {"messages", "stream_options"}
-    )
+    assert sorted(listed) == sorted({*vain, "stream_options.include_obfuscation"} - {"messages", "stream_options"})
 
 
 async def test_the_document_describes_every_body() -> None:

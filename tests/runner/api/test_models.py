@@ -461,7 +461,11 @@ async def test_a_base_that_is_not_here_is_pulled_first(real: FakeDaemon) -> None
             "must be relative",
         ),
         ({"model": "mine", "from": "m", "requires": "new"}, "invalid_request", "valid semver"),
-        ({"model": "mine", "from": "m", "template": "{{ .Prompt }}\n{{ end }}"}, "invalid_request", "line 2: unexpected"),
+        (
+            {"model": "mine", "from": "m", "template": "{{ .Prompt }}\n{{ end }}"},
+            "invalid_request",
+            "line 2: unexpected",
+        ),
         ({"model": "mine", "from": "m", "template": "{% if %}"}, "invalid_request", "not valid Jinja: line 1"),
     ],
 )
