@@ -139,6 +139,8 @@ class _Search:
         """The machine is not what it was."""
         self._known.clear()
         self._pause_ns = _FIRST_PAUSE_NS
+        # What trials cost before says nothing of now, and staying where it stalls costs more.
+        self._earliest_ns = min(self._earliest_ns, self._judged_ns + _FIRST_PAUSE_NS)
         self._next_trial_ns = self._earliest_ns
 
     def observe(self, taken: float, ns: int, now: int) -> bool:
