@@ -81,16 +81,16 @@ def test_nothing_to_do_is_done_at_once() -> None:
 
 def test_a_vector_that_is_no_number_is_tried_alone_and_then_told_with_its_input() -> None:
     # As in a real model: what is in a batch with it is spoilt as well.
+    together: list[int] = []
+
     def vector_of(tokens: Sequence[int]) -> list[float]:
         return [math.nan if 9 in tokens or 9 in together else 1.0]
 
     class Contagious(FakeEngine):
         def encode(self, chunks: Sequence[EncodingChunk]) -> list[array.array[float] | None]:
-            nonlocal together
-            together = [token for chunk in chunks for token in chunk.tokens]
+            together[:] = [token for chunk in chunks for token in chunk.tokens]
             return super().encode(chunks)
 
-    together: list[int] = []
     engine = Contagious(cells=64, vector_of=vector_of)
     queue = EncodingQueue(engine)
     engine.prepare_encoding(16)
