@@ -34,6 +34,8 @@ from runner.worker.thread_control import ThreadControl
 STEP_TARGET_NS = 80_000_000
 UNMEASURED_PREFILL_ROWS = 32
 """Prompt tokens beside running answers while nobody knows what they cost."""
+PROMPTS_PART = 4
+"""Prompts get at least one part in so many of the step target, however long the answers' own rows take."""
 MIN_PREFILL_ROWS = 8
 """Prompt tokens beside running answers even when those fill the step alone: everybody gets on."""
 STATS_INTERVAL_NS = 500_000_000
@@ -293,8 +295,11 @@ class Loop:
         if not self._cost.is_known:
             return UNMEASURED_PREFILL_ROWS
         decoding = sum(sequence.is_decoding for sequence in self._scheduler.running if not sequence.paused)
-        rows = self._cost.rows_within(self._step_target_ns, self._keeper.ledger.used, beside=decoding)
-        return max(rows, MIN_PREFILL_ROWS)
+        cells = self._keeper.ledger.used
+        rows = self._cost.rows_within(self._step_target_ns, cells, beside=decoding)
+        # Where the answers alone fill a step, as on a machine with other work, prompts would never end.
+        share = self._cost.rows_for(self._step_target_ns / PROMPTS_PART, cells)
+        return max(rows, share, MIN_PREFILL_ROWS)
 
     def _chunk(self, item: PlannedChunk, guesses: list[int]) -> Chunk:
         sequence, count = item.sequence, item.count

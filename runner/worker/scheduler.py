@@ -98,7 +98,6 @@ class Scheduler:
         suspects = [sequence for sequence in runnable if sequence.faults]
         return plan_step(suspects[:1] or runnable, max_rows=self._max_rows, prefill_rows=prefill_rows, now=now)
 
-
     def _with_one_set(self, runnable: list[Sequence]) -> list[Sequence]:
         """Those that may share a step: its rows have one set of adapters, the one that has waited longest."""
         sets = dict.fromkeys(sequence.request.adapters for sequence in runnable)

@@ -59,6 +59,12 @@ class StepCost:
         fitting = math.inf if row <= 0 else (ns - fixed) / row
         return int(min(fitting, max(_STRETCH * self._most_rows, 16))) - beside
 
+    def rows_for(self, ns: float, cells: int) -> int:
+        """How many rows make a step longer by `ns`."""
+        _, each, per_cell = self._costs
+        row = each + per_cell * cells / 1000
+        return int(min(ns / row if row > 0 else math.inf, max(_STRETCH * self._most_rows, 16)))
+
     def prefill(self, tokens: int, cells: int, *, step_rows: int) -> float:
         """Nanoseconds to compute so many tokens of a prompt alone, in steps of `step_rows`."""
         whole, rest = divmod(tokens, step_rows)

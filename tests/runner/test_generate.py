@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any, cast
 
 import pytest
 
+from registry.digest import Digest
 from registry.errors import ModelCorrupt
 from registry.errors import Unsupported as NotSupportedHere
-from registry.manifest import ModelConfig
+from registry.manifest import DRAFT_LAYER, Layer, ModelConfig
 from registry.name import ModelName
 from runner.chat.types import (
     ChatPrompt,
@@ -256,6 +258,14 @@ async def test_templates_in_gos_language_count_as_those_in_jinja_do(template: st
     prompt = await prompt_of(complete(template=template), FakeModel(template="{{ messages }}"))
     assert isinstance(prompt, ChatPrompt)
     assert prompt.template == template
+
+
+async def test_a_draft_model_is_kept_and_told_of_as_unused() -> None:
+    weights = Layer(DRAFT_LAYER, Digest.parse(f"sha256:{'12' * 32}"), 5)
+    model = FakeModel()
+    model.manifest = dataclasses.replace(model.manifest, layers=(weights,))
+    told = await generator(FakeSupervisor(answer("Hi")), model).complete(chat(USER))
+    assert told.generation.ignored == ("DRAFT",)
 
 
 async def test_where_a_renderer_is_wanted_the_template_of_the_file_is_used_and_that_is_told() -> None:

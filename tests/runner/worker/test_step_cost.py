@@ -84,3 +84,9 @@ def test_no_step_is_foretold_to_take_less_than_nothing(steps: list[tuple[int, in
 def test_learning_costs_far_less_than_a_step() -> None:
     cost = learned(50)
     assert min(timeit.repeat(lambda: cost.observe(8, 1000, MS), number=100, repeat=5)) / 100 < 0.5e-3
+
+
+def test_rows_that_make_a_step_longer_are_counted_without_its_fixed_cost() -> None:
+    rows = learned(200).rows_for(20 * MS, 2000)
+    longer = true_cost(16 + rows, 2000) - true_cost(16, 2000)
+    assert 18 * MS <= longer <= 22 * MS
