@@ -13,6 +13,7 @@ class Details(TypedDict, total=False):
     parameter_size: str
     quantization_level: str
     context_length: int
+    largest_context_length: int
     embedding_length: int
 
 

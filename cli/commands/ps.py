@@ -38,11 +38,19 @@ def running_rows(models: Sequence[RunningModel], now: datetime) -> list[tuple[st
             model["digest"][:12],
             format_size(model["size"]),
             format_processor(model["size"], model.get("size_vram", 0)),
-            str(model.get("context_length") or "-"),
+            _context(model),
             _until(model, now),
         )
         for model in models
     ]
+
+
+def _context(model: RunningModel) -> str:
+    """The window as it is, and what it can grow to."""
+    current, largest = model.get("context_length"), model.get("largest_context_length")
+    if not current:
+        return "-"
+    return f"{current} of {largest}" if largest and largest > current else str(current)
 
 
 def _until(model: RunningModel, now: datetime) -> str:

@@ -53,7 +53,10 @@ def test_ps_tells_where_and_until_when(puna: Puna, daemon: FakeDaemon) -> None:
     soon = (datetime.now(UTC) + timedelta(minutes=4, seconds=30)).isoformat()
     models = [
         row("a:1", expires_at=soon, state="ready"),
-        row("b:1", expires_at="2400-01-01T00:00:00Z", size_vram=311_000_000, state="ready"),
+        row(
+            "b:1", expires_at="2400-01-01T00:00:00Z", size_vram=311_000_000, state="ready", largest_context_length=8192
+        ),
+        row("d:1", expires_at=soon, state="ready", context_length=4096, largest_context_length=8192),
         {key: value for key, value in row("c:1", state="loading").items() if key != "context_length"},
     ]
     daemon.routes["GET /api/ps"] = lambda _: {"models": models}
@@ -62,6 +65,7 @@ def test_ps_tells_where_and_until_when(puna: Puna, daemon: FakeDaemon) -> None:
         "NAME ID SIZE PROCESSOR CONTEXT UNTIL",
         "a:1 0123456789ab 311 MB 100% CPU 8192 4 minutes from now",
         "b:1 0123456789ab 311 MB 100% GPU 8192 Forever",
+        "d:1 0123456789ab 311 MB 100% CPU 4096 of 8192 4 minutes from now",
         "c:1 0123456789ab 311 MB 100% CPU - Loading...",
     ]
     assert json.loads(puna("ps", "b", "--json").stdout)["models"] == models[1:2]

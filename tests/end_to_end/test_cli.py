@@ -60,7 +60,7 @@ def test_listings_are_tables_for_people_and_json_for_programs(shared_daemon: Dae
     assert re.search(rf"{MODEL}\s+[0-9a-f]{{12}}\s+98 MB", puna(shared_daemon, "list").stdout)
     assert MODEL in {model["name"] for model in json.loads(puna(shared_daemon, "list", "--json").stdout)["models"]}
     puna(shared_daemon, "run", MODEL, "Hi", "-o", "num_predict=2")
-    assert re.search(rf"{MODEL}.*100% CPU\s+8192", puna(shared_daemon, "ps").stdout)
+    assert re.search(rf"{MODEL}.*100% CPU\s+4096 of 8192", puna(shared_daemon, "ps").stdout)
     assert json.loads(puna(shared_daemon, "ps", "--json").stdout)["models"][0]["placement"]
     shown = puna(shared_daemon, "show", MODEL).stdout
     assert "Q4_1" in shown
