@@ -13,7 +13,6 @@ class Details(TypedDict, total=False):
     parameter_size: str
     quantization_level: str
     context_length: int
-    largest_context_length: int
     embedding_length: int
 
 
@@ -37,6 +36,8 @@ class RunningModel(TypedDict, total=False):
     size_vram: int
     expires_at: str | None
     context_length: int
+    largest_context_length: int
+    """What it can grow to."""
     state: str
 
 
