@@ -42,10 +42,7 @@ def largest_window(plan: MemoryPlan, loaded: LoadedModel, room: Room) -> int:
 
 def largest_at_first(plan: MemoryPlan, room: Room) -> int:
     """As `largest_window`, for a model that is about to be loaded."""
-    if room.vram is not None and room.vram >= plan.needed:
-        free = room.vram
-    else:
-        free = room.ram
+    free = room.vram if room.vram is not None and room.vram >= plan.needed else room.ram
     fits = plan.longest if plan.kv_per_token <= 0 else (free - plan.needed) // plan.kv_per_token
     return max(plan.context_length, min(plan.longest, fits - fits % WINDOW_STEP))
 
