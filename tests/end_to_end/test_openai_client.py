@@ -85,6 +85,6 @@ def test_errors_arrive_as_the_clients_own_exceptions(client: openai.OpenAI) -> N
 def test_what_is_not_built_is_refused_and_not_dropped(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(
-            model=MODEL, messages=[{"role": "user", "content": "hi"}], response_format={"type": "json_object"}
+            model=MODEL, messages=[{"role": "user", "content": "hi"}], modalities=["text", "audio"]
         )
     assert caught.value.code == "unsupported"
