@@ -15,6 +15,12 @@ def library() -> Library:
     return Library()
 
 
+@pytest.fixture(autouse=True)
+def _listening(library: Library) -> None:
+    """What the library says goes to the log that tests look at, whoever listened last."""
+    library.listen(library.log)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny.gguf")

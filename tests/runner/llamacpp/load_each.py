@@ -30,6 +30,8 @@ def main() -> None:
 def use(library: Library, path: Path) -> None:
     engine = LlamaEngine(library, path, LoadOptions(context_length=64, max_sequences=2, num_batch=32, num_thread=1))
     try:
+        if not engine.info.generates:
+            return
         tokens = engine.tokenize("hi \u00e9\u4f60", add_special=True, parse_special=True)[:16] or [1]
         sampler = engine.create_sampler(SamplerPlan(SamplingParams(temperature=0), 1), tokens)
         computed = 0

@@ -64,6 +64,7 @@ def test_every_function_we_call_is_in_the_library() -> None:
         for name in re.findall(r"lib\.(llama_[a-z0-9_]+)", path.read_text("utf-8"))
     }
     structs_and_callbacks = {
+        "llama_adapter_lora_p_ctypes",
         "llama_batch",
         "llama_log_callback",
         "llama_progress_callback",
