@@ -158,8 +158,10 @@ def test_a_tools_result_is_read_by_the_model(daemon: Daemon) -> None:
     body = {"model": MODEL, "messages": turns, "tools": [TOOL], "stream": False, "options": {"num_predict": 8}}
     assert daemon.client.post("/api/chat", json=body).json()["prompt_eval_count"] == rendered["prompt_tokens"]
     # The official client leaves some keywords of schemas out, so the counts differ there.
-    answer = ollama.Client(host=daemon.url).chat(MODEL, turns, tools=[TOOL], options={"num_predict": 8})
+    client = ollama.Client(host=daemon.url)
+    answer = client.chat(MODEL, turns, tools=[TOOL], options={"num_predict": 8})
     assert answer.message.content
+    client._client.close()
 
 
 def test_a_schema_that_cannot_be_honoured_is_refused(openai_client: Any) -> None:
