@@ -25,6 +25,7 @@ SMOL: Json = {
     "digest": "0123456789abcdef" * 4,
     "details": {"format": "gguf", "family": "llama", "parameter_size": "135M", "quantization_level": "Q4_1"},
 }
+SUCCESS: list[Json] = [{"status": "writing manifest"}, {"status": "success"}]
 
 
 @dataclass
