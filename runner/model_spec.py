@@ -29,9 +29,19 @@ def adapters_of(model: StoredModel, scales: Sequence[float], field: str) -> Adap
     )
 
 
+def memory_facts(model: StoredModel) -> MemoryFacts:
+    """What is loaded for a model: its weights and its cache, with all that is loaded beside them.
+
+    Whatever else a model brings into memory has to be counted here, and nowhere else. Raises as `model_spec`.
+    """
+    metadata = model.metadata()
+    weights, kv_per_token = metadata.weights_size, metadata.kv_bytes_per_token()
+    weights += sum(layer.size for layer in model.projectors)
+    return MemoryFacts(weights, kv_per_token, metadata.context_length)
+
+
 def model_spec(model: StoredModel, options: Resolved) -> ModelSpec:
     """Reads the headers of the model's files. Raises ModelInvalid, ModelCorrupt or Unsupported."""
-    metadata = model.metadata()
     return ModelSpec(
         name=model.name.short,
         digest=model.digest,
@@ -39,11 +49,7 @@ def model_spec(model: StoredModel, options: Resolved) -> ModelSpec:
         path=model.model_paths[0],
         shards=model.model_paths[1:],
         projector=model.projector_path,
-        memory=MemoryFacts(
-            metadata.weights_size + sum(layer.size for layer in model.projectors),
-            metadata.kv_bytes_per_token(),
-            metadata.context_length,
-        ),
+        memory=memory_facts(model),
         wishes=options.wishes,
         details=model.details(),
     )
