@@ -167,6 +167,11 @@ class SamplerPlan:
     constraint: CompiledConstraint | None = None
     alternatives: int | None = None
     """How many of the likeliest tokens are told with each; None: no log-probabilities at all."""
+    taken: tuple[int, ...] = ()
+    """The answer so far, of which another sampler chose every token: the constraint goes on behind it.
+
+    Random numbers cannot: they begin anew, from the seed and how many tokens there are.
+    """
 
 
 @dataclass(frozen=True, slots=True)

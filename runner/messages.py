@@ -52,6 +52,11 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
 class Generate(msgspec.Struct, frozen=True, tag="generate"):
     request_id: str
     request: ChatRequest
+    taken: tuple[int, ...] = ()
+    """Tokens of the answer that a worker took before it died: the answer goes on behind them.
+
+    No event that they brought is sent again.
+    """
 
 
 class Perform(msgspec.Struct, frozen=True, tag="perform"):
@@ -129,6 +134,8 @@ class Events(msgspec.Struct, frozen=True, tag="events"):
     """What one step brought: request ids and their events, in order."""
 
     events: list[tuple[str, ChatEvent]]
+    tokens: list[tuple[str, int]] = []
+    """What was taken into answers since the last of these frames, for `Generate.taken`."""
 
 
 class CacheStats(msgspec.Struct, frozen=True):

@@ -14,6 +14,8 @@ from runner.llamacpp.constraint import CompiledConstraint, ConstraintState
 from runner.sampling import SamplingParams
 
 _MIN_KEEP = 1
+_SEED_STEP = 0x9E3779B1
+"""Odd and far from small: seeds of neighbouring requests do not meet."""
 _MIROSTAT_CANDIDATES = 100
 """`m` of the first mirostat paper's estimator; llama.cpp's own constant."""
 
@@ -30,7 +32,7 @@ class SamplerChain:
         chain_params = lib.llama_sampler_chain_default_params()
         chain_params.no_perf = True
         self.handle: Any = lib.llama_sampler_chain_init(chain_params)
-        for sampler in _chain(params, native_seed(plan.seed), vocabulary, window):
+        for sampler in _chain(params, native_seed(plan.seed, len(plan.taken)), vocabulary, window):
             lib.llama_sampler_chain_add(self.handle, sampler)
         if _looks_back(params):
             for token in prompt[-_last_n(params, window) :]:
@@ -70,6 +72,8 @@ class ShapedSampler(SamplerChain):
         if plan.constraint is not None:
             assert isinstance(plan.constraint, CompiledConstraint)
             self._constraint = plan.constraint.begin()
+            for token in plan.taken:
+                self._constraint.accept(token)
         self._allowed: Array | None = None
         self._is_prepared = False
 
@@ -130,9 +134,12 @@ class _Bias:
         return shaped
 
 
-def native_seed(seed: int) -> int:
-    """The 32 bits llama.cpp takes; it reads all ones as a wish for a random seed, so that value gives way."""
-    return min(seed & 0xFFFFFFFF, 0xFFFFFFFE)
+def native_seed(seed: int, taken: int = 0) -> int:
+    """The 32 bits llama.cpp takes; it reads all ones as a wish for a random seed, so that value gives way.
+
+    An answer that goes on behind `taken` tokens gets others than the one it began with.
+    """
+    return min((seed + taken * _SEED_STEP) & 0xFFFFFFFF, 0xFFFFFFFE)
 
 
 def _looks_back(params: SamplingParams) -> bool:

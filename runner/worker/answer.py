@@ -115,6 +115,15 @@ class Answer:
                 self._end(self.ended)
         return (*self._opening(), *events)
 
+    @property
+    def untold_scores(self) -> int:
+        """Tokens whose log-probabilities are to be told with text that is still held back."""
+        return self._scored.waiting
+
+    def rescore(self, scores: Sequence[TokenScore], vocabulary: TokenReader) -> None:
+        """Take other scores for the last tokens, which are still untold."""
+        self._scored.rescore(scores, vocabulary)
+
     def _opening(self) -> Sequence[ChatEvent]:
         """The prompt, before anything of the answer, if it was asked for."""
         echo, self.echo = self.echo, None
@@ -147,11 +156,19 @@ class _ScoredTokens:
         self._unsent = 0
         """Bytes of the waiting tokens that no text has brought yet."""
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     def add(self, score: TokenScore, vocabulary: TokenReader) -> None:
-        alternatives = tuple((vocabulary.written(token), logprob) for token, logprob in score.alternatives)
         length = len(vocabulary.token_bytes(score.token))
-        self._waiting.append((ScoredToken(vocabulary.written(score.token), score.logprob, alternatives), length))
+        self._waiting.append((_scored_token(score, vocabulary), length))
         self._unsent += length
+
+    def rescore(self, scores: Sequence[TokenScore], vocabulary: TokenReader) -> None:
+        first = len(self._waiting) - len(scores)
+        for place, score in enumerate(scores, first):
+            self._waiting[place] = (_scored_token(score, vocabulary), self._waiting[place][1])
 
     def delta(self, text: str, *, is_last: bool = False) -> TextDelta | None:
         """The text with the tokens that begin in it, if there is anything to send.
@@ -169,6 +186,11 @@ class _ScoredTokens:
         else:
             del self._waiting[:count]
         return TextDelta(text, tokens) if text or tokens else None
+
+
+def _scored_token(score: TokenScore, vocabulary: TokenReader) -> ScoredToken:
+    alternatives = tuple((vocabulary.written(token), logprob) for token, logprob in score.alternatives)
+    return ScoredToken(vocabulary.written(score.token), score.logprob, alternatives)
 
 
 def _most_tokens(request: ChatRequest, window: int) -> int | None:

@@ -37,6 +37,7 @@ from runner.worker.growth import AwaitWindow
 from runner.worker.loop import CancelSequence, LoopCommand, SetPaused, Stop
 from runner.worker.output import constrain, plan_output
 from runner.worker.prompt import PreparedPrompt, prepare_prompt
+from runner.worker.resuming import resume
 from runner.worker.sequence import Sequence
 from runner.worker.tasks import prepare_task
 
@@ -142,14 +143,15 @@ class Control:
         info = self._engine.info
         prompt = prepare_prompt(request, self._engine, room=info.context_length if is_second_try else None)
         shares_window = not (request.is_render or request.deterministic)
-        if shares_window and not is_second_try and len(prompt.tokens) >= info.context_length:
-            raise _NeedsWindow(len(prompt.tokens) + 1)
+        length = len(prompt.tokens) + len(command.taken)
+        if shares_window and not is_second_try and length >= info.context_length:
+            raise _NeedsWindow(length + 1)
         if request.is_render:
             return Rendered(prompt.text, tuple(max(token, -1) for token in prompt.tokens), prompt.window)
         plan = plan_output(request, prompt, self._engine)
         wanted = constrain(request, plan, self._engine)
         seed = request.sampling.seed
-        return Sequence(
+        sequence = Sequence(
             command.request_id,
             request,
             prompt.tokens,
@@ -161,7 +163,10 @@ class Control:
             output=plan,
             echo=_echo(request, prompt, self._engine),
             media=prompt.media,
+            taken=command.taken,
         )
+        resume(sequence, command.taken, self._engine)
+        return sequence
 
     def _compile(self, request_id: str, wanted: Constraint) -> CompiledConstraint | None:
         try:

@@ -104,6 +104,8 @@ class Loop:
         """When somebody who waits should be looked at again though nothing has happened."""
         self._sequences: dict[str, Sequence] = {}
         self._events: list[tuple[str, ChatEvent]] = []
+        self._taken: list[tuple[str, int]] = []
+        """Tokens that no frame has told of yet."""
         self._stats = _Totals()
         self._stats_sent_ns = 0
         self._is_stopping = False
@@ -312,7 +314,7 @@ class Loop:
             start=start,
             tokens=sequence.tokens[start : start + count] + guesses,
             sampler=sampler if is_last else None,
-            scoring=sequence.answer.echo.scoring(start, count) if sequence.answer.echo is not None else None,
+            scoring=sequence.scoring(start, count),
             drafted=len(guesses),
         )
 
@@ -365,6 +367,10 @@ class Loop:
         """One more token of an answer: its text goes out, and it may be the last."""
         answer = sequence.answer
         sequence.tokens.append(token)
+        self._taken.append((sequence.request_id, token))
+        if sequence.rescoring is not None:
+            answer.rescore(sequence.rescoring.scores, self._engine)
+            sequence.rescoring = None
         if sequence.drafter is not None:
             sequence.drafter.push(token)
         self._stats.sampled += 1
@@ -409,8 +415,7 @@ class Loop:
 
     def _shift(self, sequence: Sequence) -> None:
         assert sequence.sequence_id is not None
-        keep = min(sequence.request.limits.num_keep, sequence.prompt_tokens, sequence.window - 2)
-        discard = max((sequence.computed - keep) // 2, 1)
+        keep, discard = sequence.next_shift
         self._keeper.shift(sequence, keep, discard)
         sequence.forget(keep, discard)
 
@@ -460,8 +465,8 @@ class Loop:
 
     def _flush(self) -> None:
         if self._events:
-            self._emit(Events(self._events))
-            self._events = []
+            self._emit(Events(self._events, self._taken))
+            self._events, self._taken = [], []
 
     def _report_stats(self, *, force: bool) -> None:
         now = self._clock()

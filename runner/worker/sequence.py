@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from runner.chat.types import CachedTokens, ChatRequest, Finished, FinishReason, Priority, Truncation, Usage
-from runner.engine import CompiledConstraint, Sampler, SamplerPlan
+from runner.engine import CompiledConstraint, PromptScoring, Sampler, SamplerPlan
 from runner.worker.answer import Answer
 from runner.worker.drafting import Drafter
 from runner.worker.echo import Echo
 from runner.worker.media import MediaSpan
 from runner.worker.output import OutputPlan
+from runner.worker.rescoring import Rescoring
 
 BACKGROUND_DELAY_NS = 10_000_000_000
 """How long background work lets interactive requests go first."""
@@ -46,6 +47,7 @@ class Sequence:
         "received_ns",
         "request",
         "request_id",
+        "rescoring",
         "sampler",
         "sequence_id",
         "shared_with",
@@ -69,13 +71,15 @@ class Sequence:
         output: OutputPlan | None = None,
         echo: Echo | None = None,
         media: tuple[MediaSpan, ...] = (),
+        taken: tuple[int, ...] = (),
     ) -> None:
+        """`taken` is what another worker had of the answer; `resume` has to follow."""
         self.request_id = request_id
         self.request = request
         self.tokens = tokens
         self.prompt_tokens = len(tokens)
         self.window = window
-        self.plan = SamplerPlan(request.sampling, seed, request.logit_bias, constraint, request.logprobs)
+        self.plan = SamplerPlan(request.sampling, seed, request.logit_bias, constraint, request.logprobs, taken)
         self.truncated = truncated
         self.answer = Answer(request, window, output, echo)
         self.media = media
@@ -98,6 +102,8 @@ class Sequence:
         """How long it waits for what the disk has of its prompt; 0 before that was asked."""
         self.shared_with: dict[str, int] = {}
         """Tokens in common with other requests, for the keeper."""
+        self.rescoring: Rescoring | None = None
+        """When tokens of the answer are to be scored that came from elsewhere."""
         self.stops: list[int] = []
         """Lengths at which a step has to end, because the state is wanted there."""
         self.drafter: Drafter | None = None
@@ -135,7 +141,12 @@ class Sequence:
     @property
     def is_scored(self) -> bool:
         """Whether its next rows are of a prompt whose log-probabilities are told."""
-        return self.answer.echo is not None and self.request.scores_prompt
+        return self.rescoring is not None or (self.answer.echo is not None and self.request.scores_prompt)
+
+    def scoring(self, start: int, count: int) -> PromptScoring | None:
+        """What to ask about the next tokens when they are computed."""
+        asked = self.rescoring or self.answer.echo
+        return None if asked is None else asked.scoring(start, count)
 
     @property
     def is_decoding(self) -> bool:
@@ -149,12 +160,18 @@ class Sequence:
     @property
     def starts_alone(self) -> bool:
         """Whether it can take nothing over: all of its prompt is to be computed, or its cells are like no others'."""
-        return self.is_shifted or self.request.scores_prompt
+        return self.is_shifted or self.request.scores_prompt or self.rescoring is not None
 
     @property
     def due_ns(self) -> int:
         """Who is due earlier goes first. Background work counts as if it had come later, and so its turn comes too."""
         return self.received_ns + (BACKGROUND_DELAY_NS if self.is_background else 0)
+
+    @property
+    def next_shift(self) -> tuple[int, int]:
+        """How much of the beginning stays when the window is full, and how much behind it goes."""
+        keep = min(self.request.limits.num_keep, self.prompt_tokens, self.window - 2)
+        return keep, max((len(self.tokens) - 1 - keep) // 2, 1)
 
     def forget(self, keep: int, discard: int) -> None:
         """Drop `discard` tokens after the first `keep`; their cells are the keeper's to shift."""
