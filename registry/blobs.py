@@ -26,6 +26,7 @@ from registry.locks import try_acquire, writing
 from registry.partials import JOURNAL_SUFFIX, Partials
 from registry.partials import MAX_AGE_SECONDS as PARTIAL_MAX_AGE_SECONDS
 from registry.sizes import shown_size
+from registry.under_way import PullsUnderWay
 from registry.unfinished import UnfinishedPulls
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Blobs:
         self.partials = Partials(self._partials)
         """Downloads under way."""
         self.pulls = UnfinishedPulls(root)
+        self.pulls_under_way = PullsUnderWay(root)
         self._known: dict[Digest, _Verdict] = {}
         """What is recorded in `verified/`, or would be if the store could be written."""
         self._told: set[tuple[Digest, str]] = set()

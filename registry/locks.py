@@ -67,6 +67,20 @@ def try_acquire(path: Path) -> BaseFileLock | None:
         return None
 
 
+def clear_unless_held(path: Path) -> bool:
+    """Remove the file of a lock that nobody holds; whether that could be done."""
+    lock = try_acquire(path)
+    if lock is None:
+        return False
+    try:
+        # Whoever is about to lock this very file finds it gone and makes another.
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+    finally:
+        lock.release()
+    return True
+
+
 def _make(path: Path) -> BaseFileLock:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not bound to a thread: what takes the lock in one worker thread may give it back in another.

@@ -21,6 +21,7 @@ from registry.progress import Progress
 from registry.pull_plan import PullPlan, distinct, plan_pull, room_for
 from registry.sources.resolved import Find, ModelSource, ResolvedFile, ResolvedModel
 from registry.store import ModelStore
+from registry.under_way import until_told
 from registry.unfinished import WantedFile
 
 if TYPE_CHECKING:
@@ -55,9 +56,44 @@ class Puller:
         source's name, noted for as long as the pull is unfinished.
         The download of a file ends when nobody follows it any more; what has come is kept, and gone on
         with next time. `insecure` allows plain HTTP and unverified TLS where the source's rules let a
-        caller say so. Raises ModelNotFound, SourceError, Unauthorized, RegistryForbidden, DigestMismatch,
-        ModelInvalid, DiskFull or StoreReadOnly; then nothing is installed.
+        caller say so. Raises ModelNotFound (also when `end` is called for the model, in whatever process),
+        SourceError, Unauthorized, RegistryForbidden, DigestMismatch, ModelInvalid, DiskFull or StoreReadOnly;
+        then nothing is installed.
         """
+        mark = await asyncio.to_thread(self._store.blobs.pulls_under_way.enter, name)
+        try:
+            async with contextlib.aclosing(until_told(mark, self._steps(name, insecure, find, source))) as steps:
+                async for progress in steps:
+                    yield progress
+        finally:
+            await asyncio.to_thread(mark.leave)
+
+    def processes(self, name: ModelName) -> list[int]:
+        """Who is pulling a model into the store: process ids, one for each pull, this process's too. Blocks."""
+        return self._store.blobs.pulls_under_way.processes(name)
+
+    def end(self, name: ModelName) -> list[int]:
+        """Tell all pulls of a model to stop, and wait for that; returns the processes that did not. Blocks."""
+        return self._store.blobs.pulls_under_way.end(name)
+
+    async def plan(self, name: ModelName, *, insecure: bool = False, find: Find | None = None) -> PullPlan:
+        """What `pull` would bring; fetches nothing, writes nothing. Raises as the source does."""
+        notices: list[str] = []
+        model = await (self._resolve(name, insecure, notices) if find is None else find(notices.append))
+        return await asyncio.to_thread(plan_pull, self._store, name, model, self._options.keep_free_bytes)
+
+    async def fetch_files(self, name: ModelName, files: Sequence[ResolvedFile]) -> AsyncGenerator[Progress]:
+        """Bring some files here, as `pull` does, and install nothing; of a damaged one only what is not sound."""
+        blobs: list[Blob] = []
+        async with self._open_http():
+            for file in files:
+                async with contextlib.aclosing(self._fetch(name, file, blobs)) as steps:
+                    async for progress in steps:
+                        yield progress
+
+    async def _steps(
+        self, name: ModelName, insecure: bool, find: Find | None, source: str | None
+    ) -> AsyncGenerator[Progress]:
         yield Progress("pulling manifest")
         notices: list[str] = []
         model = await (self._resolve(name, insecure, notices) if find is None else find(notices.append))
@@ -90,21 +126,6 @@ class Puller:
         await asyncio.to_thread(self._store.blobs.pulls.forget, name)
         yield Progress("success")
 
-    async def plan(self, name: ModelName, *, insecure: bool = False, find: Find | None = None) -> PullPlan:
-        """What `pull` would bring; fetches nothing, writes nothing. Raises as the source does."""
-        notices: list[str] = []
-        model = await (self._resolve(name, insecure, notices) if find is None else find(notices.append))
-        return await asyncio.to_thread(plan_pull, self._store, name, model, self._options.keep_free_bytes)
-
-    async def fetch_files(self, name: ModelName, files: Sequence[ResolvedFile]) -> AsyncGenerator[Progress]:
-        """Bring some files here, as `pull` does, and install nothing; of a damaged one only what is not sound."""
-        blobs: list[Blob] = []
-        async with self._open_http():
-            for file in files:
-                async with contextlib.aclosing(self._fetch(name, file, blobs)) as steps:
-                    async for progress in steps:
-                        yield progress
-
     async def _resolve(self, name: ModelName, insecure: bool, notices: list[str]) -> ResolvedModel:
         for source in self._sources:
             if source.handles(name):
@@ -127,13 +148,13 @@ class Puller:
         self._store.blobs.pulls.remember(name, wanted, source)
 
     def _forget_if_vain(self, name: ModelName, model: ResolvedModel) -> None:
-        """Nothing is unfinished of which nothing is here."""
+        """Nothing is unfinished of which nothing is here, and which nobody else is pulling."""
         partials, blobs = self._store.blobs.partials, self._store.blobs
         is_begun = any(
             partials.completed(partial_key(file)) or (file.digest is not None and blobs.has(file.digest))
             for file in model.files
         )
-        if not is_begun:
+        if not is_begun and len(blobs.pulls_under_way.processes(name)) < 2:
             blobs.pulls.forget(name)
 
     async def _fetch(self, name: ModelName, file: ResolvedFile, blobs: list[Blob]) -> AsyncGenerator[Progress]:

@@ -240,6 +240,12 @@ class FakePuller:
         finally:
             self.stopped.set()
 
+    def processes(self, name: ModelName) -> list[int]:
+        return []
+
+    def end(self, name: ModelName) -> list[int]:
+        return []
+
 
 class FakePusher(FakePuller):
     """The same, the other way round."""

@@ -14,7 +14,7 @@ from registry.progress import Progress
 from registry.pull import Puller
 from registry.pull_plan import PullPlan
 from registry.sources.model_url import ModelUrl
-from runner.errors import ModelNotFound
+from runner.errors import ModelInUse, ModelNotFound
 
 _Ends = set["asyncio.Future[None]"]
 
@@ -66,13 +66,29 @@ class Downloads:
         return await self._puller.plan(name, insecure=insecure, find=find)
 
     def is_running(self, name: ModelName) -> bool:
+        """Whether this daemon is pulling a model."""
         return name.folded in self._running
 
-    def end(self, name: ModelName) -> None:
-        """Stop all pulls of a model; those who follow them are told so."""
+    async def is_running_anywhere(self, name: ModelName) -> bool:
+        """Whether this daemon, or another process that uses the same store, is pulling a model."""
+        return self.is_running(name) or bool(await asyncio.to_thread(self._puller.processes, name))
+
+    async def end(self, name: ModelName) -> None:
+        """Stop all pulls of a model, also those of other processes; those who follow them are told so.
+
+        Returns when they have stopped. Raises ModelInUse when a process does not obey.
+        """
         for ended in self._running.get(name.folded, ()):
             if not ended.done():
                 ended.set_result(None)
+        left = await asyncio.to_thread(self._puller.end, name)
+        if left:
+            raise ModelInUse(
+                f"{name.short} is being downloaded by process {left[0]}, which does not end when it is told to; "
+                "end that process, then try again.",
+                model=name.short,
+                process=left[0],
+            )
 
 
 async def _next(steps: AsyncGenerator[Progress], ended: asyncio.Future[None]) -> Progress | None:

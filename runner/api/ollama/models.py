@@ -151,10 +151,10 @@ async def _delete(
 ) -> None:
     """Unload a model and remove it; one that is in use only when forced, and then its users are told."""
     wanted = model_name(name)
-    if downloads.is_running(wanted):
+    if await downloads.is_running_anywhere(wanted):
         if not is_forced:
             raise _in_use(wanted, "is being downloaded")
-        downloads.end(wanted)
+        await downloads.end(wanted)
         if not await asyncio.to_thread(_is_installed, store, wanted):
             return
     model, weights = await asyncio.to_thread(_find_to_delete, store, name)

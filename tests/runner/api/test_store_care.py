@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,10 @@ from registry.progress import Notice
 from registry.sources.resolved import Find, ResolvedModel
 from registry.stored_model import StoredModel
 from runner.supervisor.likely_fit import LikelyFit
+from tests.fakes import FakePuller
 from tests.registry.downloads_rig import NAME, Rig, model_bytes
 from tests.registry.file_server import Behaviour, FileServer
+from tests.registry.other_puller import mortal_puller
 from tests.runner.api.serving import FakeDaemon
 
 MODEL = NAME.short
@@ -167,6 +170,38 @@ async def test_partials_are_listed_and_thrown_away(rig: Rig, daemon: FakeDaemon)
         unknown = await client.request("DELETE", "/api/partials", json={"partial": MODEL})
     assert (unknown.status_code, unknown.json()["code"]) == (404, "model_not_found")
     assert rig.kept() == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+async def test_what_another_process_downloads_is_removed_by_force_alone(rig: Rig, daemon: FakeDaemon) -> None:
+    rig.server.behaviour = Behaviour(bytes_per_second=lambda _: 200e3)
+    with mortal_puller(rig) as puller:
+        await asyncio.to_thread(puller.start)
+        await asyncio.to_thread(puller.until_shown, 100_000)
+        async with daemon.client() as client:
+            refused = await client.request("DELETE", "/api/delete", json={"model": MODEL})
+            forced = await client.request("DELETE", "/api/delete", json={"model": MODEL, "force": True})
+            await asyncio.to_thread(puller.wait)
+            again = await client.request("DELETE", "/api/delete", json={"model": MODEL, "force": True})
+    assert (refused.status_code, refused.json()["code"]) == (409, "model_in_use")
+    assert "puna rm --force" in refused.json()["error"]
+    assert forced.status_code == 200
+    assert not puller.is_done
+    assert again.status_code == 404
+    assert rig.store.models() == []
+
+
+async def test_a_process_that_does_not_stop_downloading_is_told(rig: Rig) -> None:
+    class Deaf(FakePuller):
+        def processes(self, name: ModelName) -> list[int]:
+            return [4711]
+
+        end = processes
+
+    async with FakeDaemon(store=rig.store, puller=Deaf()).client() as client:
+        forced = await client.request("DELETE", "/api/delete", json={"model": MODEL, "force": True})
+    assert (forced.status_code, forced.json()["code"], forced.json()["process"]) == (409, "model_in_use", 4711)
+    assert "end that process" in forced.json()["error"]
 
 
 @pytest.mark.parametrize(
