@@ -70,6 +70,8 @@ class Conversation:
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
+    continues: bool = False
+    """The answer goes on with the words of the last message, which is the model's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -391,7 +393,11 @@ def _check_media(call: Call, model: StoredModel) -> None:
     for medium in media:
         ability = "vision" if medium.kind is MediaKind.IMAGE else "audio"
         if ability not in abilities:
-            raise Unsupported(f'"{call.model}" does not support {ability}', field=medium.field)
+            raise Unsupported(
+                f'"{call.model}" does not support {ability}; models that do have it among the capabilities '
+                "that `puna show` tells, and come with a projector.",
+                field=medium.field,
+            )
 
 
 def _unused_files(model: StoredModel) -> tuple[str, ...]:
@@ -401,13 +407,21 @@ def _unused_files(model: StoredModel) -> tuple[str, ...]:
 
 def _possible_thinking(call: Call, model: StoredModel) -> tuple[Call, tuple[str, ...]]:
     """The call without thinking where the model has none, and what was let go."""
-    if not (call.thinking or call.effort) or "thinking" in model.capabilities():
+    if not (call.thinking or call.effort):
         return call, ()
+    if "thinking" in model.capabilities():
+        return call, (call.thinking_field,) if call.thinking and _is_past_thinking(call) else ()
     if call.thinking and not call.may_think_in_vain:
         raise Unsupported(f'"{call.model}" does not support thinking', field=call.thinking_field)
     wishes = {call.thinking_field: call.thinking, call.effort_field or call.thinking_field: call.effort}
     vain = tuple(field for field, wish in wishes.items() if wish)
     return dataclasses.replace(call, thinking=None, effort=None), vain
+
+
+def _is_past_thinking(call: Call) -> bool:
+    """Whether the answer is begun already, so that thoughts would come too late."""
+    asked = call.prompt
+    return isinstance(asked, Conversation) and asked.continues and bool(asked.messages[-1].content)
 
 
 def _prompt(
@@ -418,7 +432,8 @@ def _prompt(
     if isinstance(asked, Conversation):
         template, unused = _own_template(model)
         messages = _conversation(model, asked.messages)
-        return ChatPrompt(messages, template, call.thinking, asked.tools, call.effort), unused
+        made = ChatPrompt(messages, template, call.thinking, asked.tools, call.effort, continues=asked.continues)
+        return made, unused
     if asked.raw:
         if asked.template or asked.system or asked.context is not None:
             raise InvalidRequest("raw mode does not support template, system, or context")

@@ -28,6 +28,8 @@ class Constraint:
     """The answer is free until it has said this; then what follows is constrained."""
     is_optional: bool = False
     """With `after`: the answer may as well end without having said it."""
+    begun: str = ""
+    """What the answer already has when it begins; it counts as part of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,12 @@ class GoPrompt:
         thinking: bool | None,
         effort: str | None = None,
         tools: tuple[Tool, ...] = (),
+        asks_for_answer: bool = True,
     ) -> str:
-        """The prompt that makes the model answer `messages`. Raises ModelInvalid when the template fails."""
+        """The prompt that makes the model answer `messages`. Raises ModelInvalid when the template fails.
+
+        These templates see for themselves whether the last turn is the model's; `asks_for_answer` says nothing new.
+        """
         budget = Budget(_size(messages))
         try:
             if not self._parts.takes_messages:

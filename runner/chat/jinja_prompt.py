@@ -32,8 +32,9 @@ class JinjaPrompt:
         thinking: bool | None,
         effort: str | None = None,
         tools: tuple[Tool, ...] = (),
+        asks_for_answer: bool = True,
     ) -> str:
-        """The prompt that makes the model answer `messages`.
+        """The conversation, with what makes the model answer it unless that is not wanted.
 
         Raises InvalidRequest when the template refuses the conversation, ModelInvalid when the
         template itself fails.
@@ -41,7 +42,7 @@ class JinjaPrompt:
         variables: dict[str, Any] = {
             **self._special_texts,
             "messages": [_message(message) for message in messages],
-            "add_generation_prompt": True,
+            "add_generation_prompt": asks_for_answer,
             "tools": [_tool(tool) for tool in tools] or None,
             "documents": None,
         }

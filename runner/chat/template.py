@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from registry.template_language import is_go_template
+from runner.chat.begun import cut_at, free_mark, marked
 from runner.chat.go_prompt import GoPrompt
 from runner.chat.jinja_prompt import JinjaPrompt
 from runner.chat.types import Message, Tool
@@ -32,13 +33,20 @@ class ChatTemplate:
         thinking: bool | None = None,
         effort: str | None = None,
         tools: tuple[Tool, ...] = (),
+        continues: bool = False,
     ) -> str:
-        """The prompt that makes the model answer `messages`.
+        """The prompt that makes the model answer `messages`, or with `continues` go on with the last of them.
 
-        Raises InvalidRequest when the template refuses the conversation, ModelInvalid when the
-        template itself fails.
+        Raises InvalidRequest when the template refuses the conversation, Unsupported when it cannot
+        be gone on with, ModelInvalid when the template itself fails.
         """
-        return self._prompt.render(messages, thinking=thinking, effort=effort, tools=tools)
+        if not continues:
+            return self._prompt.render(messages, thinking=thinking, effort=effort, tools=tools)
+        mark = free_mark(messages)
+        prompt = self._prompt.render(
+            marked(messages, mark), thinking=thinking, effort=effort, tools=tools, asks_for_answer=False
+        )
+        return cut_at(mark, prompt)
 
     def render_insertion(self, prompt: str, suffix: str, *, thinking: bool | None = None) -> str:
         """The prompt that makes the model write what stands between two texts.

@@ -26,6 +26,9 @@ def find_thinking_tags(template: str) -> ThinkingTags | None:
     return next((tags for tags in KNOWN if tags.closing in template), None)
 
 
-def begins_thinking(prompt: str, tags: ThinkingTags) -> bool:
-    """Whether the prompt ends inside a thinking block, so that the answer's first words are thoughts."""
-    return prompt.rstrip().endswith(tags.opening)
+def begins_thinking(prompt: str, tags: ThinkingTags, begun: str = "") -> bool:
+    """Whether the prompt ends inside a thinking block, so that the answer's first words are thoughts.
+
+    `begun` is what the prompt already holds of the answer.
+    """
+    return prompt.rstrip().endswith(tags.opening) or begun.rfind(tags.opening) > begun.rfind(tags.closing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -62,6 +63,8 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
     """How hard to think, for templates that know such words: low, medium, high."""
     suffix: str = ""
     """What is to come behind the answer; then the last message alone is what comes before it."""
+    continues: bool = False
+    """The answer goes on with the words of the last message, which is the model's."""
 
 
 class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
@@ -110,6 +113,8 @@ class Limits(msgspec.Struct, frozen=True):
     """Prompt tokens that shifting never forgets."""
     num_draft: int | None = None
     """Most tokens that are guessed ahead in a step; 0 none, None as many as pay."""
+    uses_draft_model: bool = False
+    """Whether the draft model that was loaded with the model, if any, may guess for this request."""
 
 
 class Priority(enum.StrEnum):
@@ -166,6 +171,17 @@ def usable_tools(request: ChatRequest) -> tuple[Tool, ...]:
     return request.prompt.tools
 
 
+def is_begun(messages: Sequence[Message]) -> bool:
+    """Whether a conversation ends with words of the model's that an answer can go on with."""
+    return bool(messages) and messages[-1].role == "assistant" and not messages[-1].tool_calls
+
+
+def begun_answer(request: ChatRequest) -> str:
+    """What is given of the answer to a request; nothing, mostly."""
+    prompt = request.prompt
+    return prompt.messages[-1].content if isinstance(prompt, ChatPrompt) and prompt.continues else ""
+
+
 class FinishReason(enum.StrEnum):
     STOP = "stop"
     LENGTH = "length"
@@ -205,8 +221,13 @@ class Usage(msgspec.Struct, frozen=True):
     """Tokens that were guessed and computed ahead."""
     accepted_tokens: int = 0
     """Those of them that were what the model chose; they are among the completion tokens."""
+    draft_model_tokens: int = 0
+    """Those of `drafted_tokens` that came from a draft model; the others were found earlier in the text."""
+    draft_model_accepted: int = 0
     thinking_tokens: int = 0
     """Those of `completion_tokens` that were thoughts."""
+    media_tokens: int = 0
+    """Those of `prompt_tokens` that stand for images and sounds."""
 
 
 class Truncation(msgspec.Struct, frozen=True):

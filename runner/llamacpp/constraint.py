@@ -83,6 +83,8 @@ class ConstraintCompiler:
                 self._compiled[key] = matcher
                 while len(self._compiled) > CACHED:
                     self._compiled.popitem(last=False)
+        if constraint.begun:
+            matcher = _advanced(matcher, tokenizer, constraint)
         return CompiledConstraint(matcher, self, constraint)
 
     @cached_property
@@ -230,6 +232,15 @@ def _grammar(constraint: Constraint) -> str:
         case ConstraintKind.GBNF:
             check_size(source)
             return LLMatcher.grammar_from_lark(to_lark(source))
+
+
+def _advanced(matcher: LLMatcher, tokenizer: LLTokenizer, constraint: Constraint) -> LLMatcher:
+    """The matcher where the answer stands that is begun already. Raises ConstraintInvalid when it is begun wrongly."""
+    tokens = tokenizer.tokenize_bytes(constraint.begun.encode())
+    advanced = matcher.deep_copy()
+    if advanced.validate_tokens(tokens) < len(tokens) or not advanced.consume_tokens(tokens):
+        raise ConstraintInvalid("The answer is begun with what its format does not allow.", constraint.field)
+    return advanced
 
 
 _CALLED = {

@@ -22,6 +22,7 @@ from runner.chat.types import (
     Tool,
     ToolCallDelta,
     ToolUse,
+    begun_answer,
     usable_tools,
 )
 from runner.engine import Engine
@@ -54,7 +55,7 @@ def plan_output(request: ChatRequest, prompt: PreparedPrompt, engine: Engine) ->
     how, tools = prompt.output, usable_tools(request)
     if how is None or not (tools or how.thinking or how.calls.is_always_read):
         return None
-    thinks = how.thinking is not None and begins_thinking(prompt.text, how.thinking)
+    thinks = how.thinking is not None and begins_thinking(prompt.text, how.thinking, begun_answer(request))
     return OutputPlan(how, tools, thinks, frozenset(_control_tokens(how.markers, engine)))
 
 
@@ -64,6 +65,8 @@ def constrain(request: ChatRequest, plan: OutputPlan | None, engine: Engine) -> 
     Raises InvalidRequest for wishes that exclude each other.
     """
     wanted = request.constraint
+    if wanted is not None:
+        wanted = dataclasses.replace(wanted, begun=_begun_after_thinking(request, plan))
     if plan is None:
         return wanted
     thinking = plan.format.thinking
@@ -75,6 +78,14 @@ def constrain(request: ChatRequest, plan: OutputPlan | None, engine: Engine) -> 
     if plan.tools:
         wanted = _answer_or_calls(wanted, request, plan, engine)
     return dataclasses.replace(wanted, after=after_thinking)
+
+
+def _begun_after_thinking(request: ChatRequest, plan: OutputPlan | None) -> str:
+    """What is given of the answer itself."""
+    begun, thinking = begun_answer(request), plan.format.thinking if plan is not None else None
+    if plan is None or thinking is None:
+        return begun
+    return "" if plan.begins_thinking else begun.rpartition(thinking.closing)[2]
 
 
 def _required_calls(request: ChatRequest, plan: OutputPlan, engine: Engine) -> str:

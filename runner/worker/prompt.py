@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -92,16 +93,18 @@ def _fit_chat(
     template = ChatTemplate(source, engine.template_tokens, is_from_file=not prompt.template)
     output = output_format(source)
     tools = usable_tools(request)
+    render = functools.partial(
+        template.render, thinking=prompt.thinking, effort=prompt.effort, continues=prompt.continues
+    )
 
     def make(wanted: tuple[Message, ...]) -> PreparedPrompt:
         messages = media.mark(wanted)
         if prompt.suffix:
             text = template.render_insertion(messages[-1].content, prompt.suffix, thinking=prompt.thinking)
         elif output.knows_tools:
-            text = template.render(messages, thinking=prompt.thinking, effort=prompt.effort, tools=tools)
+            text = render(messages, tools=tools)
         else:
-            plain = without_tools(messages, tools)
-            text = template.render(plain, thinking=prompt.thinking, effort=prompt.effort)
+            text = render(without_tools(messages, tools))
         if media:
             marked = _tokenize_marked(
                 text, [one for message in wanted for one in message.media], request, engine, media

@@ -54,12 +54,13 @@ def test_a_template_of_turns_makes_the_same_prompt_too(engine: LlamaEngine) -> N
     assert prepare_prompt(ChatRequest(ChatPrompt(messages, template)), engine).tokens == own.tokens
 
 
-def chat(daemon: Daemon, model: str) -> dict[str, Any]:
+def chat(daemon: Daemon, model: str, *more: dict[str, str]) -> dict[str, Any]:
     body = {
         "model": model,
         "messages": [
             {"role": "system", "content": "You are terse."},
             {"role": "user", "content": "Why is the sky blue?"},
+            *more,
         ],
         "options": {"temperature": 0, "num_predict": 24},
         "stream": False,
@@ -75,8 +76,10 @@ def test_a_model_with_a_go_template_answers_and_is_made_again_from_what_show_pri
     daemon: Daemon, tmp_path: Path
 ) -> None:
     puna(daemon, "create", "go", "-f", str(EXAMPLE))
-    own, made = chat(daemon, MODEL), chat(daemon, "go")
-    assert (made["message"], made["prompt_eval_count"]) == (own["message"], own["prompt_eval_count"])
+    begun = {"role": "assistant", "content": "Because the"}
+    for more in ([], [begun]):
+        own, made = chat(daemon, MODEL, *more), chat(daemon, "go", *more)
+        assert (made["message"], made["prompt_eval_count"]) == (own["message"], own["prompt_eval_count"])
 
     printed = tmp_path / "Modelfile"
     printed.write_text(puna(daemon, "show", "go", "--modelfile").stdout, "utf-8")

@@ -18,21 +18,17 @@ from runner.api.anthropic.schema import (
 from runner.api.media_parts import MediaPart, join_parts, read_base64
 from runner.chat.media import MediaKind
 from runner.chat.types import Message, ToolCall
-from runner.errors import InvalidRequest, Unsupported
+from runner.errors import InvalidRequest
 
 
 def read_turns(turns: list[TurnBody]) -> tuple[Message, ...]:
     """Every turn in order; results of tools become messages of their own, where they stand among a turn's texts.
 
-    Raises InvalidRequest or Unsupported naming the block.
+    Raises InvalidRequest naming the block.
     """
     if not turns:
         raise InvalidRequest("messages is required", "messages")
-    if turns[-1].role == "assistant":
-        raise Unsupported(
-            "The last message is the assistant's; going on from words put into its mouth is not supported.",
-            field=f"messages[{len(turns) - 1}].role",
-        )
+    _check_last(turns[-1], f"messages[{len(turns) - 1}].content")
     names: dict[str, str] = {}
     messages: list[Message] = []
     for index, turn in enumerate(turns):
@@ -42,6 +38,11 @@ def read_turns(turns: list[TurnBody]) -> tuple[Message, ...]:
         else:
             messages.extend(_other_messages(turn.role, turn.content, path, names))
     return tuple(messages)
+
+
+def _check_last(turn: TurnBody, path: str) -> None:
+    if turn.role == "assistant" and (calls := [block for block in turn.content if isinstance(block, ToolUseBlock)]):
+        raise InvalidRequest(f"{path} calls {calls[0].name[:100]!a}, and no message brings the result.", path)
 
 
 def read_system(system: list[TextBlock] | None) -> tuple[Message, ...]:

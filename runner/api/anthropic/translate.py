@@ -6,7 +6,7 @@ import json
 
 from runner.api.anthropic.messages import read_system, read_turns
 from runner.api.anthropic.schema import MessagesBody, PromptBody, ToolChoiceBody
-from runner.chat.types import Tool, ToolUse
+from runner.chat.types import Tool, ToolUse, is_begun
 from runner.errors import InvalidRequest
 from runner.generate import Call, Conversation
 from runner.sampling import Constraint, ConstraintKind
@@ -26,10 +26,11 @@ def prompt_call(body: PromptBody, request_id: str) -> Call:
     if choice is not None and choice.type == "tool" and named not in {tool.name for tool in tools}:
         raise InvalidRequest("tool_choice.name is not one of the tools.", "tool_choice.name")
     effort = body.output_config.effort if body.output_config else None
+    messages = (*read_system(body.system), *read_turns(body.messages))
     return Call(
         request_id=request_id,
         model=body.model,
-        prompt=Conversation(messages=(*read_system(body.system), *read_turns(body.messages)), tools=tools),
+        prompt=Conversation(messages=messages, tools=tools, continues=is_begun(messages)),
         options_path="",
         thinking=_THINKING[body.thinking.type] if body.thinking else None,
         effort=_EFFORTS.get(effort, effort) if effort else None,

@@ -29,6 +29,7 @@ from runner.chat.types import (
     ThinkingDelta,
     ToolCall,
     ToolCallDelta,
+    is_begun,
 )
 from runner.choices import Choices
 from runner.errors import InvalidRequest
@@ -52,10 +53,11 @@ class _Thinking(TypedDict):
 def chat_call(body: ChatBody, request_id: str) -> Call:
     tools = read_tools(body.tools or ())
     tool_use, named_tool = choose_tools(tools, body.tool_choice)
+    messages = read_messages(body.messages or ())
     return Call(
         request_id=request_id,
         model=body.model,
-        prompt=Conversation(messages=read_messages(body.messages or ()), tools=tools),
+        prompt=Conversation(messages=messages, tools=tools, continues=is_begun(messages)),
         tool_use=tool_use,
         named_tool=named_tool,
         options=body.options or {},
@@ -271,6 +273,8 @@ def recipe(body: CreateBody) -> Recipe:
         adapters=_files(body.adapters, "adapters"),
         draft_files=_files(body.draft_files, "draft_files"),
         quantize=body.quantize or body.quantization or None,
+        imatrix=_digest(body.imatrix, "imatrix") if body.imatrix else None,
+        calibration=_digest(body.calibration, "calibration") if body.calibration else None,
         template=body.template,
         system=body.system,
         parameters=body.parameters or {},

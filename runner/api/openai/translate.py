@@ -28,6 +28,7 @@ from runner.chat.types import (
     ThinkingDelta,
     ToolCall,
     ToolCallDelta,
+    is_begun,
 )
 from runner.choices import Choice, Choices
 from runner.errors import InvalidRequest
@@ -69,10 +70,11 @@ def _chat_call(body: ChatCompletionBody, request_id: str) -> Call:
         options["num_predict"] = longest
     effort = body.reasoning_effort or (body.reasoning.effort if body.reasoning else None)
     tools, tool_use, named_tool = choose_tools(read_tools(body.tools), body.tool_choice)
+    messages = _messages(body)
     return Call(
         request_id=request_id,
         model=body.model,
-        prompt=Conversation(messages=_messages(body), tools=tools),
+        prompt=Conversation(messages=messages, tools=tools, continues=is_begun(messages)),
         options=options,
         options_path="",
         thinking=effort != "none" if effort else None,
