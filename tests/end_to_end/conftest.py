@@ -152,9 +152,12 @@ def _store_with(model: str, name: str, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def models(smollm2_store: Path, tmp_path: Path) -> Path:
     """A store of the test's own with SmolLM2 in it, its blobs hard links."""
-    folder = tmp_path / "models"
-    for source in smollm2_store.rglob("*"):
-        target = folder / source.relative_to(smollm2_store)
+    return _linked(smollm2_store, tmp_path / "models")
+
+
+def _linked(store: Path, folder: Path) -> Path:
+    for source in store.rglob("*"):
+        target = folder / source.relative_to(store)
         if source.is_dir():
             target.mkdir(parents=True, exist_ok=True)
         elif not source.name.endswith(".lock"):
@@ -175,4 +178,12 @@ def daemon(models: Path, tmp_path: Path) -> Iterator[Daemon]:
 def shared_daemon(smollm2_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon for the tests of a module that change nothing in the store."""
     with running_daemon(tmp_path_factory.mktemp("home"), smollm2_store) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def changing_daemon(smollm2_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One daemon for the tests of a module that also change the store, each under names of its own."""
+    folder = tmp_path_factory.mktemp("changing")
+    with running_daemon(folder, _linked(smollm2_store, folder / "models")) as daemon:
         yield daemon

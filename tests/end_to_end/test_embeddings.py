@@ -54,10 +54,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def client(minilm: Daemon) -> Iterator[ollama.Client]:
-    client = ollama.Client(host=minilm.url)
-    yield client
-    client._client.close()
+def ollama_client(minilm: Daemon) -> Iterator[ollama.Client]:
+    with ollama.Client(host=minilm.url) as client:
+        yield client
 
 
 @pytest.fixture
@@ -71,8 +70,8 @@ def cosine(first: Sequence[float], second: Sequence[float]) -> float:
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-def test_vectors_of_minilm_are_those_of_its_checkpoint(client: ollama.Client) -> None:
-    answer = client.embed(EMBEDDER, TEXTS)
+def test_vectors_of_minilm_are_those_of_its_checkpoint(ollama_client: ollama.Client) -> None:
+    answer = ollama_client.embed(EMBEDDER, TEXTS)
     for case, vector in zip(EXPECTED, answer.embeddings, strict=True):
         assert cosine(vector, case["vector"]) >= 0.999
         assert math.isclose(math.hypot(*vector), 1, rel_tol=1e-5)
@@ -87,33 +86,35 @@ def test_the_tokens_of_minilm_are_those_of_its_own_tokenizer(minilm: Daemon) -> 
         assert (told["tokens"], told["count"]) == (case["tokens"], len(case["tokens"]))
 
 
-def test_fewer_dimensions_are_the_first_ones_made_one_long_again(client: ollama.Client) -> None:
-    [whole] = client.embed(EMBEDDER, TEXTS[0]).embeddings
-    [short] = client.embed(EMBEDDER, TEXTS[0], dimensions=64).embeddings
+def test_fewer_dimensions_are_the_first_ones_made_one_long_again(ollama_client: ollama.Client) -> None:
+    [whole] = ollama_client.embed(EMBEDDER, TEXTS[0]).embeddings
+    [short] = ollama_client.embed(EMBEDDER, TEXTS[0], dimensions=64).embeddings
     assert len(short) == 64
     assert math.isclose(math.hypot(*short), 1, rel_tol=1e-5)
     assert cosine(short, whole[:64]) > 0.999999
     with pytest.raises(ollama.ResponseError, match="dimensions is 385, and this model's embeddings have 384"):
-        client.embed(EMBEDDER, TEXTS[0], dimensions=385)
+        ollama_client.embed(EMBEDDER, TEXTS[0], dimensions=385)
 
 
-def test_an_input_that_is_too_long_is_refused_or_cut_as_the_caller_says(client: ollama.Client, minilm: Daemon) -> None:
+def test_an_input_that_is_too_long_is_refused_or_cut_as_the_caller_says(
+    ollama_client: ollama.Client, minilm: Daemon
+) -> None:
     texts = ["short", "word " * 600]
     with pytest.raises(ollama.ResponseError, match="the input length exceeds the context length") as refused:
-        client.embed(EMBEDDER, texts)
+        ollama_client.embed(EMBEDDER, texts)
     assert refused.value.status_code == 400
     told = minilm.client.post("/api/embed", json={"model": EMBEDDER, "input": texts, "truncate": True}).json()
     assert told["truncated"] == [{"index": 1, "from": 602, "to": 512, "strategy": "drop_end"}]
-    [same] = client.embed(EMBEDDER, "word " * 510).embeddings
+    [same] = ollama_client.embed(EMBEDDER, "word " * 510).embeddings
     assert cosine(told["embeddings"][1], same) > 0.99999
     refusal = minilm.client.post("/api/embed", json={"model": EMBEDDER, "input": texts, "truncate": False}).json()
     assert (refusal["code"], refusal["index"]) == ("context_length_exceeded", 1)
     assert (refusal["prompt_tokens"], refusal["context_length"]) == (602, 512)
 
 
-def test_nothing_to_embed_gives_nothing_and_loads_the_model(client: ollama.Client, minilm: Daemon) -> None:
-    assert client.embed(EMBEDDER, []).embeddings == []
-    assert client.embeddings(EMBEDDER, "").embedding == []
+def test_nothing_to_embed_gives_nothing_and_loads_the_model(ollama_client: ollama.Client, minilm: Daemon) -> None:
+    assert ollama_client.embed(EMBEDDER, []).embeddings == []
+    assert ollama_client.embeddings(EMBEDDER, "").embedding == []
     assert [model["name"] for model in minilm.loaded()] == ["all-minilm:latest"]
 
 
@@ -125,15 +126,15 @@ def test_an_embedding_model_is_loaded_ahead_and_let_go_as_others_are(minilm: Dae
         assert len(minilm.loaded()) == count
 
 
-def test_the_older_route_gives_the_same_direction_in_its_own_length(client: ollama.Client) -> None:
-    older = client.embeddings(EMBEDDER, TEXTS[0]).embedding
-    [newer] = client.embed(EMBEDDER, TEXTS[0]).embeddings
+def test_the_older_route_gives_the_same_direction_in_its_own_length(ollama_client: ollama.Client) -> None:
+    older = ollama_client.embeddings(EMBEDDER, TEXTS[0]).embedding
+    [newer] = ollama_client.embed(EMBEDDER, TEXTS[0]).embeddings
     assert cosine(older, newer) > 0.999999
     assert not math.isclose(math.hypot(*older), 1, rel_tol=0.01)
 
 
-def test_the_openai_client_gets_the_same_vectors(client: ollama.Client, openai_client: openai.OpenAI) -> None:
-    expected = client.embed(EMBEDDER, TEXTS).embeddings
+def test_the_openai_client_gets_the_same_vectors(ollama_client: ollama.Client, openai_client: openai.OpenAI) -> None:
+    expected = ollama_client.embed(EMBEDDER, TEXTS).embeddings
     # Without an encoding the client asks for base64 and decodes it.
     for encoding in (openai.omit, "float"):
         answer = openai_client.embeddings.create(model=EMBEDDER, input=TEXTS, encoding_format=encoding)

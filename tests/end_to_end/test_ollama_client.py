@@ -15,18 +15,9 @@ QUESTION = [{"role": "user", "content": "Name three colours."}]
 
 
 @pytest.fixture
-def client(shared_daemon: Daemon) -> Iterator[ollama.Client]:
-    client = ollama.Client(host=shared_daemon.url)
-    yield client
-    client._client.close()
-
-
-@pytest.fixture
-def own_client(daemon: Daemon) -> Iterator[ollama.Client]:
-    """A client of a daemon whose store may be changed."""
-    client = ollama.Client(host=daemon.url)
-    yield client
-    client._client.close()
+def client(changing_daemon: Daemon) -> Iterator[ollama.Client]:
+    with ollama.Client(host=changing_daemon.url) as client:
+        yield client
 
 
 def text_of(answer: ollama.GenerateResponse) -> str:
@@ -55,6 +46,14 @@ def test_a_streamed_chat_brings_the_same_text_in_many_pieces(client: ollama.Clie
     assert "".join(piece.message.content or "" for piece in pieces) == whole.message.content
     assert [piece.done for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     assert pieces[-1].eval_count == whole.eval_count
+
+
+def test_a_streamed_text_brings_the_same_in_many_pieces(client: ollama.Client) -> None:
+    whole = client.generate(MODEL, "Name three colours.", options=GREEDY)
+    pieces = list(client.generate(MODEL, "Name three colours.", options=GREEDY, stream=True))
+    assert "".join(map(text_of, pieces)) == whole.response
+    assert [piece.done for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert pieces[-1].context == whole.context
 
 
 def test_generate_answers_and_its_context_carries_on(client: ollama.Client) -> None:
@@ -123,41 +122,45 @@ def test_models_are_listed_and_shown(client: ollama.Client) -> None:
     assert shown.modelfile.startswith("# Modelfile")
 
 
-def test_a_loaded_model_is_in_ps_until_it_is_told_to_go(own_client: ollama.Client, daemon: Daemon) -> None:
-    own_client.generate(MODEL)
-    [loaded] = own_client.ps().models
+def test_a_loaded_model_is_in_ps_until_it_is_told_to_go(client: ollama.Client, changing_daemon: Daemon) -> None:
+    client.generate(MODEL, keep_alive=0)
+    assert client.ps().models == []
+    client.generate(MODEL)
+    [loaded] = client.ps().models
     assert loaded.model == MODEL
     assert loaded.context_length == 4096, "as much as was needed so far"
     assert loaded.size is not None
     assert loaded.size > 98_000_000
-    own_client.generate(MODEL, keep_alive=0)
-    assert own_client.ps().models == []
-    assert daemon.workers() == []
+    client.generate(MODEL, keep_alive=0)
+    assert client.ps().models == []
+    assert changing_daemon.workers() == []
 
 
-def test_a_model_is_created_from_another_copied_and_deleted(own_client: ollama.Client) -> None:
-    created = own_client.create("pirate", from_=MODEL, system="You are a pirate.", parameters={"temperature": 0})
+def test_a_model_is_created_from_another_copied_and_deleted(client: ollama.Client) -> None:
+    created = client.create("pirate", from_=MODEL, system="You are a pirate.", parameters={"temperature": 0})
     assert created.status == "success"
-    assert own_client.show("pirate").modelinfo == own_client.show(MODEL).modelinfo
-    own_client.copy("pirate", "corsair")
-    names = {model.model for model in own_client.list().models}
+    steps = client.create("pirate", from_=MODEL, system="You are a pirate.", parameters={"temperature": 0}, stream=True)
+    assert [step.status for step in steps][-1] == "success"
+    assert client.show("pirate").modelinfo == client.show(MODEL).modelinfo
+    client.copy("pirate", "corsair")
+    names = {model.model for model in client.list().models}
     assert {"pirate:latest", "corsair:latest"} <= names
-    own_client.delete("pirate")
-    answer = own_client.chat("corsair", messages=QUESTION, options={"num_predict": 8})
+    client.delete("pirate")
+    answer = client.chat("corsair", messages=QUESTION, options={"num_predict": 8})
     assert answer.message.content
     assert answer.prompt_eval_count is not None
-    plain = own_client.chat(MODEL, messages=QUESTION, options={"num_predict": 8})
+    plain = client.chat(MODEL, messages=QUESTION, options={"num_predict": 8})
     assert answer.prompt_eval_count != plain.prompt_eval_count, "the system text is part of the prompt"
 
 
-def test_a_file_of_ones_own_is_uploaded_and_run(own_client: ollama.Client, daemon: Daemon) -> None:
-    path = write_tiny_model(daemon.home / "tiny.gguf")
-    digest = own_client.create_blob(path)
-    assert own_client.create("tiny", files={"tiny.gguf": digest}).status == "success"
-    answer = own_client.generate("tiny", "hello", options={"num_predict": 5, "temperature": 0})
+def test_a_file_of_ones_own_is_uploaded_and_run(client: ollama.Client, changing_daemon: Daemon) -> None:
+    path = write_tiny_model(changing_daemon.home / "tiny.gguf")
+    digest = client.create_blob(path)
+    assert client.create("tiny", files={"tiny.gguf": digest}).status == "success"
+    answer = client.generate("tiny", "hello", options={"num_predict": 5, "temperature": 0})
     assert answer.done
-    own_client.generate(MODEL)
-    assert {model.model for model in own_client.ps().models} == {"tiny:latest", MODEL}
+    client.generate(MODEL)
+    assert {model.model for model in client.ps().models} == {"tiny:latest", MODEL}
 
 
 def test_pulling_what_is_there_succeeds_at_once(client: ollama.Client) -> None:

@@ -109,6 +109,33 @@ def test_a_stream_adds_up_to_the_whole_answer(client: Any) -> None:
     text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
     assert text == final.output_text == client.responses.create(**asked).output_text
     assert client.responses.retrieve(final.id).output_text == text
+    raw = list(client.responses.create(**asked, stream=True))
+    assert [event.type for event in raw] == [event.type for event in events]
+
+
+def test_an_answer_that_has_ended_cannot_be_cancelled(client: Any) -> None:
+    response = client.responses.create(model=MODEL, input="Hello", max_output_tokens=1)
+    with pytest.raises(openai.BadRequestError):
+        client.responses.cancel(response.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.cancel("resp_0")
+
+
+def test_what_is_called_beta_is_the_same(client: Any) -> None:
+    asked: Any = {"model": MODEL, "input": "Name a colour.", "max_output_tokens": 8, "temperature": 0}
+    response = client.beta.responses.create(**asked)
+    assert client.beta.responses.retrieve(response.id).output == response.output
+    (item,) = client.beta.responses.input_items.list(response.id)
+    assert item.type == "message"
+    *_, last = client.beta.responses.create(**asked, stream=True)
+    assert last.response.output[0].content == response.output[0].content
+    counted = client.beta.responses.input_tokens.count(model=MODEL, input="Name a colour.")
+    assert counted.input_tokens == response.usage.input_tokens
+    with pytest.raises(openai.BadRequestError):
+        client.beta.responses.cancel(response.id)
+    client.beta.responses.delete(response.id)
+    with pytest.raises(openai.NotFoundError):
+        client.beta.responses.retrieve(response.id)
 
 
 def test_a_required_call_is_valid_streamed_and_not(client: Any) -> None:
