@@ -106,6 +106,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "pydantic": ("runner.api",),
     "pydantic_core": ("runner.api",),
     "starlette": ("runner.api",),
+    "python_multipart": ("runner.api.form_data",),
     "uvicorn": ("runner.daemon", "runner.http_protocol"),
     "uvloop": ("runner.daemon",),
     "msgspec": ("runner",),

@@ -199,6 +199,7 @@ class Sequence:
                 drafted_tokens=self.drafted,
                 accepted_tokens=self.accepted,
                 thinking_tokens=self.answer.thinking_tokens,
+                media_tokens=sum(span.piece.count for span in self.media),
             ),
             seed=self.plan.seed,
             stop_string=self.answer.stop_string,
