@@ -18,6 +18,7 @@ import runner.api.ollama.routes
 import runner.api.openai.embeddings
 import runner.api.openai.responses_routes
 import runner.api.openai.routes
+import runner.api.openai.transcription_routes
 from registry.errors import RegistryError
 from registry.store import ModelStore
 from registry.workshop import Workshop
@@ -79,6 +80,7 @@ def create_app(parts: AppParts) -> FastAPI:
     app.include_router(finding.create_router(parts.store, parts.supervisor, parts.sources.finder))
     app.include_router(runner.api.openai.responses_routes.create_router(parts.generator, ResponseStore(), limit))
     app.include_router(runner.api.openai.routes.create_router(parts.generator, limit))
+    app.include_router(runner.api.openai.transcription_routes.create_router(parts.generator, limit))
     app.include_router(model_lists.create_router(parts.store))
     tasks = ModelTasks(parts.store, parts.supervisor, parts.settings)
     for room in (runner.api.ollama.embeddings, runner.api.openai.embeddings, reranking, tokens):

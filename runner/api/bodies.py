@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 from starlette.requests import ClientDisconnect, Request
 
+from runner.api.form_data import boundary_of, decode_form
 from runner.api.streaming import ClientGone
 from runner.api.strict_json import decode
 from runner.api.validation import BodyT, validate
@@ -31,6 +32,14 @@ async def read_body(request: Request, body_type: type[BodyT], max_bytes: int) ->
     if len(body) <= _SMALL:
         return validate(body_type, decode(body))
     return await asyncio.to_thread(lambda: validate(body_type, decode(body)))
+
+
+async def read_form(request: Request, body_type: type[BodyT], max_bytes: int, *, files: Collection[str]) -> BodyT:
+    """The checked fields of a form, with `files` as bytes. Raises as `read_body`."""
+    refuse_encodings(request)
+    boundary = boundary_of(request.headers.get("content-type", ""))
+    body = await _collect(request, max_bytes)
+    return await asyncio.to_thread(lambda: validate(body_type, decode_form(body, boundary, files)))
 
 
 async def stream_body(request: Request) -> AsyncIterator[bytes]:

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from runner.api.validation import Body
 
 _REFERENCE = "#/components/schemas/{model}"
+_FORM = "multipart/form-data"
 _PLAIN_TEXT = ("/",)
 
 
@@ -19,6 +20,12 @@ def json_body(body_type: type[Body]) -> dict[str, Any]:
     """What a route's `openapi_extra` says of the JSON body it reads."""
     schema = {"$ref": _REFERENCE.format(model=body_type.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def form_body(body_type: type[Body]) -> dict[str, Any]:
+    """As `json_body`, for a multipart form."""
+    schema = {"$ref": _REFERENCE.format(model=body_type.__name__)}
+    return {"requestBody": {"required": True, "content": {_FORM: {"schema": schema}}}}
 
 
 def raw_body() -> dict[str, Any]:
@@ -71,8 +78,11 @@ def _answer(path: str, method: str, operation: dict[str, Any], schemas: dict[str
     if path in _PLAIN_TEXT:
         return described | {"content": {"text/plain": {"schema": {"type": "string"}}}}
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
-    reference = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    taken = operation.get("requestBody", {}).get("content", {})
+    reference = taken.get("application/json", taken.get(_FORM, {})).get("schema", {})
     body = schemas.get(reference.get("$ref", "").rpartition("/")[2], {})
+    if _FORM in taken:
+        content["text/plain"] = {"schema": {"type": "string"}}
     if "stream" in body.get("properties", {}):
         form = "text/event-stream" if path.startswith("/v1/") else "application/x-ndjson"
         content[form] = {"schema": {"type": "string"}}

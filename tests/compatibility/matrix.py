@@ -79,9 +79,10 @@ class _Asker:
 
     def __init__(self, method: Method) -> None:
         self._path = method.path
+        self._is_form = method.is_form
         self._supervisor = FakeSupervisor(_script)
         self._supervisor.task_script = _vectors
-        model = FakeModel(can=("completion", "tools", "thinking"))
+        model = FakeModel(can=("completion", "tools", "thinking", *(("audio",) if method.is_form else ())))
         self._client = FakeDaemon(self._supervisor, FakeStore(model)).client()
 
     async def __aenter__(self) -> _Asker:
@@ -94,11 +95,26 @@ class _Asker:
         supervisor = self._supervisor
         for recorded in (supervisor.requests, supervisor.tasks, supervisor.specs, supervisor.keep_alives):
             recorded.clear()
-        response = await self._client.post(self._path, json=body)
+        how: dict[str, Any] = {"files": _form(body)} if self._is_form else {"json": body}
+        response = await self._client.post(self._path, **how)
         ignored = response.headers.get("x-puna-ignored", "")
         asked = [msgspec.to_builtins(one) for one in (*supervisor.requests.values(), *supervisor.tasks.values())]
         told = (asked, [spec.wishes for spec in supervisor.specs], list(supervisor.keep_alives), _kind(response))
         return _Answer(response.status_code, tuple(filter(None, ignored.split(", "))), _code(response), told)
+
+
+def _form(body: dict[str, Any]) -> list[tuple[str, tuple[str | None, str]]]:
+    """The fields as the client writes them: items of arrays and objects each under the name with brackets."""
+    fields: list[tuple[str, tuple[str | None, str]]] = []
+    for name, value in body.items():
+        if isinstance(value, dict):
+            fields += [(f"{name}[{key}]", (None, str(one))) for key, one in value.items()]
+        elif isinstance(value, list):
+            fields += [(f"{name}[]", (None, str(one))) for one in value]
+        else:
+            text = json.dumps(value) if isinstance(value, bool) else str(value)
+            fields.append((name, ("a.wav" if name == "file" else None, text)))
+    return fields
 
 
 def _script(request: ChatRequest) -> list[ChatEvent]:
@@ -134,7 +150,7 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "think": (False,),
     "reasoning_effort": ("none",),
     "thinking": ({"type": "disabled"},),
-    "response_format": ({"type": "text"},),
+    "response_format": ({"type": "text"}, "json"),
     "text": ({"format": {"type": "text"}},),
     "tool_choice": ("auto", {"type": "auto"}),
     "function_call": ("auto",),
@@ -148,6 +164,7 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "context_management": ([],),
     "metadata": ({},),
     "reasoning": ({"effort": "none"},),
+    "chunking_strategy": ("auto",),
 }
 """Values that ask for what happens anyway."""
 

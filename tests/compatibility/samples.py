@@ -10,6 +10,7 @@ from typing import Any
 import ollama
 from anthropic.types import message_count_tokens_params, message_create_params
 from openai.types import completion_create_params, embedding_create_params
+from openai.types.audio import transcription_create_params, translation_create_params
 from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.responses import response_create_params
 
@@ -32,6 +33,8 @@ class Method:
     samples: dict[str, list[Any]]
     context: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What has to stand beside a field for it to mean anything."""
+    is_form: bool = False
+    """Whether the client sends a form in place of JSON; `file` is the text of the file then."""
 
 
 def _declared(typed: Any, *more: str) -> frozenset[str]:
@@ -169,6 +172,46 @@ OPENAI_EMBEDDINGS = Method(
         "encoding_format": ["float", "base64"],
         "user": ["somebody"],
     },
+)
+
+_SOUND: dict[str, list[Any]] = {
+    "model": ["m"],
+    "file": ["RIFF and more"],
+    "prompt": ["Hello, Ann."],
+    "response_format": ["json", "text", "verbose_json", "srt", "vtt"],
+    "temperature": [0.5],
+}
+
+OPENAI_TRANSCRIPTIONS = Method(
+    "openai",
+    "audio.transcriptions.create",
+    "/v1/audio/transcriptions",
+    {"model": "m", "file": "RIFF"},
+    _declared(transcription_create_params.TranscriptionCreateParamsBase, "stream"),
+    _SOUND
+    | {
+        "response_format": [*_SOUND["response_format"], "diarized_json"],
+        "language": ["de"],
+        "languages": [["de", "fr"]],
+        "keywords": [["Puna"]],
+        "include": [["logprobs"]],
+        "stream": [True],
+        "chunking_strategy": ["auto", {"type": "server_vad"}],
+        "timestamp_granularities": [["word"], ["segment"]],
+        "known_speaker_names": [["Ann"]],
+        "known_speaker_references": [["data:audio/wav;base64,AAAA"]],
+    },
+    is_form=True,
+)
+
+OPENAI_TRANSLATIONS = Method(
+    "openai",
+    "audio.translations.create",
+    "/v1/audio/translations",
+    {"model": "m", "file": "RIFF"},
+    _declared(translation_create_params.TranslationCreateParams),
+    _SOUND,
+    is_form=True,
 )
 
 OPENAI_RESPONSES = Method(
@@ -387,6 +430,8 @@ METHODS = (
     OPENAI_COMPLETION,
     OPENAI_RESPONSES,
     OPENAI_EMBEDDINGS,
+    OPENAI_TRANSCRIPTIONS,
+    OPENAI_TRANSLATIONS,
     ANTHROPIC_MESSAGES,
     ANTHROPIC_COUNT,
 )

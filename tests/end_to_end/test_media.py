@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,8 @@ from tests.tiny_model import write_tiny_model
 from tests.tiny_projector import IMAGE_TOKENS, SOUND_TOKENS, write_sound_projector, write_vision_projector
 
 GREEDY = {"temperature": 0, "num_predict": 12}
+BRIEF = 24
+"""Tokens of an answer for which no limit was asked."""
 QUESTION = "What colour is it?"
 
 
@@ -30,7 +33,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         whole = write_vision_projector(folder / "mmproj-whole.gguf", reads_whole=True)
         ears = write_sound_projector(folder / "mmproj-ears.gguf")
         for name, files in (("blind", []), ("eyes", [eyes]), ("whole", [whole]), ("ears", [ears])):
-            assert create(daemon, name, [weights, *files]) == {"status": "success"}
+            brief = {"num_predict": BRIEF}
+            assert create(daemon, name, [weights, *files], parameters=brief) == {"status": "success"}
         yield daemon
 
 
@@ -115,6 +119,73 @@ def test_the_openai_client_sends_sounds(daemon: Daemon) -> None:
     assert low.choices[0].message.content == ask(tone(220)).choices[0].message.content
     assert low.choices[0].message.content != high.choices[0].message.content
     client.close()
+
+
+def test_the_openai_client_has_sounds_transcribed_whole_as_text_and_streamed(daemon: Daemon) -> None:
+    asked: Any = {"model": "ears", "file": ("tone.wav", tone(220))}
+    with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0) as openai_client:
+
+        def transcribe(**hint: Any) -> Any:
+            return openai_client.audio.transcriptions.create(**asked, **hint)
+
+        whole = transcribe(include=["logprobs"])
+        assert whole.text
+        assert whole.usage.input_token_details.audio_tokens == SOUND_TOKENS
+        assert whole.usage.total_tokens == whole.usage.input_tokens + whole.usage.output_tokens
+        assert len(whole.logprobs) == whole.usage.output_tokens == BRIEF
+        assert whole.finish_reason == "length"
+        assert transcribe(response_format="text") == whole.text
+        with openai_client.audio.transcriptions.create(**asked, include=["logprobs"], stream=True) as stream:
+            *deltas, done = [event.model_dump() for event in stream]
+        assert {event["type"] for event in deltas} == {"transcript.text.delta"}
+        assert done["type"] == "transcript.text.done"
+        assert "".join(event["delta"] for event in deltas) == done["text"] == whole.text
+        assert [entry for event in deltas for entry in event["logprobs"]] == done["logprobs"]
+        assert (len(done["logprobs"]), done["usage"]) == (BRIEF, whole.usage.model_dump())
+        hints = ({"language": "de"}, {"languages": ["de", "fr"]}, {"prompt": "Hello"}, {"keywords": ["Hello"]})
+        assert len({whole.text, *(transcribe(**hint).text for hint in hints)}) == 1 + len(hints)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the client's own, of its maker's service
+            assert openai_client.audio.translations.create(**asked).text not in ("", whole.text)
+
+
+async def test_the_waiting_openai_client_has_sounds_transcribed(daemon: Daemon) -> None:
+    asked: Any = {"model": "ears", "file": ("tone.wav", tone(220))}
+    async with openai.AsyncOpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0) as openai_client:
+        whole = await openai_client.audio.transcriptions.create(**asked)
+        async with await openai_client.audio.transcriptions.create(**asked, stream=True) as stream:
+            events = [event async for event in stream]
+        assert events[-1].text == whole.text != ""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            assert (await openai_client.audio.translations.create(**asked)).text
+
+
+def test_what_a_transcript_cannot_tell_is_refused_by_name(daemon: Daemon) -> None:
+    asked: dict[str, Any] = {"model": "ears", "file": ("tone.wav", tone(220))}
+    with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0) as client:
+
+        def refused(**said: Any) -> tuple[str | None, str | None, str]:
+            with pytest.raises(openai.BadRequestError) as caught:
+                client.audio.transcriptions.create(**asked | said)
+            return caught.value.code, caught.value.param, caught.value.message
+
+        for name, value in (
+            ("response_format", "verbose_json"),
+            ("response_format", "srt"),
+            ("response_format", "vtt"),
+            ("response_format", "diarized_json"),
+            ("timestamp_granularities", ["word"]),
+            ("chunking_strategy", {"type": "server_vad"}),
+            ("known_speaker_names", ["Ann"]),
+        ):
+            assert refused(**{name: value})[:2] == ("unsupported", name)
+        for model in ("blind", "eyes"):
+            code, field, message = refused(model=model)
+            assert (code, field) == ("unsupported", "file")
+            assert "does not support audio" in message and "puna show" in message
+        assert refused(file=("a.ogg", b"OggS and more"))[:2] == ("invalid_request", "file")
+        assert refused(temperature=2)[:2] == ("invalid_request", "temperature")
 
 
 def test_the_anthropic_client_sends_images_in_messages_and_results_of_tools(daemon: Daemon) -> None:
