@@ -352,11 +352,18 @@ def create(
         str | None,
         typer.Option("--quantize", "-q", metavar="TYPE", help="Bring F16, BF16 or F32 weights into a type: q4_K_M."),
     ] = None,
+    imatrix: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="llama.cpp's importance matrix for --quantize; the smallest types need one."),
+    ] = None,
+    calibrate: Annotated[
+        str | None, typer.Option(metavar="TEXT_FILE", help="Compute the matrix from what the model makes of a text.")
+    ] = None,
 ) -> Action:
     """Make a model."""
-    from cli.commands.create import create
+    from cli.commands.create import create, quantization_of
 
-    return partial(create, name, file, origin, quantize)
+    return partial(create, name, file, origin, quantization_of(quantize, imatrix, calibrate))
 
 
 @app.command()

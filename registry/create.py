@@ -12,7 +12,9 @@ from registry.blobs import Blob
 from registry.digest import Digest
 from registry.errors import InvalidRequest, ModelInvalid, Unsupported
 from registry.file_types import check_quantizable, check_quantizable_to
+from registry.gguf_header import TensorInfo
 from registry.gguf_metadata import GgufMetadata, read_gguf
+from registry.importance_matrix import ImportanceMatrix, check_importance, read_importance_matrix
 from registry.manifest import (
     ADAPTER_LAYER,
     CONFIG_TYPE,
@@ -98,6 +100,7 @@ class _Creation:
         self._scratch = scratch
         self._base: StoredModel | None = None
         self._parts: dict[str, list[Part]] = {media_type: [] for media_type in FILE_LAYERS}
+        self._matrix: ImportanceMatrix | None = None
         self._made: tuple[Path, GgufMetadata] | None = None
         """Weights that were converted or quantized, not yet a blob: given up, they go with the scratch folder."""
 
@@ -169,6 +172,21 @@ class _Creation:
             check_weights(join_shards([part.metadata for part in self._parts[DRAFT_LAYER]]))
         if self._recipe.quantize:
             check_quantizable(model)
+        if self._recipe.calibration is not None:
+            self._uploaded_blob(self._recipe.calibration, "calibration")
+        if self._recipe.imatrix is not None:
+            self._take_matrix(self._uploaded_blob(self._recipe.imatrix, "imatrix"))
+
+    def _take_matrix(self, path: Path) -> None:
+        matrix = read_importance_matrix(path)
+        check_importance(matrix, self._tensors())
+        self._matrix = matrix
+
+    def _tensors(self) -> Sequence[TensorInfo]:
+        """Of all shards."""
+        if self._made is not None:
+            return self._made[1].tensors
+        return [tensor for part in self._parts[MODEL_LAYER] for tensor in part.metadata.tensors]
 
     async def _quantize(self, file_type: str) -> AsyncGenerator[Progress, None]:
         before = self._metadata()
@@ -176,14 +194,24 @@ class _Creation:
             return
         if self._workshop is None:
             raise Unsupported("Models are not quantized here.", field="quantize")
-        status = f"quantizing {before.file_type_name} model to {file_type}"
         total = before.weights_size
-        yield Progress(status, _NO_DIGEST, total, 0)
         files = await asyncio.to_thread(self._named_files)
+        if self._recipe.calibration is not None:
+            text = self._store.blob_path(self._recipe.calibration)
+            found = await asyncio.to_thread(self._scratch.path, "importance.gguf")
+            async with contextlib.aclosing(
+                _tell("computing importance matrix", total, self._workshop.calibrate(files, text, found))
+            ) as steps:
+                async for progress in steps:
+                    yield progress
+            await asyncio.to_thread(self._take_matrix, found)
+        status = f"quantizing {before.file_type_name} model to {file_type}"
         target = await asyncio.to_thread(self._scratch.path, "quantized.gguf")
-        async with contextlib.aclosing(self._workshop.quantize(files, target, file_type)) as fractions:
-            async for fraction in fractions:
-                yield Progress(status, _NO_DIGEST, total, int(fraction * total))
+        async with contextlib.aclosing(
+            _tell(status, total, self._workshop.quantize(files, target, file_type, self._matrix))
+        ) as steps:
+            async for progress in steps:
+                yield progress
         yield Progress("verifying conversion")
         after = await asyncio.to_thread(read_gguf, target)
         if after.file_type_name != file_type or _shapes(after) != _shapes(before):
@@ -281,6 +309,11 @@ class _Creation:
             parts.append(Part(title, digest, size, self._store.metadata(digest)))
         return parts
 
+    def _uploaded_blob(self, digest: Digest, field: str) -> Path:
+        if not self._store.has_blob(digest):
+            raise InvalidRequest(f"The file {digest} has not been uploaded.", field=field)
+        return self._store.blob_path(digest)
+
     def _uploaded(self, files: Mapping[str, Digest]) -> dict[str, tuple[Path, int]]:
         """Where each file is, and its size. Raises InvalidRequest for what has not been uploaded."""
         for title, digest in files.items():
@@ -289,6 +322,13 @@ class _Creation:
         return {
             title: (self._store.blob_path(digest), self._store.blobs.size(digest)) for title, digest in files.items()
         }
+
+
+async def _tell(status: str, total: int, fractions: AsyncGenerator[float, None]) -> AsyncGenerator[Progress, None]:
+    yield Progress(status, _NO_DIGEST, total, 0)
+    async with contextlib.aclosing(fractions):
+        async for fraction in fractions:
+            yield Progress(status, _NO_DIGEST, total, int(fraction * total))
 
 
 def _shapes(metadata: GgufMetadata) -> dict[str, Sequence[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.errors import InvalidRequest, Unsupported
+from registry.errors import InvalidRequest
 from registry.gguf_metadata import GgufMetadata
 from registry.gguf_types import FILE_TYPES
 
@@ -13,21 +13,19 @@ _NEEDS_MATRIX = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_
 _NUMBERS = {name: number for number, name in FILE_TYPES.items() if name not in _NOT_WRITTEN}
 _FULL_PRECISION = frozenset({"F64", "F32", "F16", "BF16", "I8", "I16", "I32", "I64"})
 
-QUANTIZABLE_TO = tuple(name for name in _NUMBERS if name not in _NEEDS_MATRIX)
+QUANTIZABLE_TO = tuple(_NUMBERS)
 """Every type that weights can be brought into here."""
 
 
 def file_type_number(text: str) -> int:
-    """The number, in a model's file and in the engine, of a type. Raises InvalidRequest or Unsupported."""
+    """The number, in a model's file and in the engine, of a type. Raises InvalidRequest."""
     return _NUMBERS[check_quantizable_to(text)]
 
 
 def check_quantizable_to(text: str) -> str:
-    """The type's own spelling. Raises InvalidRequest for what is no type, and Unsupported for what cannot be made."""
+    """The type's own spelling. Raises InvalidRequest for what is no type, and for what cannot be made."""
     name = text.strip().upper()
     name = _ALIASES.get(name, name)
-    if name in _NEEDS_MATRIX:
-        raise needs_matrix(name)
     if name not in _NUMBERS:
         raise InvalidRequest(
             f"unsupported quantization type {text[:40]} - supported types are {', '.join(QUANTIZABLE_TO)}",
@@ -36,13 +34,14 @@ def check_quantizable_to(text: str) -> str:
     return name
 
 
-def needs_matrix(name: str) -> Unsupported:
-    """The refusal of a type that would be garbage without statistics of the model's activations."""
-    return Unsupported(
-        f"{name} is so small that it needs an importance matrix, which is not supported; "
-        f"choose another type, such as Q3_K_S or IQ4_XS.",
-        field="quantize",
-    )
+def check_has_matrix(name: str) -> None:
+    """Raises InvalidRequest for a type that would be garbage without statistics of the model's activations."""
+    if check_quantizable_to(name) in _NEEDS_MATRIX:
+        raise InvalidRequest(
+            f"{name} is so small that it needs an importance matrix: give one with --imatrix, let one be computed "
+            "with --calibrate, or choose another type, such as Q3_K_S or IQ4_XS.",
+            field="quantize",
+        )
 
 
 def check_quantizable(metadata: GgufMetadata) -> None:

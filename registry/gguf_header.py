@@ -56,6 +56,8 @@ class GgufHeader:
     values: dict[str, MetadataValue]
     array_lengths: dict[str, int]
     tensors: tuple[TensorInfo, ...]
+    data_start: int
+    """Where in the file the tensors' data begins."""
     vocabulary: VocabularyFacts | None = None
     """None for a file without one."""
 
@@ -86,9 +88,10 @@ def _parse(source: BoundedReader) -> GgufHeader:
         raise ModelInvalid("The file holds no tensors, so that it is not a model.")
     alignment = _alignment(pairs.values)
     tensors = _read_tensors(source, tensor_count, alignment)
-    _check_data(tensors, _aligned(source.position, alignment), source.size)
+    data_start = _aligned(source.position, alignment)
+    _check_data(tensors, data_start, source.size)
     vocabulary = read_vocabulary(source.again(*pairs.vocabulary)) if pairs.vocabulary else None
-    return GgufHeader(version, pairs.values, pairs.array_lengths, tensors, vocabulary)
+    return GgufHeader(version, pairs.values, pairs.array_lengths, tensors, data_start, vocabulary)
 
 
 def _read_version(source: BoundedReader) -> int:

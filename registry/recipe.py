@@ -8,7 +8,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 from registry.digest import Digest
 from registry.errors import InvalidRequest
-from registry.file_types import check_quantizable_to
+from registry.file_types import check_has_matrix, check_quantizable_to
 from registry.name import ModelName
 from registry.parameters import REMOVED, ParameterValue, check_parameter
 from registry.prompt_formats import check_parser, check_renderer
@@ -36,6 +36,10 @@ class Recipe:
     """A smaller model that guesses ahead, as `files`; replaces the base's."""
     quantize: str | None = None
     """The type that the weights are brought into, in any case."""
+    imatrix: Digest | None = None
+    """An uploaded importance matrix of llama.cpp's, for `quantize`."""
+    calibration: Digest | None = None
+    """An uploaded text that an importance matrix is computed from, instead of `imatrix`."""
     template: str | None = None
     """Replaces."""
     system: str | None = None
@@ -65,14 +69,26 @@ def check_recipe(recipe: Recipe) -> None:
         _check_paths(getattr(recipe, name), name)
     if recipe.from_model is not None and recipe.is_checkpoint:
         raise InvalidRequest("A model is made from another model or from a checkpoint, not from both.", field="files")
-    if recipe.quantize:
-        check_quantizable_to(recipe.quantize)
+    _check_quantization(recipe)
     if recipe.renderer:
         check_renderer(recipe.renderer)
     if recipe.parser:
         check_parser(recipe.parser)
     check_requirement(recipe.requires or "")
     checked_parameters(recipe.parameters)
+
+
+def _check_quantization(recipe: Recipe) -> None:
+    if recipe.imatrix is not None and recipe.calibration is not None:
+        raise InvalidRequest("An importance matrix is given, or computed from a text; not both.", field="calibration")
+    has_matrix = recipe.imatrix is not None or recipe.calibration is not None
+    if recipe.quantize:
+        name = check_quantizable_to(recipe.quantize)
+        if not has_matrix:
+            check_has_matrix(name)
+    elif has_matrix:
+        field = "imatrix" if recipe.imatrix is not None else "calibration"
+        raise InvalidRequest("An importance matrix is for quantizing: say `quantize` with it.", field=field)
 
 
 def checked_parameters(parameters: Mapping[str, object]) -> dict[str, ParameterValue]:

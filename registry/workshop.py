@@ -6,15 +6,23 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from registry.importance_matrix import ImportanceMatrix
+
 
 class Workshop(Protocol):
     """Makes files. Closing one of its generators ends the work; whoever asked removes the target."""
 
-    def quantize(self, files: Sequence[Path], target: Path, file_type: str) -> AsyncGenerator[float, None]:
+    def quantize(
+        self, files: Sequence[Path], target: Path, file_type: str, matrix: ImportanceMatrix | None = None
+    ) -> AsyncGenerator[float, None]:
         """Write the model in `files`, shards in order, to `target` in another type; gives fractions done.
 
-        Raises RegistryError, or an error with a `code` of its owner's.
+        `matrix` tells which weights matter most. Raises RegistryError, or an error with a `code` of its owner's.
         """
+        ...
+
+    def calibrate(self, files: Sequence[Path], text: Path, target: Path) -> AsyncGenerator[float, None]:
+        """Let the model read `text`, and write an importance matrix of what it computed to `target`. As `quantize`."""
         ...
 
     def convert(self, folder: Path, target: Path) -> AsyncGenerator[float, None]:

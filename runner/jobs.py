@@ -13,8 +13,28 @@ from runner.errors import Fact
 from runner.messages import FRAME_HEADER
 
 QUANTIZE_FLAG = "--quantize"
+CALIBRATE_FLAG = "--calibrate"
 MEASURE_FLAG = "--measure"
 BENCHMARK_FLAG = "--benchmark"
+
+
+class TensorImportance(msgspec.Struct, frozen=True):
+    """Where an importance matrix has its numbers for one tensor, all in F32."""
+
+    name: str
+    offset: int
+    columns: int
+    matrices: int
+    counts_offset: int | None
+    """Where the divisor of each matrix is; None: `calls` is that of all."""
+    calls: int
+
+
+class Importance(msgspec.Struct, frozen=True):
+    """An importance matrix, whose places were checked against its file."""
+
+    file: str
+    tensors: tuple[TensorImportance, ...]
 
 
 class Quantize(msgspec.Struct, frozen=True, tag="quantize"):
@@ -27,6 +47,18 @@ class Quantize(msgspec.Struct, frozen=True, tag="quantize"):
     """llama.cpp's number of the type."""
     room: int
     """Most bytes that the result may have."""
+    importance: Importance | None = None
+
+
+class Calibrate(msgspec.Struct, frozen=True, tag="calibrate"):
+    """Let a model read a text, and write which inputs count most. Answered by `JobProgress`, then `Calibrated`."""
+
+    files: tuple[str, ...]
+    """As those of `Quantize`."""
+    text: str
+    """A file in UTF-8."""
+    target: str
+    """A GGUF file, as llama.cpp's own tools write it."""
 
 
 class Measure(msgspec.Struct, frozen=True, tag="measure"):
@@ -59,6 +91,11 @@ class JobFailed(msgspec.Struct, frozen=True, tag="failed"):
 
 class Quantized(msgspec.Struct, frozen=True, tag="quantized"):
     size: int
+
+
+class Calibrated(msgspec.Struct, frozen=True, tag="calibrated"):
+    tokens: int
+    """That were read."""
 
 
 class WindowNeeds(msgspec.Struct, frozen=True):
@@ -112,8 +149,8 @@ class Benchmarked(msgspec.Struct, frozen=True, tag="benchmarked"):
     """As those of `Measured`."""
 
 
-Job = Quantize | Measure | Benchmark
-JobReport = JobProgress | JobFailed | Quantized | Measured | Benchmarked
+Job = Quantize | Calibrate | Measure | Benchmark
+JobReport = JobProgress | JobFailed | Quantized | Calibrated | Measured | Benchmarked
 
 _encoder = msgspec.msgpack.Encoder()
 _job_decoder: msgspec.msgpack.Decoder[Job] = msgspec.msgpack.Decoder(Job)

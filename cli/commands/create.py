@@ -41,13 +41,34 @@ class Source:
     """Where the first line of the template stands in the Modelfile."""
 
 
-def create(name: str, modelfile: str | None, origin: str | None, quantize: str | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """The type that the weights are brought into, and what tells which of them matter most."""
+
+    file_type: str
+    imatrix: Path | None = None
+    calibration: Path | None = None
+
+
+def quantization_of(quantize: str | None, imatrix: str | None, calibrate: str | None) -> Quantization | None:
+    """Raises WrongUsage for options that do not go together."""
+    if imatrix is not None and calibrate is not None:
+        raise WrongUsage("--imatrix and --calibrate exclude each other: a matrix is given, or computed from a text.")
+    if quantize is None:
+        if imatrix is not None or calibrate is not None:
+            raise WrongUsage("--imatrix and --calibrate go with --quantize.")
+        return None
+    matrix, text = (Path(one).expanduser() if one is not None else None for one in (imatrix, calibrate))
+    return Quantization(quantize, matrix, text)
+
+
+def create(name: str, modelfile: str | None, origin: str | None, quantization: Quantization | None = None) -> None:
     """Create model `name` from a Modelfile (`-` is standard input) or from `origin`, files or a model's name."""
     if modelfile is not None and origin is not None:
         raise WrongUsage("--file and --from exclude each other: a Modelfile says itself what it starts from.")
     source = source_of(origin, Path.cwd()) if origin is not None else read_modelfile(modelfile or DEFAULT_MODELFILE)
     try:
-        create_model(connect(), name, source, quantize)
+        create_model(connect(), name, source, quantization)
     except ApiError as error:
         line = error.facts.get("line")
         if source.template_line is None or error.facts.get("field") != "template" or not isinstance(line, int):
@@ -56,11 +77,9 @@ def create(name: str, modelfile: str | None, origin: str | None, quantize: str |
         raise WrongUsage(f"{modelfile or DEFAULT_MODELFILE}: (line {place}): {error.message}") from None
 
 
-def create_model(client: DaemonClient, name: str, source: Source, quantize: str | None = None) -> None:
+def create_model(client: DaemonClient, name: str, source: Source, quantization: Quantization | None = None) -> None:
     """Send what is needed and follow the creation to its end."""
     recipe: Json = {"model": name, **source.additions}
-    if quantize is not None:
-        recipe["quantize"] = quantize
     if source.model is not None:
         recipe["from"] = source.model
     groups = {"files": source.files, "adapters": source.adapters, "draft_files": source.drafts}
@@ -69,6 +88,11 @@ def create_model(client: DaemonClient, name: str, source: Source, quantize: str 
             if files:
                 is_gguf = not is_checkpoint(files)
                 recipe[group] = {told: upload(client, file, view, is_gguf=is_gguf) for told, file in files.items()}
+        if quantization is not None:
+            recipe["quantize"] = quantization.file_type
+            for field, path in (("imatrix", quantization.imatrix), ("calibration", quantization.calibration)):
+                if path is not None:
+                    recipe[field] = upload(client, path, view, is_gguf=False)
         with client.create(recipe) as records:
             follow(records, view)
 

@@ -64,7 +64,7 @@ class Model:
         generate text, and InsufficientMemory when the context cannot be allocated.
         """
         log.start_recording()
-        self.handle = _load(files, options, gpu_layers, log, on_progress=on_progress)
+        self.handle = load_weights(files, options, gpu_layers, log, on_progress=on_progress)
         self.context: Any = None
         self.memory: Any = None
         self.context_buffers: dict[str, float] = {}
@@ -86,9 +86,15 @@ class Model:
 
     def replace_context(self, context: Any, buffers: dict[str, float]) -> None:
         """Use another context over the same weights; the one before is freed."""
-        lib.llama_free(self.context)
+        self.drop_context()
         self.context, self.context_buffers = context, buffers
         self.memory = lib.llama_get_memory(context)
+
+    def drop_context(self) -> None:
+        """Free the context and keep the weights."""
+        if self.context is not None:
+            lib.llama_free(self.context)
+            self.context = self.memory = None
 
     @property
     def encodes_only(self) -> bool:
@@ -142,10 +148,9 @@ class Model:
 
     def close(self) -> None:
         if self.handle is not None:
-            if self.context is not None:
-                lib.llama_free(self.context)
+            self.drop_context()
             lib.llama_model_free(self.handle)
-            self.context = self.handle = self.memory = None
+            self.handle = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +176,7 @@ def measure_contexts(
 ) -> tuple[int, list[ContextNeeds]]:
     """How many layers the model has, and what each context would take beside it. As `measure`."""
     log.start_recording()
-    model = _load(files, wanted[0], ALL_LAYERS, log, on_progress=None, measure_only=True)
+    model = load_weights(files, wanted[0], ALL_LAYERS, log, on_progress=None, measure_only=True)
     needs = []
     try:
         layers = int(lib.llama_model_n_layer(model)) + 1
@@ -184,7 +189,7 @@ def measure_contexts(
     return layers, needs
 
 
-def _load(
+def load_weights(
     files: Sequence[Path],
     options: LoadOptions,
     gpu_layers: int,

@@ -11,8 +11,20 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 
 from registry.file_types import file_type_number
+from registry.importance_matrix import ImportanceMatrix
 from runner.errors import EngineCrashed, ReportedError, ServerShutdown
-from runner.jobs import QUANTIZE_FLAG, JobProgress, Quantize, Quantized
+from runner.jobs import (
+    CALIBRATE_FLAG,
+    QUANTIZE_FLAG,
+    Calibrate,
+    Calibrated,
+    Importance,
+    Job,
+    JobProgress,
+    Quantize,
+    Quantized,
+    TensorImportance,
+)
 from runner.supervisor.jobs import ending, follow_job, process_of
 from runner.supervisor.process import WORKER_COMMAND
 from runner.supervisor.queue import RETRY_AFTER_SECONDS
@@ -43,19 +55,32 @@ class ProcessWorkshop:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
 
-    async def quantize(self, files: Sequence[Path], target: Path, file_type: str) -> AsyncGenerator[float, None]:
+    def quantize(
+        self, files: Sequence[Path], target: Path, file_type: str, matrix: ImportanceMatrix | None = None
+    ) -> AsyncGenerator[float, None]:
         """As `Workshop.quantize`. Raises ReportedError, EngineCrashed and ServerShutdown."""
-        job = Quantize(tuple(str(file) for file in files), str(target), file_type_number(file_type), self._room(target))
+        importance = importance_of(matrix) if matrix is not None else None
+        job = Quantize(_texts(files), str(target), file_type_number(file_type), self._room(target), importance)
+        return self._do(QUANTIZE_FLAG, job, Quantized, "quantized the model")
+
+    def calibrate(self, files: Sequence[Path], text: Path, target: Path) -> AsyncGenerator[float, None]:
+        """As `Workshop.calibrate`. Raises as `quantize`."""
+        job = Calibrate(_texts(files), str(text), str(target))
+        return self._do(CALIBRATE_FLAG, job, Calibrated, "computed the importance matrix")
+
+    async def _do(
+        self, flag: str, job: Job, result: type[Quantized | Calibrated], what: str
+    ) -> AsyncGenerator[float, None]:
         is_done = False
         with self._open():
-            jobs = follow_job(self._worker_command, QUANTIZE_FLAG, job, self._running)
+            jobs = follow_job(self._worker_command, flag, job, self._running)
             async with contextlib.aclosing(jobs) as reports:
                 async for report in reports:
                     if isinstance(report, JobProgress):
                         yield report.fraction
-                    is_done = is_done or isinstance(report, Quantized)
+                    is_done = is_done or isinstance(report, result)
             if not is_done:
-                raise EngineCrashed("The process that quantized the model ended too early.")
+                raise EngineCrashed(f"The process that {what} ended too early.")
         yield 1.0
 
     async def convert(self, folder: Path, target: Path) -> AsyncGenerator[float, None]:
@@ -91,6 +116,19 @@ class ProcessWorkshop:
             raise ServerShutdown(
                 "The server is shutting down; try again in a moment.", retry_after_seconds=RETRY_AFTER_SECONDS
             ) from None
+
+
+def _texts(files: Sequence[Path]) -> tuple[str, ...]:
+    return tuple(str(file) for file in files)
+
+
+def importance_of(matrix: ImportanceMatrix) -> Importance:
+    """A matrix in the words of the jobs."""
+    tensors = (
+        TensorImportance(name, one.offset, one.columns, one.matrices, one.counts_offset, one.calls)
+        for name, one in matrix.tensors.items()
+    )
+    return Importance(str(matrix.path), tuple(tensors))
 
 
 def _read(line: bytes) -> float | ReportedError:

@@ -12,7 +12,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from runner.engine import Engine
-from runner.jobs import BENCHMARK_FLAG, MEASURE_FLAG, QUANTIZE_FLAG, Benchmark, Job, JobReport, Quantize
+from runner.jobs import (
+    BENCHMARK_FLAG,
+    CALIBRATE_FLAG,
+    MEASURE_FLAG,
+    QUANTIZE_FLAG,
+    Benchmark,
+    Calibrate,
+    Job,
+    JobReport,
+    Quantize,
+)
 from runner.llamacpp.benchmark import benchmark
 from runner.llamacpp.devices import list_devices
 from runner.llamacpp.engine import LlamaEngine
@@ -36,7 +46,7 @@ def main() -> None:
         Library()
         json.dump([asdict(device) for device in list_devices()], sys.stdout)
         return
-    if sys.argv[1:] in ([QUANTIZE_FLAG], [MEASURE_FLAG], [BENCHMARK_FLAG]):
+    if sys.argv[1:] in ([QUANTIZE_FLAG], [CALIBRATE_FLAG], [MEASURE_FLAG], [BENCHMARK_FLAG]):
         run_job(_do)
     pipe = Pipe.take_over_standard_streams()
     serve(pipe, _load)
@@ -47,6 +57,12 @@ def _do(job: Job, on_progress: Callable[[float], None]) -> JobReport:
     if isinstance(job, Quantize):
         _step_aside()
         return quantize(job, library, on_progress)
+    if isinstance(job, Calibrate):
+        # Only those who compute a matrix pay for what writes it.
+        from runner.llamacpp.calibrate import calibrate
+
+        _step_aside()
+        return calibrate(job, library, on_progress)
     if isinstance(job, Benchmark):
         return benchmark(job, library, on_progress)
     return measure_job(job, library)

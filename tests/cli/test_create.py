@@ -98,6 +98,27 @@ def test_every_file_that_a_modelfile_names_is_sent_under_its_heading(
     assert asked["quantize"] == "q4_K_M" and asked["requires"] == "0.1.0"
 
 
+@pytest.mark.parametrize(("option", "field"), [("--imatrix", "imatrix"), ("--calibrate", "calibration")])
+def test_a_matrix_or_a_text_for_one_is_sent_with_the_type(
+    puna: Puna, daemon: FakeDaemon, tmp_path: Path, option: str, field: str
+) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    (tmp_path / "it").write_bytes(b"content")
+    daemon.routes["HEAD /api/blobs/*"] = lambda _: Reply()
+    daemon.routes["POST /api/create"] = lambda _: SUCCESS
+    puna("create", "mine", "--from", "./m.gguf", "-q", "iq2_xs", option, "it")
+    (asked,) = daemon.asked("POST /api/create")
+    assert asked[field] == "sha256:" + hashlib.sha256(b"content").hexdigest() and asked["quantize"] == "iq2_xs"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--imatrix", "m"), ("--calibrate", "t"), ("-q", "q4_K_M", "--imatrix", "m", "--calibrate", "t")],
+)
+def test_options_about_a_matrix_that_do_not_go_together_are_refused(puna: Puna, options: tuple[str, ...]) -> None:
+    assert "--calibrate" in puna("create", "mine", "--from", "base", *options, code=2).stderr
+
+
 def test_a_folder_with_a_checkpoint_is_sent_without_what_does_not_belong_to_it(
     puna: Puna, daemon: FakeDaemon, tmp_path: Path
 ) -> None:

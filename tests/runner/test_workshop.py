@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from registry.recipe import Recipe
 from registry.store import ModelStore
 from runner.errors import EngineCrashed, ReportedError, RunnerError, ServerShutdown
 from runner.supervisor.workshop import ProcessWorkshop
+from tests.importance import random_matrix, write_matrix
 from tests.registry.convert.checkpoints import (
     LLAMA3_PATTERN,
     byte_level_tokenizer,
@@ -76,6 +78,42 @@ async def test_a_model_is_quantized_and_what_was_sent_is_kept_out_of_it(store: M
     assert model.config.file_type == "Q4_K_M" and model.metadata().file_type_name == "Q4_K_M"
     assert model.system == "be terse"
     assert not (store.root / "scratch").exists()
+
+
+async def test_the_smallest_types_are_made_with_a_matrix_that_is_sent_or_computed_from_a_text(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    full = write_tiny_model(tmp_path / "full.gguf", width=256)
+    files = upload(store, full)
+    matrix = store.add_blob([write_matrix(tmp_path / "m.gguf", random_matrix(full)).read_bytes()]).digest
+    text = store.add_blob([b"the quick brown fox jumps over the lazy dog. " * 3]).digest
+    given = Recipe(NEW, files=files, quantize="q2_k_s", imatrix=matrix)
+    computed = Recipe(ModelName.parse("other"), files=files, quantize="q2_k_s", calibration=text)
+    for recipe in (given, computed):
+        steps = [progress async for progress in create_model(store, recipe, ProcessWorkshop(0))]
+        told = list(dict.fromkeys(step.status for step in steps))
+        assert ("computing importance matrix" in told) == (recipe is computed)
+        assert store.find(recipe.name).config.file_type == "Q2_K_S"
+    assert store.find(NEW).model_digest != store.find(computed.name).model_digest
+    assert not (store.root / "scratch").exists()
+
+
+async def test_a_matrix_that_does_not_fit_is_refused_before_any_work(store: ModelStore, tmp_path: Path) -> None:
+    files = upload(store, write_tiny_model(tmp_path / "full.gguf", width=256))
+    other = random_matrix(write_tiny_model(tmp_path / "other.gguf"))
+    matrix = store.add_blob([write_matrix(tmp_path / "m.gguf", other).read_bytes()]).digest
+    recipe = Recipe(NEW, files=files, quantize="iq2_xs", imatrix=matrix)
+    with pytest.raises(InvalidRequest, match="it was made for another model"):
+        async for _ in create_model(store, recipe, scripted(tmp_path, "raise AssertionError")):
+            pass
+    absent = Digest.of(b"absent")
+    for lacking in (
+        dataclasses.replace(recipe, imatrix=absent),
+        dataclasses.replace(recipe, imatrix=None, calibration=absent),
+    ):
+        with pytest.raises(InvalidRequest, match="has not been uploaded"):
+            async for _ in create_model(store, lacking):
+                pass
 
 
 async def test_shards_are_quantized_into_one_file(store: ModelStore, tmp_path: Path) -> None:

@@ -221,6 +221,10 @@ class CreateBody(_Named):
     quantize: str | None = None
     quantization: str | None = None
     """The older name of `quantize`."""
+    imatrix: str | None = None
+    """The digest of an uploaded importance matrix. Puna's own, as the next."""
+    calibration: str | None = None
+    """The digest of an uploaded text to compute a matrix from."""
     draft_quantize: Annotated[Any, not_honoured("")] = None
     renderer: str | None = None
     parser: str | None = None

@@ -454,7 +454,8 @@ async def test_a_base_that_is_not_here_is_pulled_first(real: FakeDaemon) -> None
         ),
         ({"model": "mine", "from": "m", "draft_quantize": "q4_K_M"}, "unsupported", "draft_quantize is not supported"),
         ({"model": "mine", "from": "m", "quantize": "q4_X"}, "invalid_request", "unsupported quantization type q4_X"),
-        ({"model": "mine", "from": "m", "quantize": "iq2_xs"}, "unsupported", "needs an importance matrix"),
+        ({"model": "mine", "from": "m", "quantize": "iq2_xs"}, "invalid_request", "needs an importance matrix"),
+        ({"model": "mine", "from": "m", "quantize": "iq2_xs", "imatrix": "x"}, "invalid_request", "invalid digest"),
         (
             {"model": "mine", "from": "m", "adapters": {"../a": f"sha256:{'0' * 64}"}},
             "invalid_request",
