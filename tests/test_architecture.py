@@ -115,7 +115,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "filelock": ("registry", "cli"),
     "packaging": ("registry",),
     "platformdirs": ("registry",),
-    "gguf": ("registry.convert",),
+    "gguf": ("registry.convert", "runner.llamacpp.calibrate"),
     "tomlkit": ("cli",),
     "typer": ("cli",),
     "click": ("cli",),
