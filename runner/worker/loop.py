@@ -263,7 +263,7 @@ class Loop:
         drafts = self._drafts(planned)
         chunks = [self._chunk(item, guesses) for item, guesses in zip(planned, drafts, strict=True)]
         rows = sum(len(chunk.tokens) for chunk in chunks)
-        began = self._clock()
+        began, processor_began = self._clock(), time.process_time_ns()
         engine.set_threads(self._threads.choose(rows, began))
         try:
             tokens = engine.step(chunks)
@@ -275,7 +275,9 @@ class Loop:
         except EngineFault as fault:
             self._isolate(planned, fault)
         else:
-            self._learn(rows, sum(map(len, drafts)), began)
+            # With a GPU, threads rest while it computes: that is no sign of a neighbour.
+            processor_ns = None if engine.info.gpu_layers else time.process_time_ns() - processor_began
+            self._learn(rows, sum(map(len, drafts)), began, processor_ns)
             self._advance(planned, chunks, tokens, started)
         self._flush()
         self._stats.count(rows, self._clock() - started, engine.native_ns - native_before)
@@ -286,9 +288,10 @@ class Loop:
         free = self._engine.info.context_length - cells - self._scheduler.pending
         return self._draft_plan.guesses(planned, cells=cells, free=free)
 
-    def _learn(self, rows: int, drafted: int, began: int) -> None:
+    def _learn(self, rows: int, drafted: int, began: int, processor_ns: int | None) -> None:
         cells, now = self._keeper.ledger.used + rows, self._clock()
-        if self._threads.observe(rows, self._cost.expected(rows, cells), now - began, now):
+        expected = self._cost.expected(rows, cells)
+        if self._threads.observe(rows, expected, now - began, now, processor_ns=processor_ns):
             self._draft_plan.observe(rows, drafted, cells, now - began)
             self._cost.observe(rows, cells, now - began)
 

@@ -1,10 +1,12 @@
-"""How many threads compute a step: found by measuring steps while they are needed anyway."""
+"""How many threads compute a step: as many as the machine carries, or fewer where that is measured to be as quick."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+
+from runner.worker.headroom import Headroom
 
 NARROW_ROWS = 4
 """Up to so many rows a step waits for memory, beyond for arithmetic: the two have counts of their own."""
@@ -21,30 +23,23 @@ _DRIFT = 1.25
 """Steps that take so many times as long, or as little, as they did: the machine is not what it was."""
 _SHARE = 0.01
 """Of all time, what trials may lose."""
-_FIRST_PAUSE_NS = 500_000_000
+_FIRST_PAUSE_NS = 2_000_000_000
 _LONGEST_PAUSE_NS = 60_000_000_000
-_LOOK_NS = 250_000_000
-"""How often the processors are looked at."""
-_FREE = 0.7
-"""Processors at rest that make more threads worth a trial."""
-_INVITED_PAUSE_NS = 2_000_000_000
-"""How soon after the last trial the next one may be when processors are at rest."""
 
 
 class ThreadControl:
-    """Thread counts for narrow and for wide steps, each looked for on its own.
+    """Thread counts for narrow and for wide steps, each looked for on its own below the machine's headroom.
 
     `idle` tells how many processors were at rest since it was last asked, or None when that is not
     known. Times are compared as parts of what steps of their shape are expected to take.
     """
 
     def __init__(self, most: int, *, is_fixed: bool = False, idle: Callable[[], float | None] | None = None) -> None:
-        self._idle = idle or (lambda: None)
         ladder = [most] if is_fixed else thread_ladder(most)
+        self._headroom = Headroom(ladder, idle or (lambda: None))
         self._narrow = _Search(ladder)
         self._wide = _Search(ladder)
         self._is_settled = len(ladder) < 2
-        self._next_look_ns = 0
 
     @property
     def narrow(self) -> int:
@@ -60,39 +55,34 @@ class ThreadControl:
         """The count for a step of so many rows that begins at `now`."""
         if self._is_settled:
             return self._narrow.count
-        if now >= self._next_look_ns:
-            self._look(now)
+        self._headroom.begin(now)
         return self._search(rows).choose(now)
 
-    def observe(self, rows: int, expected_ns: float, ns: int, now: int) -> bool:
+    def observe(self, rows: int, expected_ns: float, ns: int, now: int, *, processor_ns: int | None = None) -> bool:
         """The step that `choose` was last asked for took `ns` and ended at `now`.
 
-        False when it was a trial, whose time says nothing of the steps to come.
+        `processor_ns` is what this process took of all processors meanwhile; None where that does
+        not tell what threads waited for. False when the step was a trial, whose time says nothing
+        of those to come.
         """
-        if self._is_settled or expected_ns <= 0:
+        if self._is_settled:
             return True
         search = self._search(rows)
         was_trying = search.is_trying
-        if search.observe(ns / expected_ns, ns, now):
+        if processor_ns is not None and self._headroom.observe(search.current, ns, processor_ns, now):
+            self._narrow.set_limit(self._headroom.place, now)
+            self._wide.set_limit(self._headroom.place, now)
+        elif expected_ns > 0 and search.observe(ns / expected_ns, ns, now):
             # What changed the machine for one kind of steps changed it for the other.
             (self._wide if search is self._narrow else self._narrow).doubt()
         return not was_trying
-
-    def _look(self, now: int) -> None:
-        # Over a longer time there were pauses, in which our own processors were at rest.
-        is_recent = now < self._next_look_ns + _LOOK_NS
-        self._next_look_ns = now + _LOOK_NS
-        idle = self._idle()
-        if is_recent and idle is not None and idle >= _FREE:
-            self._narrow.invite()
-            self._wide.invite()
 
     def _search(self, rows: int) -> _Search:
         return self._narrow if rows <= NARROW_ROWS else self._wide
 
 
 class _Search:
-    """One count, and the trials of its neighbours on the ladder.
+    """One count, and the trials of its neighbours on the ladder, up to a limit.
 
     After a trial that gained nothing the pause before the next one doubles; and it is never so short
     that trials would lose more than their share of the time.
@@ -100,7 +90,7 @@ class _Search:
 
     def __init__(self, ladder: Sequence[int]) -> None:
         self._ladder = ladder
-        self._place = len(ladder) - 1
+        self._place = self._limit = len(ladder) - 1
         self._trial: int | None = None
         """Place on the ladder of the count that is tried."""
         self._step = -1
@@ -111,9 +101,10 @@ class _Search:
         self._usual: float | None = None
         """What steps took when the count was last judged."""
         self._judged_ns = 0
-        self._next_trial_ns = 0
+        self._next_trial_ns: int | None = None
+        """None until the first step."""
         self._earliest_ns = 0
-        """Before this no wish for a trial is heard: the last ones cost too much."""
+        """Before this there is no trial: the last one cost too much."""
         self._pause_ns = _FIRST_PAUSE_NS
 
     @property
@@ -121,27 +112,34 @@ class _Search:
         return self._ladder[self._place]
 
     @property
+    def current(self) -> int:
+        """The count of the step that is being computed: the one that is tried, or the one in use."""
+        return self._ladder[self._place if self._trial is None else self._trial]
+
+    @property
     def is_trying(self) -> bool:
         return self._trial is not None
 
     def choose(self, now: int) -> int:
-        if self._trial is None and now >= self._next_trial_ns and len(self._known) == _REMEMBERED:
+        if self._next_trial_ns is None:
+            self._next_trial_ns = now + self._pause_ns
+        if self._trial is None and self._limit > 0 and now >= self._next_trial_ns and len(self._known) == _REMEMBERED:
             self._begin_trial()
-        return self._ladder[self._place if self._trial is None else self._trial]
+        return self.current
 
-    def invite(self) -> None:
-        """There are processors at rest: a count higher up may be better now."""
-        if self._trial is None and self._place + 1 < len(self._ladder):
-            soon = max(self._judged_ns + _INVITED_PAUSE_NS, self._earliest_ns)
-            self._next_trial_ns = min(self._next_trial_ns, soon)
+    def set_limit(self, place: int, now: int) -> None:
+        """No count above this place is to be used; it is what the next steps are computed with."""
+        self._place = self._limit = place
+        self._trial = self._usual = None
+        self._step = -1
+        self._judged_ns = now
+        self.doubt()
 
     def doubt(self) -> None:
         """The machine is not what it was."""
         self._known.clear()
         self._pause_ns = _FIRST_PAUSE_NS
-        # What trials cost before says nothing of now, and staying where it stalls costs more.
-        self._earliest_ns = min(self._earliest_ns, self._judged_ns + _FIRST_PAUSE_NS)
-        self._next_trial_ns = self._earliest_ns
+        self._next_trial_ns = max(self._judged_ns + _FIRST_PAUSE_NS, self._earliest_ns)
 
     def observe(self, taken: float, ns: int, now: int) -> bool:
         """How a step went, as a part of what was expected; True when it shows that the machine has changed."""
@@ -159,14 +157,14 @@ class _Search:
             self._usual = recent
         elif not self._usual / _DRIFT <= recent <= self._usual * _DRIFT:
             self._usual = recent
-            self._step = -1 if self._place else 1
+            self._step = -1
             self.doubt()
             return True
         return False
 
     def _begin_trial(self) -> None:
         place = self._place + self._step
-        if not 0 <= place < len(self._ladder):
+        if not 0 <= place <= self._limit:
             self._step = -self._step
             place = self._place + self._step
         self._trial = place

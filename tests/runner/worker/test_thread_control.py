@@ -21,6 +21,8 @@ class Machine:
         self.processors = processors
         self.busy = 0
         self.best = best or processors
+        self.is_telling = True
+        """Whether processor time tells what threads wait for."""
         self.now = 0
         self.steps: list[int] = []
         self.lost = 0
@@ -35,8 +37,13 @@ class Machine:
             ns *= 3
         return int(ns * self._random.uniform(0.97, 1.08))
 
+    def processor_ns(self, ns: int, threads: int) -> int:
+        """Programs that want more processors than there are get the same part of them each."""
+        wanted = threads + self.busy
+        return int(ns * threads * min(1.0, self.processors / wanted))
+
     def idle(self) -> float:
-        return self.processors - self.busy - (self.steps[-1] if self.steps else 0)
+        return max(0.0, self.processors - self.busy - (self.steps[-1] if self.steps else 0))
 
     def run(self, control: ThreadControl, ns: int, rows: Callable[[], int] = lambda: 1) -> list[int]:
         """Steps for so long; the counts that they were computed with."""
@@ -48,7 +55,8 @@ class Machine:
             self.now += taken
             self.steps.append(threads)
             expected = self._cost.expected(wide, 0)
-            if control.observe(wide, expected, taken, self.now):
+            processor_ns = self.processor_ns(taken, threads) if self.is_telling else None
+            if control.observe(wide, expected, taken, self.now, processor_ns=processor_ns):
                 self._cost.observe(wide, 0, taken)
         return self.steps[first:]
 
@@ -110,6 +118,30 @@ def test_a_free_processor_is_found_in_the_end_where_nobody_tells_of_it() -> None
     machine.busy = 0
     machine.run(control, 70 * SECOND)
     assert control.narrow == 2
+
+
+def test_a_neighbour_is_noticed_by_the_times_alone_where_processor_time_tells_nothing() -> None:
+    machine = Machine(2)
+    machine.is_telling = False
+    control = ThreadControl(2, idle=machine.idle)
+    machine.run(control, 10 * SECOND)
+    machine.busy = 1
+    machine.run(control, 3 * SECOND)
+    assert control.narrow == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_neighbours_that_come_and_go_cost_little_more_than_if_they_were_foreseen(seed: int) -> None:
+    """The best that anybody could do is as many threads as there are processors left, at every step."""
+    moments = random.Random(seed)
+    machine, foreseeing = Machine(2), Machine(2)
+    control, ideal = ThreadControl(2, idle=machine.idle), 0.0
+    for turn in range(30):
+        machine.busy = foreseeing.busy = turn % 2
+        span = int(moments.uniform(0.3, 4) * SECOND)
+        machine.run(control, span)
+        ideal += span / foreseeing.step_ns(1, 2 - machine.busy)
+    assert len(machine.steps) > 0.8 * ideal
 
 
 def test_a_count_far_below_all_processors_is_found_step_by_step() -> None:
