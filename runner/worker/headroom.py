@@ -1,4 +1,4 @@
-"""How many threads the machine carries at the moment: told by the processor time they got, and by processors at rest."""
+"""How many threads the machine carries at the moment, told by the processor time they got and by processors at rest."""
 
 from __future__ import annotations
 
