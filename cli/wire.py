@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 Json = dict[str, Any]
 
@@ -25,6 +25,8 @@ class ModelEntry(TypedDict, total=False):
     modified_at: str
     details: Details
     damaged: bool
+    damaged_in_place: list[str]
+    """Digests of those files that are used where another program keeps them."""
 
 
 class RunningModel(TypedDict, total=False):
@@ -165,6 +167,8 @@ class FileVerdict(TypedDict):
     state: str
     damaged_bytes: int
     models: list[str]
+    in_place: NotRequired[bool]
+    """It is used where another program keeps it."""
 
 
 class VerifyRecord(ProgressRecord, total=False):

@@ -80,6 +80,10 @@ class Blobs:
         """Whether the store itself has the file, or a reference to one elsewhere."""
         return self.places.own(digest).exists() or self.places.references.find(digest) is not None
 
+    def is_in_place(self, digest: Digest) -> bool:
+        """Whether the file is used, or was, where another program keeps it."""
+        return self.places.reference(digest) is not None
+
     def has(self, digest: Digest) -> bool:
         """Whether the file is there, and has not been found damaged."""
         try:

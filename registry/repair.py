@@ -37,7 +37,10 @@ async def repair(
     assert found is not None, "verifying ends with what was found"
     if found.unsound:
         yield Progress(_summary(found.unsound))
-        files = await _find_again({verdict.digest for verdict in found.unsound}, finds)
+        try:
+            files = await _find_again({verdict.digest for verdict in found.unsound}, finds)
+        except RegistryError as error:
+            raise _lost_original(model, found.unsound) or error from error
         async with contextlib.aclosing(puller.fetch_files(model.name, list(files.values()))) as fetching:
             async for progress in fetching:
                 yield progress
@@ -45,13 +48,27 @@ async def repair(
         if model.manifest.config.digest in lost and await asyncio.to_thread(_make_config, store, model):
             lost.remove(model.manifest.config.digest)
         if lost:
-            raise ModelCorrupt(
+            raise _lost_original(model, [one for one in found.unsound if one.digest in lost]) or ModelCorrupt(
                 f"{model.name.short} cannot be repaired: its file {lost[0].short} is nowhere to be had any more. "
                 "Remove the model with `puna rm`, and create or pull it again.",
                 model=model.name.short,
                 digest=str(lost[0]),
             )
     yield Progress("success")
+
+
+def _lost_original(model: StoredModel, lost: Sequence[FileVerdict]) -> ModelCorrupt | None:
+    """The error for a model that nobody has, and that was used where another program kept it."""
+    in_place = next((one for one in lost if one.in_place), None)
+    if in_place is None:
+        return None
+    return ModelCorrupt(
+        f"{model.name.short} uses a file where another program keeps it, which is {in_place.state.value} there, and no "
+        "source that answers has it. Put it back as it was, or remove the model with `puna rm` and get it anew.",
+        model=model.name.short,
+        digest=str(in_place.digest),
+        in_place=True,
+    )
 
 
 def _make_config(store: ModelStore, model: StoredModel) -> bool:

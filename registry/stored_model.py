@@ -191,6 +191,14 @@ class StoredModel:
         """Whether a file of it is missing, of the wrong size, or was found to have another content."""
         return any(self.store.blobs.is_damaged(layer.digest, layer.size) for layer in self.manifest.all_layers)
 
+    @property
+    def damaged_in_place(self) -> list[Digest]:
+        """The damaged files that are used, or were, where another program keeps them."""
+        blobs, layers = self.store.blobs, self.manifest.all_layers
+        return [
+            one.digest for one in layers if blobs.is_in_place(one.digest) and blobs.is_damaged(one.digest, one.size)
+        ]
+
     def _texts(self, media_type: str) -> list[str]:
         layers = self.manifest.of_type(media_type)
         return [self.store.read_blob(layer.digest).decode("utf-8", "replace") for layer in layers]

@@ -35,6 +35,8 @@ class FileVerdict:
     state: FileState
     damaged: tuple[Range, ...] = ()
     """Where it is damaged, in whole chunks; all of it, when nobody knows where."""
+    in_place: bool = False
+    """It is used, or was, where another program keeps it."""
 
     @property
     def damaged_bytes(self) -> int:
@@ -82,7 +84,7 @@ async def verify(store: ModelStore, models: Sequence[StoredModel]) -> AsyncGener
 def _verify_file(store: ModelStore, layer: Layer) -> Iterator[int | FileVerdict]:
     """How many bytes have been read, now and then; the verdict last. Blocks."""
     blobs = store.blobs
-    path = blobs.path(layer.digest)
+    path, in_place = blobs.path(layer.digest), blobs.is_in_place(layer.digest)
     hashes = ContentHash()
     try:
         before = path.stat()
@@ -93,11 +95,11 @@ def _verify_file(store: ModelStore, layer: Layer) -> Iterator[int | FileVerdict]
                     yield hashes.position
         facts = (before.st_size, before.st_mtime_ns)
     except FileNotFoundError:
-        yield FileVerdict(layer.digest, layer.size, FileState.MISSING, ((0, layer.size),))
+        yield FileVerdict(layer.digest, layer.size, FileState.MISSING, ((0, layer.size),), in_place)
         return
     except OSError:
         # A disk that does not give a file's bytes back has lost them.
-        yield FileVerdict(layer.digest, layer.size, FileState.DAMAGED, ((0, layer.size),))
+        yield FileVerdict(layer.digest, layer.size, FileState.DAMAGED, ((0, layer.size),), in_place)
         return
     is_sound = hashes.digest() == layer.digest and hashes.position == layer.size
     blobs.record(layer.digest, facts, is_sound=is_sound)
@@ -108,7 +110,8 @@ def _verify_file(store: ModelStore, layer: Layer) -> Iterator[int | FileVerdict]
         yield hashes.position
         yield FileVerdict(layer.digest, layer.size, FileState.SOUND)
         return
-    yield FileVerdict(layer.digest, layer.size, FileState.DAMAGED, _damage(known, hashes.chunk_sums(), layer.size))
+    damage = _damage(known, hashes.chunk_sums(), layer.size)
+    yield FileVerdict(layer.digest, layer.size, FileState.DAMAGED, damage, in_place)
 
 
 def _damage(known: ChunkSums | None, found: ChunkSums, size: int) -> tuple[Range, ...]:

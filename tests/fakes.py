@@ -307,6 +307,7 @@ class FakeModel:
     adapters: tuple[object, ...] = ()
     projectors: tuple[Layer, ...] = ()
     projector_path: Path | None = None
+    damaged_in_place: tuple[Digest, ...] = ()
     manifest: Manifest = field(
         default_factory=lambda: Manifest(Layer(CONFIG_TYPE, Digest.parse(f"sha256:{'ef' * 32}"), 2), ())
     )

@@ -25,7 +25,19 @@ def list_models(prefix: str | None, *, as_json: bool) -> None:
         write_table(("NAME", "ID", "SIZE", "MODIFIED"), model_rows(models, datetime.now(UTC)))
     for model in models:
         if model.get("damaged"):
-            note(f"The files of {model['name']} are damaged; `puna repair {model['name']}` fetches what is.")
+            _tell_damage(model)
+
+
+def _tell_damage(model: ModelEntry) -> None:
+    in_place = model.get("damaged_in_place", [])
+    if not in_place:
+        note(f"The files of {model['name']} are damaged; `puna repair {model['name']}` fetches what is.")
+        return
+    # Only here is the code needed that looks into the store.
+    from cli.originals import tell_lost_original
+
+    for digest in in_place:
+        tell_lost_original(model["name"], digest)
 
 
 def model_rows(models: Sequence[ModelEntry], now: datetime) -> list[tuple[str, ...]]:

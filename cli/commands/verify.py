@@ -8,7 +8,7 @@ from contextlib import closing
 from cli.connect import connect
 from cli.errors import FAILED, DaemonUnreachable, WrongUsage
 from cli.formats import format_size
-from cli.originals import tell_original
+from cli.originals import tell_lost_original
 from cli.output import note, write_json, write_line
 from cli.progress import ProgressView, progress_view
 
@@ -70,12 +70,11 @@ def _tell(found: VerifyRecord) -> None:
         write_line(f"{', '.join(found.get('models', []))}: {count} sound")
     for file in bad:
         write_line(_damage(file))
-        if file["state"] == "missing":
-            tell_original(file["digest"])
-    if bad:
-        broken = sorted({model for file in bad for model in file["models"]})
-        for model in broken:
-            note(f"`puna repair {model}` fetches what is damaged.")
+    in_place = [file for file in bad if file.get("in_place")]
+    for file in in_place:
+        tell_lost_original(file["models"][0], file["digest"])
+    for model in sorted({model for file in bad if file not in in_place for model in file["models"]}):
+        note(f"`puna repair {model}` fetches what is damaged.")
 
 
 def _damage(file: FileVerdict) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from registry.garbage import Collection, Garbage
 from registry.partial_models import PartialModel
 from registry.pull_plan import PullPlan
-from registry.verify import FileVerdict, Verification
+from registry.verify import FileState, FileVerdict, Verification
 from runner.supervisor.likely_fit import LikelyFit
 from runner.supervisor.likely_speed import most_tokens_per_second
 
@@ -82,13 +82,14 @@ def partial_body(model: PartialModel) -> Json:
 
 
 def _verdict(found: Verification, file: FileVerdict) -> Json:
-    return {
+    told: Json = {
         "digest": str(file.digest),
         "size": file.size,
         "state": file.state.value,
         "damaged_bytes": file.damaged_bytes,
         "models": found.models_with(file.digest),
     }
+    return told | ({"in_place": True} if file.in_place and file.state is not FileState.SOUND else {})
 
 
 def _garbage(one: Garbage) -> Json:

@@ -15,7 +15,7 @@ from cli.originals import tell_original
 from cli.outcome import exit_code_of
 from registry.name import ModelName
 from registry.store import ModelStore
-from tests.cli.fake_daemon import FakeDaemon
+from tests.cli.fake_daemon import SMOL, FakeDaemon
 from tests.registry.other_programs import gguf, write_ollama_model
 
 
@@ -141,17 +141,30 @@ def test_the_file_that_is_gone_is_named_to_its_user(
     assert capsys.readouterr().err == ""
 
 
-def test_verifying_names_the_file_that_is_gone(
+def test_verifying_and_listing_name_the_file_that_is_gone_and_what_helps(
     home: Path, elsewhere: Path, daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (elsewhere / "one.gguf").write_bytes(gguf(1))
     assert exit_code_of(["adopt", str(elsewhere)]) == 0
     digest = str(store(home).find(ModelName.parse("one")).model_digest)
     monkeypatch.setenv("PUNA_HOST", daemon.host)
-    file = {"digest": digest, "size": 9, "state": "missing", "damaged_bytes": 9, "models": ["one:latest"]}
+    file = {
+        "digest": digest, "size": 9, "state": "missing", "damaged_bytes": 9, "models": ["one:latest"], "in_place": True
+    }  # fmt: skip
     daemon.routes["POST /api/verify"] = lambda _: [
         {"status": "verified", "models": ["one:latest"], "damaged": 1, "files": [file]}
     ]
+    entry = {**SMOL, "name": "one:latest", "damaged": True, "damaged_in_place": [digest]}
+    daemon.routes["GET /api/tags"] = lambda _: {"models": [entry]}
     capsys.readouterr()
-    assert exit_code_of(["verify", "one"]) == 1
-    assert f"The file is {elsewhere / 'one.gguf'}\n" in capsys.readouterr().err
+    for command, state in (["verify", "one"], "has changed"), (["list"], "is gone"):
+        if state == "is gone":
+            (elsewhere / "one.gguf").unlink()
+        assert exit_code_of(command) == (1 if command[0] == "verify" else 0)
+        told = capsys.readouterr().err
+        assert f"one:latest uses {elsewhere / 'one.gguf'}, which {state}: put it back as it was" in told
+        assert "`puna rm one:latest`" in told
+        assert "repair" not in told
+    monkeypatch.setenv("PUNA_MODELS", str(elsewhere))
+    assert exit_code_of(["list"]) == 0
+    assert "`puna adopt --status` on the daemon's machine names it" in capsys.readouterr().err

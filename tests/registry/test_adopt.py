@@ -14,11 +14,23 @@ from registry import bringing
 from registry.adopt import Adoption, State, adopt, foresee
 from registry.adopt_places import default_places, find_models
 from registry.digest import Digest
-from registry.errors import DigestMismatch, InvalidRequest, ModelCorrupt, ModelInvalid, RegistryError
+from registry.errors import (
+    DigestMismatch,
+    InvalidRequest,
+    ModelCorrupt,
+    ModelInvalid,
+    ModelNotFound,
+    RegistryError,
+    SourceUnreachable,
+)
 from registry.found_models import FoundModel
 from registry.linking import Way
 from registry.manifest import MODEL_LAYER, PROJECTOR_LAYER
 from registry.name import ModelName
+from registry.progress import Notice
+from registry.pull import Puller
+from registry.repair import repair
+from registry.sources.resolved import ResolvedModel
 from registry.store import ModelStore
 from tests.registry.other_programs import LARGE, gguf, projector, shards, write_hub_file, write_ollama_model
 
@@ -218,6 +230,7 @@ def test_an_original_that_is_gone_or_changed_is_an_error_that_names_it_to_its_us
     file.rename(elsewhere / "moved")
     model = store.find(ModelName.parse("x"))
     assert model.is_damaged
+    assert model.damaged_in_place == [model.model_digest]
     with pytest.raises(ModelCorrupt, match=r"is gone there.*puna adopt --status") as gone:
         model.verify_unchanged()
     assert str(elsewhere) not in gone.value.message
@@ -228,6 +241,25 @@ def test_an_original_that_is_gone_or_changed_is_an_error_that_names_it_to_its_us
     file.write_bytes(gguf(7))
     with pytest.raises(ModelCorrupt, match="changed there"):
         store.find(ModelName.parse("x")).verify_unchanged()
+
+
+@pytest.mark.parametrize("error", [None, SourceUnreachable("nobody there"), ModelNotFound("no such model")])
+async def test_a_repair_of_what_was_used_in_place_says_so_when_nobody_has_it(
+    store: ModelStore, elsewhere: Path, error: RegistryError | None
+) -> None:
+    file = write(elsewhere / "x.gguf", gguf())
+    adopt_all(store, elsewhere)
+    file.unlink()
+
+    async def resolve(notice: Notice) -> ResolvedModel:
+        if error is not None:
+            raise error
+        return ResolvedModel(())
+
+    with pytest.raises(ModelCorrupt, match=r"which is missing there.* Put it back as it was") as lost:
+        async for _ in repair(store, Puller(store, []), ModelName.parse("x"), [resolve]):
+            pass
+    assert lost.value.facts["in_place"] is True
 
 
 def test_what_comes_later_replaces_a_reference(store: ModelStore, elsewhere: Path) -> None:

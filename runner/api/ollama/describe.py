@@ -54,6 +54,9 @@ def model_entry(model: StoredModel) -> Json:
         entry["capabilities"] = capabilities
     if model.is_damaged:
         entry["damaged"] = True
+        # The place itself is not told: people on other machines may read this.
+        in_place = [str(digest) for digest in model.damaged_in_place]
+        entry |= {"damaged_in_place": in_place} if in_place else {}
     return entry
 
 
