@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cli.client import CHUNK_BYTES, DaemonClient
 from cli.commands.model_files import is_checkpoint, model_files
+from cli.commands.modelfile_place import ModelfilePlace
 from cli.connect import connect
 from cli.errors import ApiError, WrongUsage
 from cli.output import note
@@ -37,8 +38,8 @@ class Source:
     drafts: Mapping[str, Path] = field(default_factory=dict)
     additions: Json = field(default_factory=dict)
     """Fields of the API's request: `system`, `template`, `parameters`, `messages`, `license`."""
-    template_line: int | None = None
-    """Where the first line of the template stands in the Modelfile."""
+    place: ModelfilePlace | None = None
+    """Where all this stands, if in a Modelfile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +71,7 @@ def create(name: str, modelfile: str | None, origin: str | None, quantization: Q
     try:
         create_model(connect(), name, source, quantization)
     except ApiError as error:
-        line = error.facts.get("line")
-        if source.template_line is None or error.facts.get("field") != "template" or not isinstance(line, int):
-            raise
-        place = source.template_line + line - 1
-        raise WrongUsage(f"{modelfile or DEFAULT_MODELFILE}: (line {place}): {error.message}") from None
+        raise (source.place.with_line(error) if source.place is not None else error) from None
 
 
 def create_model(client: DaemonClient, name: str, source: Source, quantization: Quantization | None = None) -> None:
@@ -152,7 +149,7 @@ def read_modelfile(place: str) -> Source:
     for told in modelfile.ignored:
         note(f"{shown}: {told}")
     try:
-        return _source_of_modelfile(modelfile, folder)
+        return _source_of_modelfile(modelfile, folder, shown)
     except WrongUsage as error:
         raise WrongUsage(f"{shown}: {error}") from None
 
@@ -176,7 +173,7 @@ def looks_like_path(text: str) -> bool:
     return text.startswith((".", "/", "~")) or "\\" in text or is_file_name
 
 
-def _source_of_modelfile(modelfile: Modelfile, folder: Path) -> Source:
+def _source_of_modelfile(modelfile: Modelfile, folder: Path, shown: str) -> Source:
     place = _Place(modelfile.lines, folder)
     with place.line("from", 0):
         first = source_of(modelfile.from_, folder)
@@ -196,7 +193,7 @@ def _source_of_modelfile(modelfile: Modelfile, folder: Path) -> Source:
         place.files("draft", modelfile.drafts),
         # Empty texts count: they take away what the base model has.
         {name: value for name, value in additions.items() if value is not None and value not in ({}, [])},
-        modelfile.template_line,
+        ModelfilePlace(shown, modelfile.lines, modelfile.template_line),
     )
 
 

@@ -98,6 +98,28 @@ def test_every_file_that_a_modelfile_names_is_sent_under_its_heading(
     assert asked["quantize"] == "q4_K_M" and asked["requires"] == "0.1.0"
 
 
+@pytest.mark.parametrize(
+    ("facts", "place"),
+    [
+        ({"code": "unsupported", "requires": "99.0.0", "version": "0.1.0"}, "(line 4): "),
+        ({"code": "invalid_request", "field": "parser"}, "(line 3): "),
+        ({"code": "invalid_request", "field": "adapters"}, ""),
+        ({"code": "invalid_request", "field": "quantize"}, ""),
+    ],
+)
+def test_what_the_daemon_finds_wrong_in_a_modelfile_is_told_with_its_line(
+    puna: Puna, daemon: FakeDaemon, tmp_path: Path, facts: dict[str, str], place: str
+) -> None:
+    for name in ("a.gguf", "b.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    text = "# mine\nFROM smol\nPARSER passthrough\nREQUIRES 99.0.0\nADAPTER ./a.gguf\nADAPTER ./b.gguf\n"
+    (tmp_path / "Modelfile").write_text(text)
+    daemon.routes["HEAD /api/blobs/*"] = lambda _: Reply()
+    daemon.routes["POST /api/create"] = lambda _: refusal(400, message="It cannot be.", **facts)
+    code = 2 if place or facts["code"] == "invalid_request" else 1
+    assert f"Error: {'Modelfile: ' if place else ''}{place}It cannot be." in puna("create", "mine", code=code).stderr
+
+
 @pytest.mark.parametrize(("option", "field"), [("--imatrix", "imatrix"), ("--calibrate", "calibration")])
 def test_a_matrix_or_a_text_for_one_is_sent_with_the_type(
     puna: Puna, daemon: FakeDaemon, tmp_path: Path, option: str, field: str
