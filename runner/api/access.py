@@ -33,7 +33,7 @@ _ALLOWED_HEADERS = ", ".join(
         *(f"x-stainless-{name}" for name in _STAINLESS),
     )
 )  # fmt: skip
-_EXPOSED_HEADERS = "X-Request-Id, X-Puna-Ignored, Retry-After"
+_EXPOSED_HEADERS = "X-Request-Id, Request-Id, X-Puna-Ignored, Retry-After"
 
 
 class AccessPolicy:

@@ -31,6 +31,7 @@ from runner.api.errors import ErrorReport, report_of
 from runner.api.ollama.translate import error_body as ollama_error_body
 from runner.api.openai.responses_store import ResponseStore
 from runner.api.openai.translate import error_body as openai_error_body
+from runner.api.removal import Remover
 from runner.api.streaming import ClientGone, JsonResponse
 from runner.config_file import SettingsError
 from runner.errors import RunnerError
@@ -68,11 +69,12 @@ def create_app(parts: AppParts) -> FastAPI:
     )  # the pages would fetch their scripts from other hosts
     limit = parts.settings.server.max_body_bytes
     downloads = Downloads(parts.sources.puller, parts.sources.finder)
+    remover = Remover(parts.store, parts.supervisor, downloads)
     app.include_router(monitoring.create_router(parts.version))
     app.include_router(runner.api.ollama.routes.create_router(parts.generator, limit))
     app.include_router(
         runner.api.ollama.models.create_router(
-            parts.store, parts.supervisor, downloads, parts.workshop, parts.fit_meter, limit
+            parts.store, parts.supervisor, downloads, remover, parts.workshop, parts.fit_meter, limit
         )
     )
     app.include_router(runner.api.ollama.push.create_router(parts.sources.pusher, limit))
@@ -81,7 +83,7 @@ def create_app(parts: AppParts) -> FastAPI:
     app.include_router(runner.api.openai.responses_routes.create_router(parts.generator, ResponseStore(), limit))
     app.include_router(runner.api.openai.routes.create_router(parts.generator, limit))
     app.include_router(runner.api.openai.transcription_routes.create_router(parts.generator, limit))
-    app.include_router(model_lists.create_router(parts.store))
+    app.include_router(model_lists.create_router(parts.store, remover))
     tasks = ModelTasks(parts.store, parts.supervisor, parts.settings)
     for room in (runner.api.ollama.embeddings, runner.api.openai.embeddings, reranking, tokens):
         app.include_router(room.create_router(tasks, limit))
@@ -111,6 +113,8 @@ class _Door:
         headers = Headers(scope=scope)
         request_id = context.begin(scope, headers)
         added = {"X-Request-Id": request_id}
+        if _speaks_anthropic(scope["path"], headers):
+            added["request-id"] = request_id  # the name under which that dialect's clients look for it
         has_started = False
 
         async def send_with_headers(message: Message) -> None:
@@ -146,11 +150,15 @@ async def _answer_nobody(request: Request, error: Exception) -> Response:
 
 def _error_response(path: str, headers: Headers, report: ErrorReport) -> Response:
     """An error in the shape of the dialect whose path was asked for."""
-    is_shared = path == "/v1/models" or path.startswith("/v1/models/")
-    if path.startswith("/v1/messages") or (is_shared and model_lists.speaks_anthropic(headers)):
+    if _speaks_anthropic(path, headers):
         body = anthropic_error_body(report)
     elif path.startswith("/v1/"):
         body = openai_error_body(report)
     else:
         body = ollama_error_body(report)
     return JsonResponse(body, report.status, report.headers)
+
+
+def _speaks_anthropic(path: str, headers: Headers) -> bool:
+    is_shared = path == "/v1/models" or path.startswith("/v1/models/")
+    return path.startswith("/v1/messages") or (is_shared and model_lists.speaks_anthropic(headers))

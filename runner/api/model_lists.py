@@ -1,4 +1,4 @@
-"""The one path that two dialects share: GET /v1/models, answered in the dialect of the client that asks."""
+"""The paths that two dialects share: those of /v1/models, answered in the dialect of the client that asks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from registry.store import ModelStore
 from runner.api.anthropic.models import MOST, model_info, models_page
 from runner.api.documents import query
 from runner.api.openai.translate import model_entry
+from runner.api.removal import Remover
 from runner.api.streaming import JsonResponse
 from runner.generate import find_model
 
@@ -20,7 +21,7 @@ def speaks_anthropic(headers: Mapping[str, str]) -> bool:
     return "anthropic-version" in headers
 
 
-def create_router(store: ModelStore) -> APIRouter:
+def create_router(store: ModelStore, remover: Remover) -> APIRouter:
     router = APIRouter()
 
     @router.get(
@@ -46,5 +47,11 @@ def create_router(store: ModelStore) -> APIRouter:
     async def model(request: Request, model: str) -> Response:
         found = await asyncio.to_thread(find_model, store, model)
         return JsonResponse(model_info(found) if speaks_anthropic(request.headers) else model_entry(found))
+
+    @router.delete("/v1/models/{model:path}")
+    async def delete(model: str) -> Response:
+        # Only OpenAI's dialect has it, and its clients read nothing but these fields.
+        await remover.remove(model, is_forced=False)
+        return JsonResponse({"id": model, "object": "model", "deleted": True})
 
     return router

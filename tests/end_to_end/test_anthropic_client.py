@@ -9,6 +9,7 @@ from typing import Any
 import anthropic
 import pytest
 from jsonschema import Draft202012Validator
+from pydantic import BaseModel
 
 from tests.end_to_end.conftest import MODEL, TIMEOUT, Daemon
 
@@ -28,9 +29,14 @@ WEATHER: Any = {
 QUESTION: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
 
 
-@pytest.fixture
-def client(daemon: Daemon) -> Iterator[Any]:
-    with anthropic.Anthropic(base_url=daemon.url, api_key="any", max_retries=0, timeout=TIMEOUT) as client:
+class Cat(BaseModel):
+    name: str
+    age: int
+
+
+@pytest.fixture(scope="module")
+def client(shared_daemon: Daemon) -> Iterator[Any]:
+    with anthropic.Anthropic(base_url=shared_daemon.url, api_key="any", max_retries=0, timeout=TIMEOUT) as client:
         yield client
 
 
@@ -57,6 +63,10 @@ def test_a_stream_adds_up_to_the_message(client: Any) -> None:
     assert final.usage.output_tokens == whole.usage.output_tokens
     assert kinds[0] == "message_start"
     assert kinds[-1] == "message_stop"
+    events = list(client.messages.create(**arguments, stream=True))
+    pieces = [event.delta.text for event in events if event.type == "content_block_delta"]
+    assert "".join(pieces) == whole.content[0].text
+    assert [event.type for event in events][-2:] == ["message_delta", "message_stop"]
 
 
 def test_a_required_call_is_valid_for_its_tool(client: Any) -> None:
@@ -143,6 +153,32 @@ def test_an_answer_follows_a_json_schema(client: Any) -> None:
         output_config={"format": {"type": "json_schema", "schema": schema}},
     )
     Draft202012Validator(schema).validate(json.loads(message.content[0].text))
+
+
+def test_an_answer_is_parsed_into_the_type_that_was_asked_for(client: Any) -> None:
+    question = [{"role": "user", "content": "Invent a cat."}]
+    for messages in (client.messages, client.beta.messages):
+        parsed = messages.parse(model=MODEL, max_tokens=200, messages=question, output_format=Cat)
+        assert isinstance(parsed.parsed_output, Cat)
+
+
+def test_models_are_listed_and_found(client: Any) -> None:
+    for models in (client.models, client.beta.models):
+        assert MODEL in {model.id for model in models.list()}
+        found = models.retrieve(MODEL)
+        assert (found.id, found.type) == (MODEL, "model")
+        with pytest.raises(anthropic.NotFoundError):
+            models.retrieve("no-such-model")
+
+
+def test_answers_are_taken_as_they_come(client: Any) -> None:
+    asked: Any = {"model": MODEL, "max_tokens": 4, "messages": QUESTION}
+    raw = client.messages.with_raw_response.create(**asked)
+    assert raw.headers["request-id"] == raw.headers["x-request-id"]
+    assert raw.parse().content[0].text
+    with client.messages.with_streaming_response.create(**asked, stream=True) as response:
+        lines = [line for line in response.iter_lines() if line]
+    assert lines[-2] == "event: message_stop"
 
 
 def test_tokens_are_counted_without_answering(client: Any) -> None:

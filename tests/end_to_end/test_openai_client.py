@@ -7,20 +7,27 @@ from collections.abc import Iterator
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
+from pydantic import BaseModel
 
-from tests.end_to_end.conftest import MODEL, Daemon
+from tests.end_to_end.conftest import MODEL, TIMEOUT, Daemon
+
+QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Name three colours."}]
+
+
+class Cat(BaseModel):
+    name: str
+    age: int
 
 
 @pytest.fixture
-def client(shared_daemon: Daemon) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{shared_daemon.url}/v1", api_key="any", max_retries=0) as client:
+def client(changing_daemon: Daemon) -> Iterator[openai.OpenAI]:
+    base = f"{changing_daemon.url}/v1"
+    with openai.OpenAI(base_url=base, api_key="any", max_retries=0, timeout=TIMEOUT) as client:
         yield client
 
 
 def test_a_completion_has_text_a_reason_and_usage(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(
-        model=MODEL, messages=[{"role": "user", "content": "Name three colours."}], temperature=0, max_tokens=24
-    )
+    answer = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, max_tokens=24)
     [choice] = answer.choices
     assert choice.message.content
     assert choice.finish_reason in ("stop", "length")
@@ -31,12 +38,11 @@ def test_a_completion_has_text_a_reason_and_usage(client: openai.OpenAI) -> None
 
 
 def test_a_stream_brings_the_same_text_and_usage_when_asked(client: openai.OpenAI) -> None:
-    question: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Name three colours."}]
-    whole = client.chat.completions.create(model=MODEL, messages=question, temperature=0, max_tokens=24)
+    whole = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, max_tokens=24)
     chunks = list(
         client.chat.completions.create(
             model=MODEL,
-            messages=question,
+            messages=QUESTION,
             temperature=0,
             max_tokens=24,
             stream=True,
@@ -50,6 +56,32 @@ def test_a_stream_brings_the_same_text_and_usage_when_asked(client: openai.OpenA
     usage, usage_whole = chunks[-1].usage, whole.usage
     assert usage is not None and usage_whole is not None
     assert (usage.prompt_tokens, usage.total_tokens) == (usage_whole.prompt_tokens, usage_whole.total_tokens)
+
+
+def test_an_answer_is_parsed_into_the_type_that_was_asked_for(client: openai.OpenAI) -> None:
+    parsed = client.chat.completions.parse(
+        model=MODEL, messages=[{"role": "user", "content": "Invent a cat."}], response_format=Cat, max_tokens=200
+    )
+    assert isinstance(parsed.choices[0].message.parsed, Cat)
+
+
+def test_a_stream_is_put_together_by_the_client(client: openai.OpenAI) -> None:
+    with client.chat.completions.stream(model=MODEL, messages=QUESTION, temperature=0, max_tokens=400) as stream:
+        text = "".join(event.delta for event in stream if event.type == "content.delta")
+        final = stream.get_final_completion()
+    assert text == final.choices[0].message.content
+    assert final.choices[0].finish_reason == "stop"
+
+
+def test_answers_are_taken_as_they_come(client: openai.OpenAI) -> None:
+    raw = client.chat.completions.with_raw_response.create(model=MODEL, messages=QUESTION, max_tokens=4)
+    assert raw.headers["x-request-id"] == raw.request_id
+    assert raw.parse().choices[0].message.content
+    with client.chat.completions.with_streaming_response.create(
+        model=MODEL, messages=QUESTION, max_tokens=4, stream=True
+    ) as response:
+        lines = [line for line in response.iter_lines() if line]
+    assert lines[-1] == "data: [DONE]"
 
 
 def test_content_parts_and_the_developer_role_are_understood(client: openai.OpenAI) -> None:
@@ -68,6 +100,16 @@ def test_content_parts_and_the_developer_role_are_understood(client: openai.Open
 def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
     assert MODEL in {model.id for model in client.models.list()}
     assert client.models.retrieve(MODEL).object == "model"
+
+
+def test_a_model_is_deleted(client: openai.OpenAI, changing_daemon: Daemon) -> None:
+    body = {"source": MODEL, "destination": "short-lived"}
+    assert changing_daemon.client.post("/api/copy", json=body).status_code == 200
+    deleted = client.models.delete("short-lived")
+    assert (deleted.id, deleted.deleted, deleted.object) == ("short-lived", True, "model")
+    with pytest.raises(openai.NotFoundError):
+        client.models.delete("short-lived")
+    assert "short-lived:latest" not in {model.id for model in client.models.list()}
 
 
 def test_errors_arrive_as_the_clients_own_exceptions(client: openai.OpenAI) -> None:

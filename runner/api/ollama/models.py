@@ -18,7 +18,6 @@ from registry.name import ModelName
 from registry.progress import Progress
 from registry.recipe import Recipe
 from registry.store import ModelStore
-from registry.stored_model import StoredModel
 from registry.workshop import Workshop
 from runner.api.bodies import read_body, stream_body
 from runner.api.documents import json_body, raw_body
@@ -26,11 +25,12 @@ from runner.api.downloads import Downloads
 from runner.api.ollama.describe import fit_body, loaded_model, model_details, model_entry
 from runner.api.ollama.progress import answer_progress
 from runner.api.ollama.schema import CopyBody, CreateBody, DeleteBody, PullBody, ShowBody
-from runner.api.ollama.translate import model_name, recipe
+from runner.api.ollama.translate import recipe
+from runner.api.removal import Remover, is_installed
 from runner.api.store_records import plan_body
 from runner.api.streaming import JsonResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
-from runner.errors import InvalidRequest, ModelInUse, ModelNotFound
+from runner.errors import InvalidRequest, ModelNotFound
 from runner.generate import find_model
 from runner.supervisor.fit import FitMeter
 from runner.supervisor.likely_speed import memory_speed
@@ -41,6 +41,7 @@ def create_router(
     store: ModelStore,
     supervisor: Supervisor,
     downloads: Downloads,
+    remover: Remover,
     workshop: Workshop | None,
     fit_meter: FitMeter | None,
     max_body_bytes: int,
@@ -75,7 +76,7 @@ def create_router(
     @router.delete("/api/delete", openapi_extra=json_body(DeleteBody))
     async def delete(request: Request) -> Response:
         body = await read_body(request, DeleteBody, max_body_bytes)
-        await _delete(store, supervisor, downloads, body.model_name, is_forced=bool(body.force))
+        await remover.remove(body.model_name, is_forced=bool(body.force))
         return Response()
 
     @router.post("/api/pull", openapi_extra=json_body(PullBody))
@@ -146,55 +147,11 @@ def _copy(store: ModelStore, source: str, destination: str) -> None:
         raise ModelNotFound(f'model "{source}" not found', model=source) from None
 
 
-async def _delete(
-    store: ModelStore, supervisor: Supervisor, downloads: Downloads, name: str, *, is_forced: bool
-) -> None:
-    """Unload a model and remove it; one that is in use only when forced, and then its users are told."""
-    wanted = model_name(name)
-    if await downloads.is_running_anywhere(wanted):
-        if not is_forced:
-            raise _in_use(wanted, "is being downloaded")
-        await downloads.end(wanted)
-        if not await asyncio.to_thread(_is_installed, store, wanted):
-            return
-    model, weights = await asyncio.to_thread(_find_to_delete, store, name)
-    if weights is not None:
-        if not is_forced and supervisor.is_answering(str(weights)):
-            raise _in_use(model.name, "is answering")
-        if is_forced:
-            removed = ModelNotFound(f"{model.name.short} was removed while it was in use.", model=model.name.short)
-            await supervisor.evict(str(weights), removed)
-        else:
-            await supervisor.unload(str(weights))
-    await asyncio.to_thread(store.delete, model.name)
-
-
-def _in_use(name: ModelName, how: str) -> ModelInUse:
-    way_out = 'wait for that to end, or end it with `puna rm --force` ("force": true)'
-    return ModelInUse(f"{name.short} {how}; {way_out}.", model=name.short)
-
-
-def _find_to_delete(store: ModelStore, name: str) -> tuple[StoredModel, Digest | None]:
-    """A model, and its weights if they go with it: if it has any, and no other name keeps them."""
-    model = find_model(store, name)
-    store.check_own(model.name)
-    weights = _weights(model)
-    keepers = [other for other in store.models() if other.name != model.name and _weights(other) == weights]
-    return model, None if keepers else weights
-
-
-def _weights(model: StoredModel) -> Digest | None:
-    try:
-        return model.model_digest
-    except RegistryError:
-        return None
-
-
 async def _create(
     store: ModelStore, downloads: Downloads, workshop: Workshop | None, recipe: Recipe
 ) -> AsyncGenerator[Progress, None]:
     """A creation's progress, after that of the pull when the model it starts from is not here yet."""
-    if recipe.from_model is not None and not await asyncio.to_thread(_is_installed, store, recipe.from_model):
+    if recipe.from_model is not None and not await asyncio.to_thread(is_installed, store, recipe.from_model):
         async with contextlib.aclosing(downloads.pull(recipe.from_model)) as steps:
             async for progress in steps:
                 if progress.status != "success":
@@ -202,14 +159,6 @@ async def _create(
     async with contextlib.aclosing(create_model(store, recipe, workshop)) as steps:
         async for progress in steps:
             yield progress
-
-
-def _is_installed(store: ModelStore, name: ModelName) -> bool:
-    try:
-        store.find(name)
-    except NotInstalled:
-        return False
-    return True
 
 
 async def _store_blob(store: ModelStore, expected: Digest, request: Request) -> None:
