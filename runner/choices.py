@@ -10,8 +10,8 @@ from registry.stored_model import StoredModel
 from runner.chat.types import ChatEvent, ChatRequest, Failed, Finished
 from runner.engine import LoadedModel
 from runner.errors import ReportedError
-from runner.supervisor.client import EventStream
 from runner.supervisor.lease import Lease
+from runner.supervisor.stream import EventStream
 
 logger = logging.getLogger(__name__)
 

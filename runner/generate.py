@@ -52,8 +52,8 @@ from runner.model_spec import adapters_of, model_spec
 from runner.options import resolve_options
 from runner.sampling import Constraint
 from runner.settings import Settings
-from runner.supervisor.client import EventStream
 from runner.supervisor.lease import Lease
+from runner.supervisor.stream import EventStream
 from runner.supervisor.supervisor import Supervisor
 from runner.supervisor.types import ModelSpec
 

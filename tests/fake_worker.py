@@ -9,6 +9,9 @@ where the model file is a real one; how it answers stands in each prompt:
     flood N   as `say`, without any pause       garbage   a word, then bytes that are no message
     oversize  a word, then a frame announced that is far too long
     want N    a larger window is asked for, and the answer comes when it is there or refused
+    faint K N as `say N`, but it kills itself after K words unless its model was loaded before
+
+Each word is a token; a request that brings tokens goes on behind so many words.
 
 What it was asked is appended to the script's `journal`, one JSON object a line.
 """
@@ -92,6 +95,10 @@ class _Answer:
     is_paused: bool = False
     said: int = 0
 
+    def go_on_behind(self, words: int) -> None:
+        self.said = words
+        self.words_left = max(0, self.words_left - words)
+
 
 @dataclass
 class _FakeWorker:
@@ -172,17 +179,21 @@ class _FakeWorker:
     def obey(self, command: Command) -> None:
         self.note(command)
         match command:
-            case Generate(request_id, request):
+            case Generate(request_id, request, taken):
                 prompt = request.prompt
                 text = prompt.messages[-1].content if isinstance(prompt, ChatPrompt) else getattr(prompt, "text", "")
                 verb, _, count = text.partition(" ")
                 if verb in ("say", "flood"):
                     self.answers[request_id] = _Answer(int(count or 3), "finish", is_fast=verb == "flood")
+                elif verb == "faint":
+                    first, whole = map(int, count.split())
+                    self.answers[request_id] = _Answer(first, "die") if self.is_first() else _Answer(whole, "finish")
                 elif verb == "want":
                     self.answers[request_id] = _Answer(0, "hold")
                     self.send(WindowWanted(int(count)))
                 else:
                     self.answers[request_id] = _Answer(1, verb)
+                self.answers[request_id].go_on_behind(len(taken))
             case Grow(context_length):
                 if self.script.cannot_grow:
                     self.send(GrowFailed("The fake device is full."))
@@ -204,6 +215,12 @@ class _FakeWorker:
         for answer in self.answers.values():
             answer.words_left, answer.then = 1, "finish"
 
+    def is_first(self) -> bool:
+        """Whether nothing of this model was ever loaded before."""
+        assert self.script.journal is not None
+        told = Path(self.script.journal).read_text().splitlines()
+        return len([line for line in told if json.loads(line)["type"] == "load"]) == 1
+
     def is_idle(self) -> bool:
         return not any(self.can_go_on(answer) for answer in self.answers.values())
 
@@ -212,6 +229,7 @@ class _FakeWorker:
 
     def step(self) -> None:
         events: list[tuple[str, ChatEvent]] = []
+        tokens: list[tuple[str, int]] = []
         ends: list[str] = []
         for request_id, answer in list(self.answers.items()):
             if not self.can_go_on(answer):
@@ -219,6 +237,7 @@ class _FakeWorker:
             if answer.words_left > 0:
                 answer.words_left -= 1
                 answer.said += 1
+                tokens.append((request_id, answer.said))
                 events.append((request_id, TextDelta(f"word{answer.said} ")))
             else:
                 ends.append(answer.then)
@@ -229,7 +248,7 @@ class _FakeWorker:
                 del self.answers[request_id]
         self.steps += 1
         if events:
-            self.send(Events(events))
+            self.send(Events(events, tokens))
         self.send(self.stats())
         for end in ends:
             self.misbehave(end)

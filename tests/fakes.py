@@ -29,6 +29,8 @@ from runner.errors import RunnerError
 from runner.messages import FRAME_HEADER, Cancel, Events, Generate, Pause, Perform, decode_command, encode_frame
 from runner.supervisor.client import WorkerClient
 from runner.supervisor.lease import Lease
+from runner.supervisor.line import Line
+from runner.supervisor.suspects import Suspects
 from runner.supervisor.types import ModelSpec, ModelStatus
 from runner.tasks import Task
 
@@ -103,6 +105,8 @@ class FakeSupervisor:
         self.open_leases: set[Lease] = set()
         self._something_happened = asyncio.Event()
         self._client = WorkerClient(self._take, lambda report: None, lambda: 0.0)
+        self._line = Line("m:latest", Suspects())
+        self._line.found(self._client)
 
     # --- what the API calls --------------------------------------------------------------------
 
@@ -118,7 +122,7 @@ class FakeSupervisor:
             raise
         if self.lease_error is not None:
             raise self.lease_error
-        lease = Lease(self._client, self.loaded, self.load_ns, self._release)
+        lease = Lease(self._line, self.loaded, self.load_ns, self._release)
         self.open_leases.add(lease)
         return lease
 

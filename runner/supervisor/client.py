@@ -6,26 +6,22 @@ once, with no task and no lock in between.
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Callable
 
 import msgspec
 
-from runner.chat.types import LAST_EVENTS, ChatEvent, ChatRequest, Failed
+from runner.chat.types import LAST_EVENTS, Failed
 from runner.messages import (
     FRAME_HEADER,
     Cancel,
     Command,
     Events,
-    Generate,
     GrowFailed,
     Grown,
     Loaded,
     LoadFailed,
     LoadProgress,
     Pause,
-    Perform,
     Report,
     Resume,
     Stats,
@@ -33,11 +29,8 @@ from runner.messages import (
     decode_report,
     encode_frame,
 )
-from runner.tasks import Task
+from runner.supervisor.stream import EventStream
 
-PAUSE_ABOVE = 512
-"""Unread events of one stream at which the worker is asked to compute nothing more for it."""
-RESUME_BELOW = 128
 MAX_REPORT_BYTES = 64 << 20
 """Far above any honest report, and below what four bytes of stray text read as a length."""
 
@@ -77,27 +70,21 @@ class WorkerClient:
     def send(self, command: Command) -> None:
         self._write(encode_frame(command))
 
-    def generate(self, request_id: str, request: ChatRequest) -> EventStream:
-        """Send a request; its events come out of the stream. Ids of running requests differ."""
-        return self._start(Generate(request_id, request))
-
-    def perform(self, request_id: str, task: Task) -> EventStream:
-        """As `generate`, for a task that is no answer."""
-        return self._start(Perform(request_id, task))
-
-    def _start(self, command: Generate | Perform) -> EventStream:
-        request_id = command.request_id
-        stream = EventStream(self, request_id)
-        if self._ended is not None:
-            stream._push(self._ended)
-            return stream
+    def start(self, stream: EventStream) -> None:
+        """Send a stream's request, or what is still to come of it. Ids of running requests differ."""
+        request_id = stream.request_id
         if request_id in self._streams:
             raise ValueError(f"request {request_id} is running already")
+        stream.owner = self
+        if self._ended is not None:
+            stream.fail(self._ended)
+            return
         if not self._streams and not self._awaits_sign:
             self._last_progress = self._clock()
         self._streams[request_id] = stream
-        self.send(command)
-        return stream
+        self.send(stream.next_command())
+        if stream.is_paused:
+            self.send(Pause(request_id))
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they came out of the pipe; raises GarbledPipe."""
@@ -130,10 +117,14 @@ class WorkerClient:
         """End every stream with `failed`, now, and any stream that is opened later."""
         if self._ended is None:
             self._ended = failed
+        for stream in self.abandon():
+            stream.fail(failed)
+
+    def abandon(self) -> list[EventStream]:
+        """Let go of all streams, in the order in which they were started; nothing comes out of them any more."""
         streams = list(self._streams.values())
         self._streams.clear()
-        for stream in streams:
-            stream._push(failed)
+        return streams
 
     def silence(self) -> float:
         """Seconds without progress, as long as the worker should have made any; else 0.
@@ -155,13 +146,16 @@ class WorkerClient:
         if type(report) is Events:
             self._last_progress = self._clock()
             streams = self._streams
+            for request_id, token in report.tokens:
+                if (stream := streams.get(request_id)) is not None:
+                    stream.taken.append(token)
             for request_id, event in report.events:
                 stream = streams.get(request_id)
                 if stream is None:
                     continue  # cancelled while this was under way
                 if type(event) in LAST_EVENTS:
                     del streams[request_id]
-                stream._push(event)
+                stream.push(event)
         elif type(report) is Stats:
             if self.stats is None or (self.stats.steps, self.stats.rows) != (report.steps, report.rows):
                 self._last_progress = self._clock()
@@ -172,85 +166,20 @@ class WorkerClient:
             self._last_progress = self._clock()
             self._on_window_report(report)
 
-    def _cancel(self, stream: EventStream) -> None:
+    # --- as the owner of streams ---
+
+    def cancel(self, stream: EventStream) -> None:
         if stream.request_id in self._streams:
             self.silence()  # what counts so far is decided while the stream is still there
             del self._streams[stream.request_id]
             self._awaits_sign = True
             self.send(Cancel(stream.request_id))
 
-    def _pause(self, stream: EventStream) -> None:
+    def pause(self, stream: EventStream) -> None:
         if stream.request_id in self._streams:
-            stream.is_paused = True
             self.send(Pause(stream.request_id))
 
-    def _resume(self, stream: EventStream) -> None:
-        stream.is_paused = False
+    def resume(self, stream: EventStream) -> None:
         if stream.request_id in self._streams:
             self._last_progress = self._clock()
             self.send(Resume(stream.request_id))
-
-
-class EventStream:
-    """The events of one request, for one reader; ends after `Finished` or `Failed`.
-
-    A reader that falls behind pauses its own request in the worker and nobody else's.
-    """
-
-    __slots__ = ("_client", "_events", "_is_over", "_reader", "has_begun", "is_paused", "request_id")
-
-    def __init__(self, client: WorkerClient, request_id: str) -> None:
-        self.request_id = request_id
-        self.is_paused = False
-        self.has_begun = False
-        self._client = client
-        self._events: deque[ChatEvent] = deque()
-        self._reader: asyncio.Future[None] | None = None
-        self._is_over = False
-
-    def __aiter__(self) -> EventStream:
-        return self
-
-    async def __anext__(self) -> ChatEvent:
-        events = self._events
-        while not events:
-            if self._is_over:
-                raise StopAsyncIteration
-            self._reader = asyncio.get_running_loop().create_future()
-            try:
-                await self._reader
-            finally:
-                self._reader = None
-        event = events.popleft()
-        if self.is_paused and len(events) < RESUME_BELOW:
-            self._client._resume(self)
-        if type(event) in LAST_EVENTS:
-            self._is_over = True
-            events.clear()
-        return event
-
-    async def aclose(self) -> None:
-        """Give the request up: the worker forgets it, and a waiting reader sees the end."""
-        self.cancel()
-
-    def cancel(self) -> None:
-        """As `aclose`, for callers that cannot await."""
-        if not self._is_over:
-            self._is_over = True
-            self._events.clear()
-            self._client._cancel(self)
-            self._wake()
-
-    def _push(self, event: ChatEvent) -> None:
-        if self._is_over:
-            return
-        self.has_begun = True
-        self._events.append(event)
-        self._wake()
-        if len(self._events) > PAUSE_ABOVE and not self.is_paused:
-            self._client._pause(self)
-
-    def _wake(self) -> None:
-        reader = self._reader
-        if reader is not None and not reader.done():
-            reader.set_result(None)

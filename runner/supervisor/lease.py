@@ -6,23 +6,23 @@ from collections.abc import Callable
 
 from runner.chat.types import ChatRequest
 from runner.engine import LoadedModel
-from runner.supervisor.client import EventStream, WorkerClient
+from runner.supervisor.line import Line
+from runner.supervisor.stream import EventStream
 from runner.tasks import Task
 
 
 class Lease:
     """One user's hold on a loaded model; an async context manager.
 
-    When the worker dies the lease stays harmless: its streams fail, and so does every new one.
+    When the worker dies its streams pause until there is another one. When there will be none, the lease
+    stays harmless: its streams fail, and so does every new one.
     """
 
-    def __init__(
-        self, client: WorkerClient, loaded: LoadedModel, load_ns: int, on_release: Callable[[Lease], None]
-    ) -> None:
+    def __init__(self, line: Line, loaded: LoadedModel, load_ns: int, on_release: Callable[[Lease], None]) -> None:
         self.loaded = loaded
         self.load_ns = load_ns
         """How long it took to get this lease: waiting for others and loading."""
-        self._client = client
+        self._line = line
         self._on_release = on_release
         self._streams: list[EventStream] = []
         self._is_released = False
@@ -30,12 +30,12 @@ class Lease:
     def generate(self, request_id: str, request: ChatRequest) -> EventStream:
         """Start a generation; what goes wrong with it comes out of the stream as `Failed`."""
         self._check()
-        return self._note(self._client.generate(request_id, request))
+        return self._note(self._line.generate(request_id, request))
 
     def perform(self, request_id: str, task: Task) -> EventStream:
         """As `generate`, for a task that is no answer."""
         self._check()
-        return self._note(self._client.perform(request_id, task))
+        return self._note(self._line.perform(request_id, task))
 
     def release(self) -> None:
         """Give the model back; streams that have not ended are cancelled. More calls do nothing."""

@@ -37,18 +37,18 @@ def plan_load(resident: Resident, residents: Iterable[Resident], machine: Machin
     """How to load a model: the first waiter's wishes, and of the others' those that fit as well.
 
     Wishes that are already loaded count last, so that two clients who want different things
-    end with one worker that serves both.
+    end with one worker that serves both; they count first while requests wait for a crashed worker's successor.
     """
     others = [other for other in residents if other.worker is not None]
     room = free_room(machine, gpus, [other.holding for other in others])
-    ticket = resident.waiters[0].ticket if resident.waiters else math.inf
-    occupants = [other.occupant(ticket, is_leaving=other is resident) for other in others]
+    occupants = [other.occupant(resident.ticket, is_leaving=other is resident) for other in others]
 
     def planned(wishes: LoadWishes) -> LoadPlan:
         memory = plan_memory(resident.spec.memory, wishes, room, at_first=FIRST_WINDOW)
         return LoadPlan(wishes, memory, room, make_room(memory.needed, room, occupants, uses_gpu=wishes.num_gpu != 0))
 
-    first, *more = dict.fromkeys([*(waiter.spec.wishes for waiter in resident.waiters), resident.wishes])
+    waiting = [waiter.spec.wishes for waiter in resident.waiters]
+    first, *more = dict.fromkeys([resident.wishes, *waiting] if resident.leases else [*waiting, resident.wishes])
     best = planned(first)
     if not isinstance(best.decision, Refuse):
         for wishes in more:

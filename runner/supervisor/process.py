@@ -93,6 +93,8 @@ class WorkerProcess:
         """It ended, or ends, because we wanted it to."""
         self.failure: RunnerError | None = None
         """Why it is gone: what loading failed with, or that it crashed."""
+        self.ending = ""
+        """How its process ended, in words that follow its name; streams of one that crashed are still open then."""
         self._command = tuple(command)
         self._name = name
         self._watchdog_seconds = watchdog_seconds
@@ -144,7 +146,7 @@ class WorkerProcess:
     async def stop(self) -> None:
         """End the process and return when it is gone: ask, then terminate, then kill.
 
-        Streams that are still open fail as if it had crashed; end them first if they should not.
+        Streams that are still open fail as if it had crashed; take them away first if they should not.
         """
         self.was_stopped = True
         if self.state is not WorkerState.GONE:
@@ -282,13 +284,10 @@ class WorkerProcess:
         crashed = EngineCrashed(f"The model's process {ending} while it loaded {self._name}.", model=self._name)
         self.failure = self.failure or crashed
         self._fail_ready(crashed)
-        self.client.end_all(
-            Failed(
-                EngineCrashed.code,
-                f"The model's process {ending} in the middle of this answer. It is started again: please try again.",
-                {"model": self._name},
-            )
-        )
+        self.ending = ending
+        if self.was_stopped:
+            message = f"The model's process {ending} in the middle of this answer."
+            self.client.end_all(Failed(EngineCrashed.code, message, {"model": self._name}))
         self._gone.set()
         self._on_gone(self)
 

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from runner.engine import LoadedModel, LoadOptions
 from runner.supervisor.lease import Lease
+from runner.supervisor.line import Line
 from runner.supervisor.memory import Holding, MemoryPlan
 from runner.supervisor.policy import Occupant
 from runner.supervisor.process import WorkerProcess
@@ -55,6 +56,8 @@ class Resident:
 
     spec: ModelSpec
     keep_alive: float
+    line: Line
+    """The requests of its leases."""
     phase: Phase = Phase.WANTED
     worker: WorkerProcess | None = None
     waiters: deque[Waiter] = field(default_factory=deque)
@@ -90,6 +93,13 @@ class Resident:
     @property
     def is_used(self) -> bool:
         return bool(self.leases or self.waiters)
+
+    @property
+    def ticket(self) -> float:
+        """Who came first of those who want it loaded; requests that a crash interrupted came before all others."""
+        if self.leases:
+            return 0
+        return self.waiters[0].ticket if self.waiters else math.inf
 
     @property
     def places(self) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 
 from runner.chat.types import Failed
 from runner.engine import LoadOptions
-from runner.errors import DeadlineExceeded, InsufficientMemory, RunnerError, ServerShutdown
+from runner.errors import DeadlineExceeded, EngineCrashed, InsufficientMemory, RunnerError, ServerShutdown
 from runner.messages import Grow, GrowFailed, Grown, KeepWindow, Load, WindowWanted
 from runner.settings import Settings
 from runner.supervisor.caching import cache_options
@@ -31,6 +31,7 @@ from runner.supervisor.devices import probe_gpus
 from runner.supervisor.growing import AskLater, GrowTo, StayAt, largest_at_first
 from runner.supervisor.lease import Lease
 from runner.supervisor.likely_fit import LikelyFit, likely_fit
+from runner.supervisor.line import Line
 from runner.supervisor.memory import (
     Gpus,
     Holding,
@@ -46,6 +47,7 @@ from runner.supervisor.process import WORKER_COMMAND, WorkerProcess, WorkerState
 from runner.supervisor.queue import RETRY_AFTER_SECONDS, Queue
 from runner.supervisor.residents import Phase, Resident, Waiter
 from runner.supervisor.status import status_of
+from runner.supervisor.suspects import Suspects
 from runner.supervisor.types import LoadWishes, ModelSpec, ModelStatus
 
 logger = logging.getLogger(__name__)
@@ -70,7 +72,8 @@ class Supervisor:
         self._gpus = Gpus()
         self._residents: dict[str, Resident] = {}
         self._crashes = CrashLog()
-        self._barriers: dict[str, int] = {}
+        self._suspects = Suspects()
+        self._barriers: dict[str, float] = {}
         """Models that a load waits for: waiters with later tickets than this get no lease there."""
         self._uses = 0
         self._queue = Queue(settings.queue)
@@ -151,8 +154,8 @@ class Supervisor:
         resident.expires_at = -math.inf
         worker = resident.worker
         self._queue.fail_all(resident, error)
+        self._end_requests(resident, error)
         if worker is not None and resident.phase is Phase.READY:
-            worker.client.end_all(Failed(error.code, error.message, dict(error.facts)))
             self._stop_worker(resident)
         self._settle()
         if worker is not None:
@@ -186,10 +189,9 @@ class Supervisor:
                 while any(resident.leases for resident in self._residents.values()):
                     self._changed.clear()
                     await self._changed.wait()
-        error = _shutting_down()
+        for resident in list(self._residents.values()):
+            self._end_requests(resident, _shutting_down())
         workers = [resident.worker for resident in self._residents.values() if resident.worker is not None]
-        for worker in workers:
-            worker.client.end_all(Failed(error.code, error.message, dict(error.facts)))
         await asyncio.gather(*(worker.stop() for worker in workers), *self._tasks)
         if self._probe is not None:
             self._probe.cancel()
@@ -208,7 +210,8 @@ class Supervisor:
 
     def _add_resident(self, spec: ModelSpec) -> Resident:
         configured = self._settings.model(spec.name).keep_alive
-        resident = Resident(spec, self._settings.worker.keep_alive if configured is None else configured)
+        keep_alive = self._settings.worker.keep_alive if configured is None else configured
+        resident = Resident(spec, keep_alive, Line(spec.name, self._suspects))
         resident.not_before = self._crashes.not_before(resident.key)
         self._residents[resident.key] = resident
         return resident
@@ -252,7 +255,7 @@ class Supervisor:
                 if resident.phase is Phase.READY:
                     self._answer_growth(resident)
                     self._serve(resident, now)
-                elif not resident.waiters:
+                elif not resident.is_used:
                     self._abandon(resident, now)
             barriers = self._load_wanted(now)
             if barriers == self._barriers:
@@ -323,11 +326,11 @@ class Supervisor:
         elif resident.phase is Phase.WANTED:
             self._forget(resident)
 
-    def _load_wanted(self, now: float) -> dict[str, int]:
+    def _load_wanted(self, now: float) -> dict[str, float]:
         """Start the loads that can start, first come first; returns the barriers of those that cannot."""
         wanted = [resident for resident in self._residents.values() if resident.phase is Phase.WANTED]
-        wanted.sort(key=lambda resident: resident.waiters[0].ticket if resident.waiters else math.inf)
-        barriers: dict[str, int] = {}
+        wanted.sort(key=lambda resident: resident.ticket)
+        barriers: dict[str, float] = {}
         if self._probe is not None and not self._probe.done():
             return barriers
         for resident in wanted:
@@ -341,22 +344,23 @@ class Supervisor:
                 error = shortage_of(plan, resident)
                 if error is None:
                     break
-                if resident.waiters:
+                if resident.leases:
+                    self._end_requests(resident, error)
+                elif resident.waiters:
                     self._queue.fail(resident, resident.waiters[0], error)
-                if not resident.waiters:
+                if not resident.is_used:
                     self._forget(resident)
                     break
             if isinstance(decision, Fits):
                 self._start_loading(resident, plan)
-            elif not resident.waiters:
+            elif not resident.is_used:
                 if not isinstance(decision, Refuse):
                     self._forget(resident)  # nobody else has to go for a model that nobody waits for
             elif isinstance(decision, Evict):
                 self._evict_idle(decision.keys)
             elif isinstance(decision, Wait):
-                ticket = resident.waiters[0].ticket
                 for key in decision.keys:
-                    barriers[key] = min(ticket, barriers.get(key, ticket))
+                    barriers[key] = min(resident.ticket, barriers.get(key, math.inf))
         return barriers
 
     def _set_alarm(self, now: float) -> None:
@@ -379,14 +383,13 @@ class Supervisor:
         self._queue.take(resident, waiter)
         if waiter.answer.done():
             return
-        assert resident.worker is not None
         assert resident.loaded is not None
         resident.spec = waiter.spec
         self._touch(resident)
         if waiter.keep_alive is not None:
             resident.keep_alive = waiter.keep_alive
         lease = Lease(
-            resident.worker.client,
+            resident.line,
             resident.loaded,
             time.monotonic_ns() - waiter.since_ns,
             lambda lease: self._release(resident, lease),
@@ -446,6 +449,7 @@ class Supervisor:
         resident.is_kept = False
         self._touch(resident)
         logger.info("%s: loaded, window %d; %s", resident.spec.name, loaded.context_length, loaded.placement)
+        resident.line.found(worker.client)
         self._settle()
 
     def _hear_of_window(self, resident: Resident, report: WindowReport) -> None:
@@ -508,7 +512,6 @@ class Supervisor:
         resident.wanted_cells, resident.is_growing = 0, False
         if resident.leases:
             resident.expires_at = now + resident.keep_alive
-            resident.leases.clear()
         if not worker.was_stopped:
             lived = 0.0 if worker.ready_at is None else now - worker.ready_at
             self._crashes.note(resident.key, lived_seconds=lived, now=now)
@@ -517,10 +520,15 @@ class Supervisor:
             assert worker.failure is not None
             if worker.failure.code != InsufficientMemory.code or not self._evict_one_for(resident):
                 self._queue.fail_all(resident, worker.failure)
+                self._end_requests(resident, worker.failure)
             resident.is_kept = False
         elif phase is Phase.READY and not self._is_stopping:
             resident.restarts += 1
             resident.is_kept = True
+            resident.line.lost(worker.ending)
+        else:
+            was_unloaded = EngineCrashed("The model was unloaded in the middle of this answer.")
+            self._end_requests(resident, _shutting_down() if self._is_stopping else was_unloaded)
         self._changed.set()
         self._settle()
 
@@ -531,13 +539,19 @@ class Supervisor:
             for other in self._residents.values()
             if other.phase is Phase.READY and not other.is_used and other is not resident
         ]
-        if not idle or not resident.waiters:
+        if not idle or not resident.is_used:
             return False
         victim = min(idle, key=lambda other: other.last_used)
         logger.info("%s: unloading, because the engine had too little memory", victim.spec.name)
         resident.room_from = victim.worker
         self._stop_worker(victim)
         return True
+
+    def _end_requests(self, resident: Resident, error: RunnerError) -> None:
+        """End all that holds the model; whoever gets it next begins anew."""
+        resident.line.end(Failed(error.code, error.message, dict(error.facts)))
+        resident.line = Line(resident.spec.name, self._suspects)
+        resident.leases.clear()
 
     def _forget(self, resident: Resident) -> None:
         del self._residents[resident.key]

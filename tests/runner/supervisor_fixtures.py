@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,10 +14,10 @@ from typing import Any
 
 import psutil
 
-from runner.chat.types import ChatEvent, ChatRequest, TextPrompt
+from runner.chat.types import ChatEvent, ChatRequest, TextDelta, TextPrompt
 from runner.settings import QueueSettings, Settings, WorkerSettings
-from runner.supervisor.client import EventStream
 from runner.supervisor.lease import Lease
+from runner.supervisor.stream import EventStream
 from runner.supervisor.supervisor import Supervisor
 from runner.supervisor.types import LoadWishes, MemoryFacts, ModelSpec
 from tests.fake_worker import COMMAND, Script
@@ -53,6 +53,11 @@ def ask(text: str) -> ChatRequest:
 async def read(stream: EventStream) -> list[ChatEvent]:
     async with asyncio.timeout(PATIENCE):
         return [event async for event in stream]
+
+
+def texts(events: Iterable[ChatEvent]) -> list[str]:
+    """What an answer says, piece by piece."""
+    return [event.text for event in events if isinstance(event, TextDelta)]
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -115,8 +120,11 @@ class House:
         return self.folder / f"{name}.gate"
 
     def worker_pids(self) -> list[int]:
+        return [child.pid for child in self.worker_processes()]
+
+    def worker_processes(self) -> list[psutil.Process]:
         return [
-            child.pid
+            child
             for child in psutil.Process().children(recursive=True)
             if child.status() != psutil.STATUS_ZOMBIE and any("fake_worker" in part for part in _command_line(child))
         ]

@@ -9,38 +9,83 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
-from runner.chat.types import Failed, Finished, TextDelta
+from runner.chat.types import Failed, Finished
 from runner.errors import EngineCrashed, RunnerError
 from runner.supervisor.types import ModelState
 from tests.fake_worker import COMMAND
-from tests.runner.supervisor_fixtures import ask, house, process_is_gone, read, settings, until
+from tests.runner.supervisor_fixtures import ask, house, process_is_gone, read, settings, texts, until
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 
-async def test_a_crash_in_mid_answer_fails_its_requests_and_the_next_one_works(tmp_path: Path) -> None:
+async def test_a_death_is_a_pause_for_all_that_is_under_way(tmp_path: Path) -> None:
     async with house(tmp_path) as here:
         spec, other = here.model(), here.model("other")
         async with await here.lease(other) as untouched, await here.lease(spec) as lease:
             bystander = untouched.generate("o", ask("hold"))
-            held = lease.generate("h", ask("hold"))
             await anext(bystander)
-            await anext(held)
-            dying = await read(lease.generate("d", ask("die")))
-            assert isinstance(dying[0], TextDelta)
-            for failed in (dying[-1], (await read(held))[-1]):
-                assert isinstance(failed, Failed)
-                assert (failed.code, failed.facts) == ("engine_crashed", {"model": "fake:latest"})
-                assert "ended" in failed.message
-            assert isinstance((await read(lease.generate("late", ask("say 1"))))[-1], Failed)
-            assert isinstance((await here.say(spec))[-1], Finished)
+            long = lease.generate("l", ask("say 40"))
+            faint = lease.generate("f", ask("faint 2 5"))
+            for stream, words in ((faint, 5), (long, 40)):
+                events = await read(stream)
+                assert texts(events) == [f"word{number} " for number in range(1, words + 1)]
+                assert isinstance(events[-1], Finished)
+            assert isinstance((await read(lease.generate("late", ask("say 1"))))[-1], Finished)
             bystander.cancel()
             assert isinstance((await read(untouched.generate("again", ask("say 1"))))[-1], Finished)
         restarts = {status.spec.name: status.restarts for status in here.supervisor.status()}
         assert restarts == {"fake:latest": 1, "other:latest": 0}
+
+
+async def test_a_request_that_sees_two_deaths_ends_and_its_like_is_refused(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        spec = here.model()
+        async with await here.lease(spec) as lease:
+            failed = (await read(lease.generate("d", ask("die"))))[-1]
+            assert isinstance(failed, Failed)
+            assert (failed.code, failed.facts) == ("engine_crashed", {"model": "fake:latest"})
+            assert "not tried again" in failed.message
+            [refused] = await read(lease.generate("e", ask("die")))
+            assert isinstance(refused, Failed)
+            assert refused.code == "engine_crashed" and "refused" in refused.message
+            assert isinstance((await read(lease.generate("f", ask("say 1"))))[-1], Finished)
+        assert len(here.journal(kind="load")) == 3
+        assert here.supervisor.status()[0].restarts == 2
+
+
+async def test_requests_are_sent_again_with_what_was_said(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        await here.say(here.model(), "faint 3 4")
+        assert [entry["taken"] for entry in here.journal(kind="generate")] == [[], [1, 2, 3]]
+
+
+async def test_who_leaves_during_the_pause_is_not_sent_again(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        async with await here.lease(here.model()) as lease:
+            leaver, stayer = lease.generate("a", ask("hold")), lease.generate("b", ask("hold"))
+            for stream in (leaver, stayer):
+                await anext(stream)
+            here.worker_processes()[0].kill()
+            await until(lambda: here.supervisor.status()[0].state is ModelState.LOADING)
+            leaver.cancel()
+            await until(lambda: len(here.journal(kind="generate")) == 3)
+        assert here.journal(kind="generate")[-1]["request_id"] == "b"
+
+
+async def test_a_pause_ends_with_the_error_when_the_model_cannot_be_loaded_again(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        async with await here.lease(here.model()) as lease:
+            held = lease.generate("h", ask("hold"))
+            await anext(held)
+            here.model(load="fail")
+            here.worker_processes()[0].kill()
+            [failed] = await read(held)
+            assert isinstance(failed, Failed)
+            assert failed.code == "model_invalid"
+            assert await read(lease.generate("late", ask("say 1"))) == [failed]
+        assert here.supervisor.status() == []
 
 
 async def test_a_worker_that_ends_in_silence_is_a_crash_as_well(tmp_path: Path) -> None:
@@ -48,13 +93,13 @@ async def test_a_worker_that_ends_in_silence_is_a_crash_as_well(tmp_path: Path) 
         events = await here.say(here.model(), "exit")
         assert isinstance(events[-1], Failed)
         assert events[-1].code == "engine_crashed"
+        assert here.supervisor.status()[0].restarts == 2
 
 
 async def test_a_model_that_crashes_while_idle_is_loaded_again(tmp_path: Path) -> None:
     async with house(tmp_path) as here:
         await here.say(here.model())
-        (pid,) = here.worker_pids()
-        psutil.Process(pid).kill()
+        here.worker_processes()[0].kill()
         await until(lambda: len(here.journal(kind="load")) == 2)
         await until(lambda: here.supervisor.status()[0].state is ModelState.READY)
         assert here.supervisor.status()[0].restarts == 1
@@ -64,7 +109,7 @@ async def test_a_crashed_model_that_should_not_stay_is_not_loaded_again(tmp_path
     async with house(tmp_path) as here:
         await here.say(here.model(), "die", keep_alive=0)
         await until(lambda: here.supervisor.status() == [])
-        assert len(here.journal(kind="load")) == 1
+        assert len(here.journal(kind="load")) == 2, "once more for the request itself"
 
 
 async def test_requests_that_wait_when_the_worker_dies_go_on_waiting(tmp_path: Path) -> None:
@@ -74,9 +119,10 @@ async def test_requests_that_wait_when_the_worker_dies_go_on_waiting(tmp_path: P
         waiting = asyncio.create_task(here.say(spec))
         await until(lambda: here.supervisor.is_answering(spec.weights_digest))
         await read(leases[0].generate("d", ask("die")))
-        assert isinstance((await waiting)[-1], Finished)
+        assert not waiting.done(), "there are as many places as before"
         for lease in leases:
             lease.release()
+        assert isinstance((await waiting)[-1], Finished)
         assert here.supervisor.status()[0].leases == 0
 
 
@@ -130,6 +176,7 @@ async def test_a_worker_without_progress_is_ended_although_its_clients_left(tmp_
         async with await here.lease(spec) as lease:
             stream = lease.generate("a", ask("hold"))
             await anext(stream)
+            await until(lambda: here.supervisor.status()[0].stats)  # nothing of it is under way any more
             # Stopped before its client leaves, so that it cannot hear of that.
             for pid in here.worker_pids():
                 os.kill(pid, signal.SIGSTOP)

@@ -127,7 +127,7 @@ async def test_a_worker_that_dies_while_its_window_grows_comes_back_as_it_was_lo
         spec = here.model()
         async with await here.lease(spec) as lease:
             assert isinstance((await read(lease.generate("long", ask("want 5000"))))[-1], Finished)
-            await read(lease.generate("killer", ask("die")))
+            await read(lease.generate("killer", ask("faint 1 2")))
         await until(lambda: here.supervisor.status()[0].state is ModelState.READY)
         [status] = here.supervisor.status()
         assert status.loaded is not None

@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.chat.types import ChatEvent, Failed, Finished, FinishReason, TextDelta, Usage
+from runner.chat.types import ChatEvent, ChatRequest, Failed, Finished, FinishReason, TextDelta, Usage
 from runner.messages import Cancel, Command, Events, Generate, Pause, Resume, Stats, decode_command, encode_frame
-from runner.supervisor.client import MAX_REPORT_BYTES, PAUSE_ABOVE, EventStream, GarbledPipe, WorkerClient
+from runner.supervisor.client import MAX_REPORT_BYTES, GarbledPipe, WorkerClient
+from runner.supervisor.line import Line
+from runner.supervisor.stream import PAUSE_ABOVE, EventStream
+from runner.supervisor.suspects import Suspects
 from tests.runner.supervisor_fixtures import ask, house, read, until
 
 FINISHED = Finished(FinishReason.STOP, Usage(1, 0, 1, 1, 1, 1), seed=1)
@@ -24,6 +27,11 @@ class Pipe:
         self.sent: list[Command] = []
         self.now = 100.0
         self.client = WorkerClient(self.write, lambda report: None, lambda: self.now)
+        self.line = Line("m", Suspects())
+        self.line.found(self.client)
+
+    def generate(self, request_id: str, request: ChatRequest) -> EventStream:
+        return self.line.generate(request_id, request)
 
     def write(self, frame: bytes) -> None:
         self.sent.append(decode_command(frame[4:]))
@@ -85,7 +93,7 @@ async def test_a_slow_reader_pauses_its_own_request_and_loses_nothing(tmp_path: 
 
 async def test_a_reader_that_waits_gets_events_as_they_come() -> None:
     pipe = Pipe()
-    stream = pipe.client.generate("a", ask("x"))
+    stream = pipe.generate("a", ask("x"))
     reading = asyncio.create_task(read(stream))
     await asyncio.sleep(0)
     pipe.tell("a", TextDelta("one"))
@@ -96,7 +104,7 @@ async def test_a_reader_that_waits_gets_events_as_they_come() -> None:
 
 async def test_events_of_unknown_requests_are_ignored() -> None:
     pipe = Pipe()
-    stream = pipe.client.generate("a", ask("x"))
+    stream = pipe.generate("a", ask("x"))
     pipe.tell("b", TextDelta("lost"), FINISHED)
     pipe.tell("a", FINISHED)
     pipe.tell("a", TextDelta("too late"))
@@ -105,7 +113,7 @@ async def test_events_of_unknown_requests_are_ignored() -> None:
 
 async def test_pausing_and_resuming_follow_the_readers_backlog() -> None:
     pipe = Pipe()
-    stream = pipe.client.generate("a", ask("x"))
+    stream = pipe.generate("a", ask("x"))
     pipe.tell("a", *[TextDelta("x")] * PAUSE_ABOVE)
     assert [type(command) for command in pipe.sent] == [Generate]
     pipe.tell("a", *[TextDelta("x")] * 10)
@@ -119,16 +127,16 @@ async def test_pausing_and_resuming_follow_the_readers_backlog() -> None:
 
 async def test_a_request_id_that_is_running_is_not_taken_twice() -> None:
     pipe = Pipe()
-    pipe.client.generate("a", ask("x"))
+    pipe.generate("a", ask("x"))
     with pytest.raises(ValueError, match="running already"):
-        pipe.client.generate("a", ask("y"))
+        pipe.generate("a", ask("y"))
 
 
 async def test_silence_counts_only_while_a_request_could_move() -> None:
     pipe = Pipe()
     pipe.now += 1000
     assert pipe.client.silence() == 0
-    first = pipe.client.generate("first", ask("x"))
+    first = pipe.generate("first", ask("x"))
     pipe.now += 10
     assert pipe.client.silence() == 10
     pipe.tell_stats(steps=1)
@@ -138,7 +146,7 @@ async def test_silence_counts_only_while_a_request_could_move() -> None:
     pipe.tell("first", *[TextDelta("x")] * (PAUSE_ABOVE + 1))
     pipe.now += 1000
     assert pipe.client.silence() == 0, "its only request is paused"
-    second = pipe.client.generate("second", ask("x"))
+    second = pipe.generate("second", ask("x"))
     pipe.now += 1000
     assert pipe.client.silence() == 0, "the second may wait for the place of the first"
     pipe.tell("second", TextDelta("x"))
@@ -148,7 +156,7 @@ async def test_silence_counts_only_while_a_request_could_move() -> None:
     first.cancel()
     pipe.now += 3
     assert pipe.client.silence() == 10, "a worker that stands still forgets nothing"
-    pipe.client.generate("third", ask("x"))
+    pipe.generate("third", ask("x"))
     assert pipe.client.silence() == 10, "and a new request does not hide that"
     pipe.tell_stats(steps=1)
     assert pipe.client.silence() == 0
@@ -164,7 +172,7 @@ async def test_silence_counts_only_while_a_request_could_move() -> None:
 def test_frames_may_be_cut_anywhere(texts: list[str], cuts: list[int]) -> None:
     async def scenario() -> None:
         pipe = Pipe()
-        stream = pipe.client.generate("a", ask("x"))
+        stream = pipe.generate("a", ask("x"))
         data = b"".join(encode_frame(Events([("a", TextDelta(text))])) for text in texts)
         data += encode_frame(Events([("a", FINISHED)]))
         position, turn = 0, 0
@@ -194,9 +202,9 @@ def test_bytes_that_are_no_report_are_told_apart_or_awaited(data: bytes) -> None
 
 async def test_a_stream_that_is_opened_after_the_end_fails_at_once() -> None:
     pipe = Pipe()
-    running: EventStream = pipe.client.generate("a", ask("x"))
+    running: EventStream = pipe.generate("a", ask("x"))
     failed = Failed("engine_crashed", "It died.")
     pipe.client.end_all(failed)
     assert await read(running) == [failed]
-    assert await read(pipe.client.generate("b", ask("x"))) == [failed]
+    assert await read(pipe.generate("b", ask("x"))) == [failed]
     assert [type(command) for command in pipe.sent] == [Generate]
