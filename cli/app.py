@@ -214,11 +214,20 @@ def add_registry(
     mirror: Annotated[
         str | None, typer.Option(metavar="HOST[:PORT]", help="Another registry to ask first for the same models.")
     ] = None,
+    key: Annotated[bool, typer.Option("--key", help="It knows accounts by keys, as Ollama's does.")] = False,
 ) -> Action:
     """List a registry, or change how it is listed."""
     from cli.commands.registry import add_registry
 
-    return partial(add_registry, host, insecure=insecure, mirror=mirror)
+    return partial(add_registry, host, insecure=insecure, mirror=mirror, key=key)
+
+
+@registry.command(name="key")
+def registry_key() -> Action:
+    """Print this machine's public key, which registries such as Ollama's know an account by."""
+    from cli.commands.registry import print_key
+
+    return partial(print_key)
 
 
 @registry.command(name="list")

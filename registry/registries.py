@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from registry.errors import InvalidRequest, RegistryForbidden
 
 DOCKER_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "auth.docker.io"})
 """One registry under several names: what people write, what answers, and what hands out its tokens."""
+KEYED_REGISTRY = "registry.ollama.ai"
 _DOCKER_HUB_API = "registry-1.docker.io"
 
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_.-]{0,252}[a-z0-9_])?|\[[0-9a-f:.]{2,45}\])(?::([0-9]{1,5}))?")
@@ -32,6 +34,8 @@ class RegistryEntry:
     """Another host that is asked first."""
     credentials: str | None = field(default=None, repr=False)
     """`user:password`, or `$NAME` for an environment variable that holds that."""
+    key: bool = False
+    """It knows accounts by the keys of their machines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,13 @@ class Registries:
                 f"`puna registry add {host} --insecure` allows more.",
                 host=host,
             )
-        opened = RegistryEntry(entry.host, True, entry.mirror, entry.credentials)
+        opened = dataclasses.replace(entry, insecure=True)
         return Registries({**self.entries, entry.host: opened})
+
+    def knows_keys(self, host: str) -> bool:
+        """Whether a normal host takes a signature for a login; Ollama's registry does."""
+        entry = self.find(host)
+        return host == KEYED_REGISTRY or (entry is not None and entry.key)
 
     def check_scheme(self, url: str) -> None:
         """Raises RegistryForbidden for an address of another scheme than is allowed for its host."""

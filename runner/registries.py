@@ -18,7 +18,7 @@ class RegistryTable:
         """The table as it is now; blocks. Raises SettingsError."""
         return Registries(
             {
-                host: RegistryEntry(host, written.insecure, written.mirror, written.credentials)
+                host: RegistryEntry(host, written.insecure, written.mirror, written.credentials, written.key)
                 for host, written in load_registries(self._config_file).items()
             }
         )

@@ -214,6 +214,8 @@ class RegistrySettings:
     """Another host that is asked first."""
     credentials: str | None = dataclasses.field(default=None, repr=False)
     """`user:password`, or `$NAME` for an environment variable that holds that."""
+    key: bool = False
+    """It knows accounts by the keys of machines, as Ollama's registry does; `puna registry key` prints this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +253,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "store": StoreSettings,
 }
 _MODEL_KINDS = {"keep_alive": KEEP_ALIVE, "preload": SWITCH}
-_REGISTRY_KINDS = {"insecure": SWITCH, "mirror": REGISTRY_HOST, "credentials": CREDENTIALS}
+_REGISTRY_KINDS = {"insecure": SWITCH, "mirror": REGISTRY_HOST, "credentials": CREDENTIALS, "key": SWITCH}
 
 # --- reading -------------------------------------------------------------------------------------
 

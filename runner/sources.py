@@ -13,6 +13,7 @@ from registry.pull import Puller
 from registry.push import Pusher
 from registry.sources.cataloged import CatalogSource
 from registry.sources.huggingface import HuggingFaceSource
+from registry.sources.machine_key import MachineKey
 from registry.sources.oci import OciSource
 from registry.sources.registry_connector import RegistryConnector
 from registry.sources.resolved import ModelSource
@@ -44,7 +45,7 @@ def make_sources(
         ca_bundle=pull.ca_bundle,
     )
     load_registries = RegistryTable(config_file).load
-    connector = RegistryConnector(load_registries, options, environ, home)
+    connector = RegistryConnector(load_registries, options, environ, home, MachineKey.beside(config_file))
     catalog = Catalog.load()
     hub = HuggingFaceSource(load_registries, options, environ, home)
     sources: list[ModelSource] = [CatalogSource(catalog), hub, OciSource(connector)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.config_edit import read_document, table_in, write_document
 from cli.errors import BrokenConfiguration, CliError, WrongUsage
-from cli.output import note, write_json, write_table
+from cli.output import note, write_json, write_line, write_table
 from registry.paths import Paths
 
 if TYPE_CHECKING:
@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 _TABLE = "registries"
 
 
-def add_registry(host: str, *, insecure: bool, mirror: str | None) -> None:
+def print_key() -> None:
+    """Print the public half of this machine's key, which is made if there is none."""
+    from registry.errors import RegistryError
+    from registry.sources.machine_key import MachineKey
+
+    try:
+        write_line(MachineKey.beside(_config_file()).public())
+    except RegistryError as error:
+        raise CliError(error.message) from None
+
+
+def add_registry(host: str, *, insecure: bool, mirror: str | None, key: bool = False) -> None:
     """List a host, or change what is listed of it. A running daemon knows at its next pull or push."""
     import tomlkit
 
@@ -26,14 +37,16 @@ def add_registry(host: str, *, insecure: bool, mirror: str | None) -> None:
     path = _config_file()
     document = read_document(path)
     registries = table_in(document, _TABLE)
-    key = _key(registries, host)
-    if key is None:
-        key = host
-        registries[key] = tomlkit.table()
+    spelled = _spelling(registries, host)
+    if spelled is None:
+        spelled = host
+        registries[spelled] = tomlkit.table()
     if insecure:
-        registries[key]["insecure"] = True
+        registries[spelled]["insecure"] = True
     if mirror is not None:
-        registries[key]["mirror"] = mirror
+        registries[spelled]["mirror"] = mirror
+    if key:
+        registries[spelled]["key"] = True
     write_document(path, document)
     note(f"{host} is listed in {path}." if is_new else f"{host} was listed already; {path} is up to date.")
 
@@ -45,8 +58,7 @@ def list_registries(*, as_json: bool) -> None:
         write_json({"registries": [_entry(host, found) for host, found in listed.items()]})
         return
     rows = [
-        [host, "yes" if found.insecure else "no", found.mirror or "-", "yes" if found.credentials else "no"]
-        for host, found in listed.items()
+        [host, "yes" if found.insecure else "no", found.mirror or "-", _login(found)] for host, found in listed.items()
     ]
     write_table(["REGISTRY", "INSECURE", "MIRROR", "LOGIN"], rows)
 
@@ -57,11 +69,11 @@ def remove_registry(host: str) -> None:
     path = _config_file()
     _listed()
     document = read_document(path)
-    key = _key(document.get(_TABLE, {}), host)
-    if key is None:
+    spelled = _spelling(document.get(_TABLE, {}), host)
+    if spelled is None:
         raise CliError(f"{host} is not listed; `puna registry list` shows what is.")
     registries = table_in(document, _TABLE)
-    del registries[key]
+    del registries[spelled]
     if not registries:
         del document[_TABLE]
     write_document(path, document)
@@ -94,9 +106,13 @@ def _host(text: str) -> str:
     return host
 
 
-def _key(registries: dict[str, Any], host: str) -> str | None:
+def _spelling(registries: dict[str, Any], host: str) -> str | None:
     """How a host is spelled in the file."""
     return next((key for key in registries if _host(key) == host), None)
+
+
+def _login(found: RegistrySettings) -> str:
+    return "yes" if found.credentials else "key" if found.key else "no"
 
 
 def _entry(host: str, found: RegistrySettings) -> dict[str, object]:
@@ -105,4 +121,5 @@ def _entry(host: str, found: RegistrySettings) -> dict[str, object]:
         "insecure": found.insecure,
         "mirror": found.mirror,
         "has_credentials": found.credentials is not None,
+        "key": found.key,
     }

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from registry.registries import DOCKER_HUB, Registries
 from registry.sources.credentials import Credentials, Login
+from registry.sources.machine_key import MachineKey
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class IdentityToken:
     token: str = field(repr=False)
 
 
-RegistryLogin = Login | IdentityToken
+RegistryLogin = Login | IdentityToken | MachineKey
 
 
 class Logins:
@@ -46,22 +47,25 @@ class Logins:
         registries: Registries,
         environ: Mapping[str, str],
         home: Path,
+        key: MachineKey | None = None,
         *,
         helper_seconds: float = HELPER_SECONDS,
     ) -> None:
         self._registries = registries
         self._environ = environ
         self._home = home
+        self._key = key
         self._helper_seconds = helper_seconds
 
     async def find(self, host: str, scheme: str = "https") -> RegistryLogin | None:
-        """The login of a normal host: what is configured here, else Docker's, else netrc's."""
+        """The login of a normal host: what is configured here, else Docker's, else netrc's, else this machine's key."""
         entry = self._registries.find(host)
         if entry is not None and entry.credentials is not None:
             return read_credentials(entry.credentials, self._environ, host)
         docker = await asyncio.to_thread(self._docker_config)
         found = await self._from_helper(docker, host) or _from_auths(docker, host)
-        return found or await asyncio.to_thread(self._from_netrc, f"{scheme}://{host}/")
+        found = found or await asyncio.to_thread(self._from_netrc, f"{scheme}://{host}/")
+        return found or (self._key if self._registries.knows_keys(host) else None)
 
     def _docker_config(self) -> Mapping[str, object]:
         folder = self._environ.get("DOCKER_CONFIG")

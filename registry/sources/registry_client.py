@@ -140,7 +140,12 @@ class RegistryClient:
         asked = host_of(split_url(url))
         if asked != self.host:
             return Unauthorized(f"unauthorized: {problem.message}", host=asked)
-        if self.login.has_login:
+        if self.login.has_key:
+            sentence = (
+                f"unauthorized: {self.host} does not allow this to this machine's key. {problem.message} "
+                f"{way_in(self.host, by_key=True)}"
+            )
+        elif self.login.has_login:
             sentence = f"unauthorized: {self.host} does not allow this with the login for it. {problem.message}"
         else:
             sentence = (

@@ -14,6 +14,7 @@ from registry.errors import InvalidName, InvalidRequest
 from registry.name import ModelName
 from registry.registries import Registries, api_host, normal_host
 from registry.sources.logins import Logins
+from registry.sources.machine_key import MachineKey
 from registry.sources.tokens import TokenCache
 
 if TYPE_CHECKING:
@@ -29,14 +30,19 @@ class RegistryConnector:
         options: PullOptions,
         environ: Mapping[str, str],
         home: Path,
+        key: MachineKey | None = None,
         *,
         document_seconds: float = 30.0,
     ) -> None:
-        """`document_seconds` is for a whole manifest or token, however slowly it trickles."""
+        """`key` is for registries that know accounts by keys.
+
+        `document_seconds` is for a whole manifest or token, however slowly it trickles.
+        """
         self._load_registries = load_registries
         self._options = options
         self._environ = environ
         self._home = home
+        self._key = key
         self._document_seconds = document_seconds
         self._tokens = TokenCache()
 
@@ -58,7 +64,7 @@ class RegistryConnector:
         from registry.sources.registry_client import RegistryAccess, open_repository
 
         scopes = (f"repository:{repository}:{actions}", *(f"repository:{other}:pull" for other in also))
-        logins = Logins(registries, self._environ, self._home)
+        logins = Logins(registries, self._environ, self._home, self._key)
         options = http_options(self._options)
         access = RegistryAccess(registries, logins, self._tokens, options, self._document_seconds)
         async with open_repository(host, repository, scopes, access) as client:

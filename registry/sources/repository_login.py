@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import math
 import re
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -13,15 +16,21 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import httpx
 
 from registry.errors import RegistryForbidden, SourceError, SourceUnreachable, Unauthorized
-from registry.registries import DOCKER_HUB, Registries, host_of, is_same_registry, split_url
+from registry.registries import DOCKER_HUB, KEYED_REGISTRY, Registries, host_of, is_same_registry, split_url
 from registry.sources.challenge import Challenge, read_challenges
 from registry.sources.credentials import Login, shown
 from registry.sources.http import Dropped
 from registry.sources.logins import IdentityToken, Logins, RegistryLogin
+from registry.sources.machine_key import MachineKey
 from registry.sources.registry_http import RegistryHttp
 from registry.sources.tokens import Token, TokenCache, TokenKey
 
 CLIENT_ID = "puna"
+_KEY_PAGES = {KEYED_REGISTRY: ", at https://ollama.com/settings/keys"}
+_EMPTY_BODY = base64.b64encode(hashlib.sha256(b"").hexdigest().encode()).decode()
+"""Stands for the body in what is signed."""
+_TokenRequest = tuple[str, str, dict[str, str], bytes | None]
+
 _MAX_TOKEN_DOCUMENT = 256 * 1024
 _TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
 _DEFAULT_SECONDS = 60.0
@@ -67,6 +76,8 @@ class RepositoryLogin:
         self._found: dict[str, RegistryLogin | None] = {}
         self.has_login = False
         """Whether a login was found when one was asked for."""
+        self.has_key = False
+        """Whether that is this machine's key."""
 
     async def headers(self, url: str) -> Mapping[str, str]:
         """What to send to this address; nothing to any other than the registry's own."""
@@ -121,6 +132,7 @@ class RepositoryLogin:
             return login.header if isinstance(login, Login) else None
         key = await self._token_key(challenge)
         self.has_login = key.login is not None
+        self.has_key = isinstance(key.login, MachineKey)
         token = self._tokens.get(key)
         if token is None:
             token = await self._fetch(key)
@@ -166,20 +178,25 @@ class RepositoryLogin:
 
 
 async def _request_token(http: RegistryHttp, key: TokenKey, host: str) -> Token:
-    request = _identity_request(key) if isinstance(key.login, IdentityToken) else _password_request(key)
-    async with http.document(*request) as response:
+    async with http.document(*await _token_request(key)) as response:
         if response.status_code in (400, 401, 403):
-            has_login = "does not accept the login" if key.login else "gives no token without a login"
-            raise Unauthorized(
-                f"unauthorized: the token server {shown(key.realm)} {has_login} for {host}. {way_in(host)}", host=host
-            )
+            raise Unauthorized(f"unauthorized: the token server {shown(key.realm)} {_refusal(key, host)}", host=host)
         if response.status_code != 200:
             raise await http.problem(response)
         return read_token(await http.read(response, _MAX_TOKEN_DOCUMENT), shown(key.realm))
 
 
-def way_in(host: str) -> str:
+def _refusal(key: TokenKey, host: str) -> str:
+    if isinstance(key.login, MachineKey):
+        return f"does not know this machine's key for {host}. {way_in(host, by_key=True)}"
+    has_login = "does not accept the login" if key.login else "gives no token without a login"
+    return f"{has_login} for {host}. {way_in(host)}"
+
+
+def way_in(host: str, *, by_key: bool = False) -> str:
     """Where a login for a host can be put, as a sentence."""
+    if by_key:
+        return f"Add the key that `puna registry key` prints to your account there{_KEY_PAGES.get(host, '')}."
     name = "docker.io" if host in DOCKER_HUB else host
     return (
         f'Put the login into [registries."{name}"] credentials = "user:password" of config.toml, or use '
@@ -213,23 +230,38 @@ def _choose(headers: Mapping[str, str]) -> Challenge | None:
     return bearer if bearer is not None and bearer.parameters.get("realm") else offered.get("basic")
 
 
-def _password_request(key: TokenKey) -> tuple[str, str, dict[str, str], bytes | None]:
+async def _token_request(key: TokenKey) -> _TokenRequest:
+    if isinstance(key.login, IdentityToken):
+        return _identity_request(key, key.login)
+    if isinstance(key.login, MachineKey):
+        return await _signed_request(key, key.login)
+    headers = {"Authorization": key.login.header} if key.login is not None else {}
+    return "GET", _token_url(key), headers, None
+
+
+async def _signed_request(key: TokenKey, machine: MachineKey) -> _TokenRequest:
+    """What is signed is the whole address, with a time and a number that come but once: nobody can send it again."""
+    fresh = [("ts", str(int(time.time()))), ("nonce", secrets.token_urlsafe(16))]
+    url = str(httpx.URL(_token_url(key, *fresh)))
+    signature = await asyncio.to_thread(machine.sign, f"GET,{url},{_EMPTY_BODY}")
+    return "GET", url, {"Authorization": signature}, None
+
+
+def _token_url(key: TokenKey, *more: tuple[str, str]) -> str:
     asked = [("service", key.service)] if key.service else []
     asked += [("scope", scope) for scope in key.scopes]
-    headers = {"Authorization": key.login.header} if isinstance(key.login, Login) else {}
     parts = urlsplit(key.realm)
-    query = urlencode([*parse_qsl(parts.query), *asked])
-    return "GET", urlunsplit(parts._replace(query=query, fragment="")), headers, None
+    query = urlencode([*parse_qsl(parts.query), *asked, *more])
+    return urlunsplit(parts._replace(query=query, fragment=""))
 
 
-def _identity_request(key: TokenKey) -> tuple[str, str, dict[str, str], bytes | None]:
-    assert isinstance(key.login, IdentityToken)
+def _identity_request(key: TokenKey, identity: IdentityToken) -> _TokenRequest:
     form = {
         "grant_type": "refresh_token",
         "service": key.service,
         "client_id": CLIENT_ID,
         "scope": " ".join(key.scopes),
-        "refresh_token": key.login.token,
+        "refresh_token": identity.token,
     }
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     return "POST", key.realm, headers, urlencode(form).encode()

@@ -32,6 +32,22 @@ def config(home: Path) -> Path:
     return home / "config.toml"
 
 
+def test_the_key_is_made_once_and_only_its_owner_can_read_it(puna: Puna, home: Path) -> None:
+    first = puna("registry", "key").stdout
+    assert first.startswith("ssh-ed25519 AAAA") and first.endswith(" puna\n")
+    assert puna("registry", "key").stdout == first
+    if os.name == "posix":
+        assert stat.S_IMODE((home / "id_ed25519").stat().st_mode) == 0o600
+    (home / "id_ed25519").write_text("nonsense")
+    assert "no ed25519 key" in puna("registry", "key", code=FAILED).stderr
+
+
+def test_a_registry_that_knows_keys_is_listed_as_such(puna: Puna, config: Path) -> None:
+    puna("registry", "add", "models.example.com", "--key")
+    assert load_registries(config) == {"models.example.com": RegistrySettings(key=True)}
+    assert puna("registry", "list").stdout.splitlines()[1].split() == ["models.example.com", "no", "-", "key"]
+
+
 def test_a_registry_is_added_listed_and_removed(puna: Puna, config: Path, daemon: FakeDaemon) -> None:
     assert "is listed" in puna("registry", "add", "LocalHost:5000", "--insecure").stderr
     puna("registry", "add", "https://hub.example.com/", "--mirror", "localhost:5000")
@@ -78,7 +94,7 @@ def test_a_listing_in_json_tells_that_there_is_a_login_and_not_which(puna: Puna,
     config.write_text(WRITTEN)
     listing = puna("registry", "list", "--json").stdout
     assert json.loads(listing)["registries"] == [
-        {"host": "registry.example.com", "insecure": False, "mirror": None, "has_credentials": True}
+        {"host": "registry.example.com", "insecure": False, "mirror": None, "has_credentials": True, "key": False}
     ]
     assert "WORK_LOGIN" not in listing
 

@@ -30,6 +30,8 @@ class Request:
     headers: dict[str, str]
     """By names in lower case."""
     body: bytes = b""
+    target: str = ""
+    """Path and query as they came."""
 
 
 @dataclass
@@ -173,7 +175,7 @@ def _handler_of(registry: HostileRegistry) -> type[BaseHTTPRequestHandler]:
             parts = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
             headers = {name.lower(): value for name, value in self.headers.items()}
-            request = Request(self.command, parts.path, query, headers)
+            request = Request(self.command, parts.path, query, headers, target=self.path)
             registry.requests.append(request)
             self._left = int(headers.get("content-length", "0"))
             if "/uploads/" not in request.path:

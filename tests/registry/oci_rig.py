@@ -23,6 +23,7 @@ from registry.progress import Progress
 from registry.pull import Puller
 from registry.push import Pusher
 from registry.registries import Registries, RegistryEntry
+from registry.sources.machine_key import MachineKey
 from registry.sources.oci import OciSource
 from registry.sources.registry_connector import RegistryConnector
 from registry.store import ModelStore
@@ -48,8 +49,14 @@ class Site:
         self.home = home
         options = PullOptions(idle_timeout_seconds=self.idle_seconds, keep_free_bytes=0)
         environ = {"NETRC": str(home / "netrc"), **self.environ}
+        self.key = MachineKey(home / "key")
         self.connector = RegistryConnector(
-            lambda: Registries(dict(self.entries)), options, environ, home, document_seconds=self.document_seconds
+            lambda: Registries(dict(self.entries)),
+            options,
+            environ,
+            home,
+            self.key,
+            document_seconds=self.document_seconds,
         )
         self.source = OciSource(self.connector)
         self.puller = Puller(self.store, [self.source], options, environ)
@@ -57,9 +64,17 @@ class Site:
             self.store, self.connector, idle_timeout_seconds=self.idle_seconds, chunk_bytes=CHUNK_BYTES
         )
 
-    def allow(self, host: str, *, insecure: bool = True, mirror: str | None = None, login: str | None = None) -> None:
+    def allow(
+        self,
+        host: str,
+        *,
+        insecure: bool = True,
+        mirror: str | None = None,
+        login: str | None = None,
+        key: bool = False,
+    ) -> None:
         """What `puna registry add` does."""
-        self.entries[host] = RegistryEntry(host, insecure, mirror, login)
+        self.entries[host] = RegistryEntry(host, insecure, mirror, login, key)
 
     async def pull(self, name: str, *, insecure: bool = False) -> list[Progress]:
         return [step async for step in self.puller.pull(ModelName.parse(name), insecure=insecure)]
