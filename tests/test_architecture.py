@@ -95,6 +95,10 @@ ALLOWED: dict[str, set[str]] = {
     "cli.commands.adopt": {"cli", "registry"},
     "cli.commands.export": {"cli", "registry"},
 }  # fmt: skip
+    "cli.commands.registry": {
+        "cli", "registry.errors", "registry.paths", "registry.sources.machine_key",
+        "runner.settings", "runner.config_file", "runner.setting_kinds",
+    },
 
 OWNERS: dict[str, tuple[str, ...]] = {
     "llama_cpp": ("runner.llamacpp",),
@@ -113,6 +117,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "psutil": ("runner", "cli"),
     "httpx": ("registry", "cli"),
     "filelock": ("registry", "cli"),
+    "cryptography": ("registry.sources.machine_key",),
     "packaging": ("registry",),
     "platformdirs": ("registry",),
     "gguf": ("registry.convert", "runner.llamacpp.calibrate"),
