@@ -15,19 +15,13 @@ MAX_PART = 80
 
 
 def name_of_file(file_name: str, *, before: str = "") -> ModelName:
-    """A possible name, whatever a file is called: its stem as far as that can be written in a name.
+    """A possible name, whatever a file is called: small letters, and the quantization that its name tells as the tag.
 
     The shards of one model give the same name. `before` is put in front, to tell files of one name apart.
     """
-    stem = stem_of(file_name)
-    text = f"{before}-{stem}" if before else stem
-    return ModelName(DEFAULT_HOST, DEFAULT_NAMESPACE, name_part(text), DEFAULT_TAG)
-
-
-def tagged_name_of_file(file_name: str) -> ModelName:
-    """As `name_of_file`, in small letters and with the quantization that the file's name tells as its tag."""
     model, found = quantization.split_off(stem_of(file_name))
-    return ModelName(DEFAULT_HOST, DEFAULT_NAMESPACE, name_part(model.lower()), found or DEFAULT_TAG)
+    text = f"{before}-{model}" if before else model
+    return ModelName(DEFAULT_HOST, DEFAULT_NAMESPACE, name_part(text.lower()), found or DEFAULT_TAG)
 
 
 def stem_of(file_name: str) -> str:

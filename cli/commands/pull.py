@@ -57,7 +57,9 @@ def local_path(source: str) -> Path | None:
 
 def _take_in(path: Path, given_name: str | None) -> None:
     from cli.commands.create import create_model, source_of
-    from registry.file_naming import tagged_name_of_file
+    from registry.file_naming import name_of_file
 
-    name = given_name or tagged_name_of_file(path.resolve().name).short
+    # A link is called what people call it, and not like the file it leads to.
+    own_name = path.resolve().name if path.name in ("", "..") else path.name
+    name = given_name or name_of_file(own_name).short
     create_model(connect(), name, source_of(str(path), Path.cwd()))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from registry.errors import InvalidName, InvalidRequest
-from registry.file_naming import tagged_name_of_file
+from registry.file_naming import name_of_file
 from registry.name import HUB_HOST, HUB_HOSTS, ModelName
 from registry.sources.credentials import shown
 from registry.sources.gguf_choice import shard_name, shard_of
@@ -48,7 +48,7 @@ class ModelUrl:
     @property
     def suggested_name(self) -> ModelName:
         """A name for the model, from the file's."""
-        return tagged_name_of_file(self.file_name)
+        return name_of_file(self.file_name)
 
 
 def parse_model_url(text: str) -> ModelUrl | ModelName | None:

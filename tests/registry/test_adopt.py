@@ -77,13 +77,13 @@ def test_a_folder_of_files_is_shared_and_not_copied(store: ModelStore, tmp_path:
     (done,) = adopt_all(store, file.parent)
     assert done.state is State.NEW
     assert set(done.ways) <= SHARED
-    model = store.find(ModelName.parse("some-model-q4_0"))
+    model = store.find(ModelName.parse("some-model:Q4_0"))
     assert model.model_path.read_bytes() == gguf()
     assert model.config.model_family == "llama"
     if done.ways == (Way.HARD_LINK,):
         assert model.model_path.samefile(file)
     file.unlink()
-    store.find(ModelName.parse("some-model-q4_0")).verify_unchanged()
+    store.find(ModelName.parse("some-model:Q4_0")).verify_unchanged()
 
 
 def test_every_layout_gives_the_names_people_know(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_projector_is_not_given_to_a_model_of_another_name(tmp_path: Path) -> 
     with_projector = {
         name for name, model in found(tmp_path / "files").items() if model.files[-1].media_type == PROJECTOR_LAYER
     }
-    assert with_projector == {"cat-Q4_0:latest", "cat-Q8_0:latest"}
+    assert with_projector == {"cat:Q4_0", "cat:Q8_0"}
 
 
 def test_what_is_no_model_is_told_with_its_reason(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import InvalidName, InvalidRequest, RegistryError
-from registry.file_naming import tagged_name_of_file
+from registry.file_naming import name_of_file
 from registry.finder import Target, source_text
 from registry.name import ModelName
 from registry.sources.model_url import ModelUrl, parse_model_url
@@ -81,12 +81,12 @@ def test_the_address_of_a_shard_means_all_of_them() -> None:
     ],
 )
 def test_a_files_name_makes_a_name_for_its_model(file: str, name: str) -> None:
-    assert tagged_name_of_file(file).short == name
+    assert name_of_file(file).short == name
 
 
 @given(st.text(max_size=120))
 def test_every_files_name_makes_a_possible_name(file: str) -> None:
-    name = tagged_name_of_file(file)
+    name = name_of_file(file)
     assert ModelName.parse(name.full) == name
 
 
