@@ -187,6 +187,7 @@ BLOCK_TYPES = (
     "message", "function_call", "function_call_output", "reasoning", "item_reference",
     "input_text", "output_text", "refusal",
     "image_url", "input_image", "input_audio",
+    "function_tool", "custom_tool", "custom_tool_call", "custom_tool_call_output",
 )  # fmt: skip
 """Values of `type` that decide what an item of an array is; pydantic puts them into an error's place."""
 

@@ -22,6 +22,8 @@ class Tool(msgspec.Struct, frozen=True):
     schema: dict[str, Any]
     """JSON schema of its arguments, an object."""
     description: str = ""
+    format: Constraint | None = None
+    """What the schema's pattern comes from, when calls must be kept to it whatever the model's own way."""
 
 
 class ToolCall(msgspec.Struct, frozen=True):

@@ -150,6 +150,10 @@ class Control:
             return Rendered(prompt.text, tuple(max(token, -1) for token in prompt.tokens), prompt.window)
         plan = plan_output(request, prompt, self._engine)
         wanted = constrain(request, plan, self._engine)
+        formats = [tool.format for tool in (plan.tools if plan is not None else ()) if tool.format is not None]
+        for tool_format in formats:
+            # What is wrong with one is told as its own error; in a grammar of all tools nobody would find it.
+            self._engine.compile_constraint(tool_format)
         seed = request.sampling.seed
         sequence = Sequence(
             command.request_id,
@@ -159,7 +163,7 @@ class Control:
             seed=random.SystemRandom().getrandbits(32) if seed is None else seed,
             received_ns=received_ns,
             truncated=prompt.truncated,
-            constraint=wanted and self._compile(command.request_id, wanted),
+            constraint=wanted and self._compile(command.request_id, wanted, must_hold=bool(formats)),
             output=plan,
             echo=_echo(request, prompt, self._engine),
             media=prompt.media,
@@ -168,12 +172,12 @@ class Control:
         resume(sequence, command.taken, self._engine)
         return sequence
 
-    def _compile(self, request_id: str, wanted: Constraint) -> CompiledConstraint | None:
+    def _compile(self, request_id: str, wanted: Constraint, *, must_hold: bool) -> CompiledConstraint | None:
         try:
             return self._engine.compile_constraint(wanted)
         except ConstraintInvalid as error:
             # Nobody asked for this one: without it, calls that the model begins of itself are as good as the model.
-            if not wanted.is_optional:
+            if must_hold or not wanted.is_optional:
                 raise
             logger.warning("request %s: its tools' calls are not held to their schemas: %s", request_id, error.message)
             return None

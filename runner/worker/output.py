@@ -26,7 +26,7 @@ from runner.chat.types import (
     usable_tools,
 )
 from runner.engine import Engine
-from runner.errors import InvalidRequest
+from runner.errors import InvalidRequest, Unsupported
 from runner.sampling import Constraint, ConstraintKind
 from runner.worker.prompt import PreparedPrompt
 
@@ -103,6 +103,12 @@ def _possible_calls(request: ChatRequest, plan: OutputPlan, engine: Engine) -> C
     """What keeps calls well-formed that the model begins of itself; None where no mark tells that it does."""
     opening = plan.format.calls.opening
     if not plan.tools or not opening:
+        if unkept := next((tool.format for tool in plan.tools if tool.format is not None), None):
+            raise Unsupported(
+                "This model's calls begin with no mark, so that a tool's format can only be kept to where a call is "
+                "required; send tool_choice.",
+                field=unkept.field,
+            )
         return None
     is_parallel = request.parallel_calls is not False
     terms = _Terms(engine, plan.format.markers)

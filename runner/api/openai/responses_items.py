@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runner.api.media_parts import MediaPart, join_parts
+from runner.api.openai.custom_tools import arguments_of
 from runner.chat.types import Message, ToolCall
 
 Json = dict[str, object]
@@ -122,7 +123,36 @@ class ResultItem:
         }
 
 
-Item = MessageItem | ReasoningItem | CallItem | ResultItem
+@dataclass(frozen=True, slots=True)
+class CustomCallItem:
+    """A tool whose input is a text, that the model asked for."""
+
+    id: str
+    call_id: str
+    name: str
+    input: str
+    status: str = "completed"
+
+    def record(self) -> Json:
+        return {
+            "id": self.id,
+            "type": "custom_tool_call",
+            "status": self.status,
+            "call_id": self.call_id,
+            "name": self.name,
+            "input": self.input,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CustomResultItem(ResultItem):
+    """What such a tool answered."""
+
+    def record(self) -> Json:
+        return ResultItem.record(self) | {"type": "custom_tool_call_output"}
+
+
+Item = MessageItem | ReasoningItem | CallItem | CustomCallItem | ResultItem
 
 
 def conversation(instructions: str | None, items: Sequence[Item]) -> tuple[Message, ...]:
@@ -161,8 +191,9 @@ class _Turns:
                 # Templates read arguments as an object; what was cut off is none.
                 self._text += f"{item.name}({item.arguments}"
                 return
-            self._names[item.call_id] = item.name
-            self._calls += (ToolCall(item.call_id, item.name, item.arguments),)
+            self._called(item, item.arguments)
+        elif isinstance(item, CustomCallItem):
+            self._called(item, arguments_of(item.input))
         elif isinstance(item, ResultItem):
             self.close()
             name = item.name or self._names.get(item.call_id)
@@ -176,6 +207,10 @@ class _Turns:
         else:
             self.close()
             self.messages.append(item.message())
+
+    def _called(self, item: CallItem | CustomCallItem, arguments: str) -> None:
+        self._names[item.call_id] = item.name
+        self._calls += (ToolCall(item.call_id, item.name, arguments),)
 
     def close(self) -> None:
         """End the model's turn, if one is open."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from runner.api.errors import ErrorReport
 from runner.api.openai.responses_items import Item
-from runner.api.openai.responses_schema import ResponseBody
+from runner.api.openai.responses_schema import CustomTool, ResponseBody
 from runner.api.openai.responses_translate import new_id
 from runner.api.openai.translate import Json, truncation
 from runner.chat.types import Finished, FinishReason
@@ -102,17 +102,19 @@ def _tool_choice(body: ResponseBody) -> str | Json:
     choice = body.tool_choice
     if choice is None:
         return "auto"
-    if choice.type == "function":
-        return {"type": "function", "name": choice.name}
+    if choice.type in ("function", "custom"):
+        return {"type": choice.type, "name": choice.name}
     if choice.type == "allowed_tools":
-        allowed = [{"type": "function", "name": tool.name} for tool in choice.tools or ()]
+        allowed = [{"type": tool.type, "name": tool.name} for tool in choice.tools or ()]
         return {"type": "allowed_tools", "mode": choice.mode, "tools": allowed}
     return choice.type
 
 
 def _tools(body: ResponseBody) -> list[Json]:
     return [
-        {
+        _custom(tool)
+        if isinstance(tool, CustomTool)
+        else {
             "type": "function",
             "name": tool.name,
             "description": tool.description,
@@ -121,3 +123,11 @@ def _tools(body: ResponseBody) -> list[Json]:
         }
         for tool in body.tools or ()
     ]
+
+
+def _custom(tool: CustomTool) -> Json:
+    wanted = tool.format
+    told: Json = {"type": "text"}
+    if wanted is not None and wanted.grammar is not None:
+        told = {"type": "grammar", "syntax": wanted.grammar.syntax, "definition": wanted.grammar.definition}
+    return {"type": "custom", "name": tool.name, "description": tool.description, "format": told}

@@ -17,7 +17,13 @@ from runner.api.openai.responses_object import ResponseFrame
 from runner.api.openai.responses_schema import InputTokensBody, ItemBody, ResponseBody
 from runner.api.openai.responses_store import ResponseStore, StoredResponse
 from runner.api.openai.responses_stream import ResponseStream, whole_output
-from runner.api.openai.responses_translate import answer_call, ignored_includes, prompt_call, read_input
+from runner.api.openai.responses_translate import (
+    answer_call,
+    custom_names,
+    ignored_includes,
+    prompt_call,
+    read_input,
+)
 from runner.api.openai.translate import Json
 from runner.api.standing import with_standing
 from runner.api.streaming import SERVER_SENT_EVENTS, JsonResponse, StreamResponse, ignored_header, while_connected
@@ -85,7 +91,7 @@ async def _answer(generator: Generator, store: ResponseStore, request: Request, 
     keep = partial(_keep, store, owner(request), items) if body.store is not False else _let_go
     if not body.stream:
         answer = await while_connected(request.receive, generator.complete(call))
-        output = whole_output(answer)
+        output = whole_output(answer, custom_names(body))
         response = ResponseFrame(body, call, answer.generation).finished(answer.finished, output)
         keep(response, output)
         return JsonResponse(response, headers=ignored_header([*ignored, *answer.generation.ignored]))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from runner.api.openai.custom_tools import CustomBody
 from runner.api.openai.schema import Effort, InputAudio, StreamOptions
+from runner.api.openai.tools import known_tool, tool_tag
 from runner.api.sampling import Alternatives, Grammar
 from runner.api.validation import Body, Ignored, invalid, lacks, not_honoured, unsupported
 
@@ -120,6 +122,27 @@ class FunctionOutputBody(Body):
     namespace: Annotated[Any, not_honoured("")] = None
 
 
+class CustomCallBody(Body):
+    type: Literal["custom_tool_call"]
+    call_id: str
+    name: str
+    input: str
+    id: str | None = None
+    status: Status = None
+    caller: Ignored = None
+    namespace: Annotated[Any, not_honoured("")] = None
+    async_: Annotated[Any, not_honoured(False)] = Field(None, alias="async")
+
+
+class CustomOutputBody(Body):
+    type: Literal["custom_tool_call_output"]
+    call_id: str
+    output: Output
+    id: str | None = None
+    status: Status = None
+    caller: Ignored = None
+
+
 class SummaryText(Body):
     type: Literal["summary_text"]
     text: str
@@ -154,10 +177,24 @@ def _with_type(value: object) -> object:
 
 ItemBody = Annotated[
     Annotated[
-        MessageBody | FunctionCallBody | FunctionOutputBody | ReasoningBody | ReferenceBody,
+        MessageBody
+        | FunctionCallBody
+        | FunctionOutputBody
+        | CustomCallBody
+        | CustomOutputBody
+        | ReasoningBody
+        | ReferenceBody,
         Field(discriminator="type"),
     ],
-    _known("message", "function_call", "function_call_output", "reasoning", "item_reference"),
+    _known(
+        "message",
+        "function_call",
+        "function_call_output",
+        "custom_tool_call",
+        "custom_tool_call_output",
+        "reasoning",
+        "item_reference",
+    ),
     BeforeValidator(_with_type),
 ]
 
@@ -174,14 +211,8 @@ Input = Annotated[
 ]
 
 
-def _only_functions(value: object) -> object:
-    if isinstance(value, str) and value != "function":
-        raise unsupported(lacks("tools other than functions"))
-    return value
-
-
 class FunctionTool(Body):
-    type: Annotated[Literal["function"], BeforeValidator(_only_functions)]
+    type: Literal["function"]
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
@@ -193,21 +224,45 @@ class FunctionTool(Body):
     output_schema: Ignored = None
 
 
+class CustomTool(CustomBody):
+    """A tool whose input is a text."""
+
+    type: Literal["custom"]
+    allowed_callers: Annotated[Any, not_honoured(["direct"])] = None
+    defer_loading: Annotated[Any, not_honoured(False)] = None
+    async_: Annotated[Any, not_honoured(False)] = Field(None, alias="async")
+
+
+ToolBody = Annotated[
+    Annotated[
+        Annotated[FunctionTool, Tag("function_tool")] | Annotated[CustomTool, Tag("custom_tool")],
+        Discriminator(tool_tag),
+    ],
+    BeforeValidator(known_tool),
+]
+
+
+def _known_kind(value: object) -> object:
+    if isinstance(value, str) and value not in ("function", "custom"):
+        raise unsupported(lacks(f"tools of the type {value[:50]!r}"))
+    return value
+
+
 class AllowedTool(Body):
-    type: Annotated[Literal["function"], BeforeValidator(_only_functions)]
+    type: Annotated[Literal["function", "custom"], BeforeValidator(_known_kind)]
     name: str
 
 
 class Choice(Body):
     """Which tools are to be called; a word alone is an object of that type."""
 
-    type: Literal["none", "auto", "required", "function", "allowed_tools"]
+    type: Literal["none", "auto", "required", "function", "custom", "allowed_tools"]
     name: str | None = None
     mode: Literal["auto", "required"] | None = None
     tools: list[AllowedTool] | None = None
 
 
-_CHOICES = ("none", "auto", "required", "function", "allowed_tools")
+_CHOICES = ("none", "auto", "required", "function", "custom", "allowed_tools")
 
 
 def _read_choice(value: object) -> object:
@@ -254,7 +309,7 @@ class ResponsePromptBody(Body):
     model: str = ""
     instructions: str | None = None
     previous_response_id: str | None = None
-    tools: list[FunctionTool] | None = None
+    tools: list[ToolBody] | None = None
     tool_choice: ChoiceBody = None
     parallel_tool_calls: bool | None = None
     text: TextBody | None = None

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from runner.api.errors import ErrorReport, report_failure
-from runner.api.openai.responses_items import CallItem, Item, MessageItem, Part, ReasoningItem
+from runner.api.openai.custom_tools import InputReader
+from runner.api.openai.responses_items import CallItem, CustomCallItem, Item, MessageItem, Part, ReasoningItem
 from runner.api.openai.responses_object import ResponseFrame
-from runner.api.openai.responses_translate import new_id
+from runner.api.openai.responses_translate import custom_names, new_id
 from runner.api.openai.translate import Json, error_body
 from runner.api.sampling import token_entries
 from runner.chat.types import (
@@ -26,12 +27,13 @@ from runner.chat.types import (
 from runner.generate import Answer
 
 _encode = msgspec.json.encode
+OutputItem = MessageItem | ReasoningItem | CallItem | CustomCallItem
 _TEXT_DELTA = "response.output_text.delta"
 
 
-def whole_output(answer: Answer) -> list[Item]:
-    """The items of a whole answer."""
-    output = OutputItems()
+def whole_output(answer: Answer, custom: frozenset[str] = frozenset()) -> list[Item]:
+    """The items of a whole answer; `custom` are the tools whose input is a text."""
+    output = OutputItems(custom)
     if answer.thinking:
         _exhaust(output.add(ThinkingDelta(answer.thinking)))
     if answer.text or answer.tokens:
@@ -50,10 +52,12 @@ def _exhaust(events: Iterator[Json]) -> None:
 class OutputItems:
     """The items of one answer as they grow; gives the dialect's events that tell of it, without their numbers."""
 
-    def __init__(self) -> None:
+    def __init__(self, custom: frozenset[str] = frozenset()) -> None:
         self.items: list[Item] = []
         """Those that are complete."""
-        self._open: MessageItem | ReasoningItem | CallItem | None = None
+        self._custom = custom
+        self._input = InputReader()
+        self._open: OutputItem | None = None
         self._texts: list[str] = []
         self._logprobs: list[Json] = []
 
@@ -102,9 +106,14 @@ class OutputItems:
         yield {"type": _TEXT_DELTA, **self.place, "delta": event.text, "logprobs": logprobs}
 
     def _call(self, event: ToolCallDelta) -> Iterator[Json]:
-        if event.name:
+        if event.name in self._custom:
+            self._input = InputReader()
+            yield from self._into(CustomCallItem(new_id("ctc"), event.id, event.name, "", "in_progress"))
+        elif event.name:
             yield from self._into(CallItem(new_id("fc"), event.id, event.name, "", "in_progress"))
-        if event.arguments:
+        if isinstance(self._open, CustomCallItem):
+            yield from self._input_delta(self._input.push(event.arguments))
+        elif event.arguments:
             self._texts.append(event.arguments)
             yield {
                 "type": "response.function_call_arguments.delta",
@@ -112,19 +121,30 @@ class OutputItems:
                 "delta": event.arguments,
             }
 
-    def _into(self, item: MessageItem | ReasoningItem | CallItem) -> Iterator[Json]:
+    def _input_delta(self, text: str) -> Iterator[Json]:
+        if text:
+            self._texts.append(text)
+            place = _without_content(self.place)
+            yield {"type": "response.custom_tool_call_input.delta", **place, "delta": text}
+
+    def _into(self, item: OutputItem) -> Iterator[Json]:
         """Begin an item, after the one that is open."""
         yield from self._close("completed")
         self._open = item
         yield {"type": "response.output_item.added", "output_index": len(self.items), "item": item.record()}
-        if not isinstance(item, CallItem):
+        if isinstance(item, MessageItem | ReasoningItem):
             yield {"type": "response.content_part.added", **self.place, "part": _part(item, "", ())}
 
     def _close(self, status: str) -> Iterator[Json]:
         if self._open is None:
             return
+        if isinstance(self._open, CustomCallItem):
+            yield from self._input_delta(self._input.finish())
         item, text = self._grown(status), "".join(self._texts)
         match item:
+            case CustomCallItem():
+                place = _without_content(self.place)
+                yield {"type": "response.custom_tool_call_input.done", **place, "input": text}
             case CallItem():
                 place = _without_content(self.place)
                 done = {"type": "response.function_call_arguments.done", **place, "name": item.name}
@@ -134,7 +154,7 @@ class OutputItems:
             case MessageItem():
                 told = {"text": text, "logprobs": list(self._logprobs)}
                 yield {"type": "response.output_text.done", **self.place, **told}
-        if not isinstance(item, CallItem):
+        if isinstance(item, MessageItem | ReasoningItem):
             yield {"type": "response.content_part.done", **self.place, "part": _part(item, text, self._logprobs)}
         yield {"type": "response.output_item.done", "output_index": len(self.items), "item": item.record()}
         self.items.append(item)
@@ -142,7 +162,7 @@ class OutputItems:
         self._texts.clear()
         self._logprobs.clear()
 
-    def _grown(self, status: str) -> MessageItem | ReasoningItem | CallItem:
+    def _grown(self, status: str) -> OutputItem:
         item, text = self._open, "".join(self._texts)
         match item:
             case MessageItem():
@@ -150,6 +170,8 @@ class OutputItems:
                 return dataclasses.replace(item, parts=parts, status=status)
             case CallItem():
                 return dataclasses.replace(item, arguments=text, status=status)
+            case CustomCallItem():
+                return dataclasses.replace(item, input=text, status=status)
             case ReasoningItem():
                 return dataclasses.replace(item, text=text, status=status)
         raise AssertionError("no item is open")
@@ -165,7 +187,7 @@ class ResponseStream:
         self._frame = frame
         self._request_id = request_id
         self._keep = keep
-        self._output = OutputItems()
+        self._output = OutputItems(custom_names(frame.body))
         self._number = 0
         self._head = b""
         self._has_begun = False

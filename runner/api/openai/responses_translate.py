@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 from runner.api.media_parts import read_base64, read_image_url
-from runner.api.openai.responses_items import CallItem, Item, MessageItem, Part, ReasoningItem, ResultItem, conversation
+from runner.api.openai.custom_tools import custom_tool
+from runner.api.openai.responses_items import (
+    CallItem,
+    CustomCallItem,
+    CustomResultItem,
+    Item,
+    MessageItem,
+    Part,
+    ReasoningItem,
+    ResultItem,
+    conversation,
+)
 from runner.api.openai.responses_schema import (
     LOGPROBS,
     Choice,
+    CustomCallBody,
+    CustomOutputBody,
+    CustomTool,
     FormatBody,
     FunctionCallBody,
     FunctionOutputBody,
+    FunctionTool,
     InputImage,
     InputSound,
     ItemBody,
@@ -29,15 +43,20 @@ from runner.api.openai.responses_schema import (
 from runner.api.openai.tools import (
     AllowedTools,
     AllowedToolsChoice,
+    ChoiceValue,
     FunctionBody,
-    FunctionName,
+    NamedCustomTool,
     NamedTool,
+    ToolName,
     choose_tools,
-    read_functions,
+    function_tool,
+    read_arguments,
+    unlike_tools,
 )
 from runner.api.openai.translate import EFFORTS
 from runner.api.sampling import json_constraint, one_constraint
 from runner.chat.media import MediaKind
+from runner.chat.types import Tool
 from runner.errors import InvalidRequest
 from runner.generate import Call, Conversation
 from runner.sampling import Constraint
@@ -81,11 +100,8 @@ def answer_call(body: ResponseBody, request_id: str, items: Sequence[Item]) -> C
 def prompt_call(body: ResponsePromptBody, request_id: str, items: Sequence[Item]) -> Call:
     """As `answer_call`, with what decides the prompt alone."""
     effort = body.reasoning.effort if body.reasoning else None
-    functions = [
-        FunctionBody(name=tool.name, description=tool.description, parameters=tool.parameters)
-        for tool in body.tools or ()
-    ]
-    tools, tool_use, named_tool = choose_tools(read_functions(functions, ".name"), _choice(body.tool_choice))
+    read = unlike_tools(_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or ()))
+    tools, tool_use, named_tool = choose_tools(read, _choice(body.tool_choice))
     return Call(
         request_id=request_id,
         model=body.model,
@@ -107,21 +123,41 @@ def ignored_includes(body: ResponseBody) -> list[str]:
     return [f"include[{one}]" for one in dict.fromkeys(body.include or ()) if one != LOGPROBS]
 
 
-def _choice(choice: Choice | None) -> Literal["none", "auto", "required"] | NamedTool | AllowedToolsChoice | None:
+def custom_names(body: ResponsePromptBody) -> frozenset[str]:
+    """The tools whose input is a text."""
+    return frozenset(tool.name for tool in body.tools or () if isinstance(tool, CustomTool))
+
+
+def _tool(tool: FunctionTool | CustomTool, field: str) -> Tool:
+    if isinstance(tool, FunctionTool):
+        body = FunctionBody(name=tool.name, description=tool.description, parameters=tool.parameters)
+        return function_tool(body, field)
+    if not tool.name.strip():
+        raise InvalidRequest("A tool needs a name.", f"{field}.name")
+    return custom_tool(tool.name, tool.description, tool.format, field)
+
+
+def _choice(choice: Choice | None) -> ChoiceValue:
     """The choice as chat completions write it. Raises InvalidRequest for one that lacks a part."""
     if choice is None:
         return None
     if choice.type == "none" or choice.type == "auto" or choice.type == "required":
         return choice.type
-    if choice.type == "function":
+    if choice.type == "function" or choice.type == "custom":
         if not choice.name:
             raise InvalidRequest("tool_choice.name is required", "tool_choice.name")
-        return NamedTool(type="function", function=FunctionName(name=choice.name))
+        return _named(choice.type, choice.name)
     if choice.mode is None or not choice.tools:
         field = "tool_choice.tools" if choice.mode else "tool_choice.mode"
         raise InvalidRequest(f"{field} is required", field)
-    allowed = [NamedTool(type="function", function=FunctionName(name=tool.name)) for tool in choice.tools]
+    allowed = [_named(tool.type, tool.name) for tool in choice.tools]
     return AllowedToolsChoice(type="allowed_tools", allowed_tools=AllowedTools(mode=choice.mode, tools=allowed))
+
+
+def _named(kind: Literal["function", "custom"], name: str) -> NamedTool | NamedCustomTool:
+    if kind == "custom":
+        return NamedCustomTool(type=kind, custom=ToolName(name=name))
+    return NamedTool(type=kind, function=ToolName(name=name))
 
 
 def _json_format(wanted: FormatBody | None) -> Constraint | None:
@@ -141,7 +177,13 @@ def _read_item(body: ItemBody, path: str, find: Callable[[str], Item | None]) ->
             role = "system" if body.role == "developer" else body.role
             return MessageItem(body.id or new_id("msg"), role, _parts(body, path), status)
         case FunctionCallBody():
-            return CallItem(body.id or new_id("fc"), body.call_id, body.name, _arguments(body, path), status)
+            arguments = read_arguments(body.arguments, f"{path}.arguments")
+            return CallItem(body.id or new_id("fc"), body.call_id, body.name, arguments, status)
+        case CustomCallBody():
+            return CustomCallItem(body.id or new_id("ctc"), body.call_id, body.name, body.input, status)
+        case CustomOutputBody():
+            output = "\n".join(part.text for part in body.output)
+            return CustomResultItem(body.id or new_id("ctco"), body.call_id, output, None, status)
         case FunctionOutputBody():
             if not body.call_id and not body.name:
                 raise InvalidRequest(f"{path}.call_id is required", f"{path}.call_id")
@@ -174,14 +216,3 @@ def _part(part: PartBody, role: str, path: str) -> Part:
         case Refusal():
             return Part(part.type, part.refusal)
     return Part("output_text" if role == "assistant" else "input_text", part.text)
-
-
-def _arguments(body: FunctionCallBody, path: str) -> str:
-    arguments = body.arguments.strip() or "{}"
-    try:
-        is_object = isinstance(json.loads(arguments), dict)
-    except (ValueError, RecursionError):
-        is_object = False
-    if not is_object:
-        raise InvalidRequest(f"{path}.arguments is not the text of a JSON object.", f"{path}.arguments")
-    return arguments

@@ -12,7 +12,7 @@ from runner.api.openai.completion_schema import CompletionBody
 from runner.api.openai.completions import CompletionChunks, completion_calls
 from runner.api.openai.completions import completion as text_completion
 from runner.api.openai.schema import ChatCompletionBody
-from runner.api.openai.translate import Chunks, chat_calls, completion
+from runner.api.openai.translate import Chunks, call_shape, chat_calls, completion
 from runner.api.standing import with_standing
 from runner.api.streaming import JsonResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
@@ -37,18 +37,18 @@ def create_router(generator: Generator, max_body_bytes: int) -> APIRouter:
 
 async def _answer(generator: Generator, request: Request, body: ChatCompletionBody) -> Response:
     calls = [with_standing(call, request) for call in chat_calls(body, request_id(request))]
-    ignored = ignored_fields(body)
+    ignored, shape = ignored_fields(body), call_shape(body)
     if not body.stream:
         answers = await while_connected(request.receive, complete(generator, calls))
         headers = ignored_header([*ignored, *answers[0].generation.ignored])
-        return JsonResponse(completion(calls[0], answers), headers=headers)
+        return JsonResponse(completion(calls[0], answers, shape), headers=headers)
     include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
     if len(calls) == 1:
         generation = await while_connected(request.receive, generator.open(calls[0]))
-        chunks = Chunks(calls[0], generation, include_usage=include_usage)
+        chunks = Chunks(calls[0], generation, include_usage=include_usage, shape=shape)
         return event_stream(generation, chunks.encode, calls[0], ignored)
     opened = await while_connected(request.receive, generator.open_choices(calls))
-    chunks = Chunks(calls[0], opened, include_usage=include_usage, count=len(calls))
+    chunks = Chunks(calls[0], opened, include_usage=include_usage, count=len(calls), shape=shape)
     return event_stream(opened, chunks.encode_choice, calls[0], ignored)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from runner.api.openai.tools import ToolBody, ToolCallBody, ToolChoice
+from runner.api.openai.tools import CalledFunction, FunctionBody, ToolBody, ToolCallBody, ToolChoice, ToolName
 from runner.api.sampling import Alternatives, Grammar, LogitBias
 from runner.api.validation import Body, Ignored, invalid, lacks, not_honoured, unsupported
 
@@ -88,19 +88,13 @@ Stop = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]}),
 ]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
-_OLDER = "is an older form of tools; send tools and tool_choice"
-
-
-def _read_role(value: object) -> object:
-    if value == "function":
-        raise unsupported(_OLDER)
-    return value
 
 
 class ChatMessage(Body):
     """One turn of a conversation."""
 
-    role: Annotated[Literal["system", "developer", "user", "assistant", "tool"], BeforeValidator(_read_role)]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    """`function` is the older name of `tool`."""
     content: Content = None
     name: str | None = None
     refusal: Annotated[Any, not_honoured("")] = None
@@ -108,7 +102,7 @@ class ChatMessage(Body):
     reasoning_content: str | None = None
     annotations: Annotated[Any, not_honoured([])] = None
     audio: Annotated[Any, not_honoured()] = None
-    function_call: Annotated[Any, not_honoured(why=_OLDER)] = None
+    function_call: CalledFunction | None = None
     tool_calls: list[ToolCallBody] | None = None
     tool_call_id: str | None = None
 
@@ -168,8 +162,9 @@ class ChatCompletionBody(Body):
     tools: list[ToolBody] | None = None
     tool_choice: ToolChoice = None
     parallel_tool_calls: bool | None = None
-    functions: Annotated[Any, not_honoured([], why=_OLDER)] = None
-    function_call: Annotated[Any, not_honoured("none", "auto", why=_OLDER)] = None
+    functions: list[FunctionBody] | None = None
+    """The older form of `tools`; the answer is then in the older shape too."""
+    function_call: Literal["none", "auto"] | ToolName | None = None
     modalities: Annotated[Any, not_honoured(["text"])] = None
     audio: Annotated[Any, not_honoured()] = None
     verbosity: Annotated[Any, not_honoured("medium")] = None

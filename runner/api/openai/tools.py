@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from runner.api.validation import Body, Ignored, lacks, unsupported
+from runner.api.openai.custom_tools import CustomBody, arguments_of, custom_tool
+from runner.api.validation import Body, Ignored, invalid, lacks, unsupported
 from runner.chat.types import Tool, ToolCall, ToolUse
 from runner.errors import InvalidRequest
 
-_CUSTOM = lacks("custom tools, only functions")
+
+def known_tool(value: object) -> object:
+    """Says of kinds that are not known here that they are not supported, and not that they are wrong."""
+    if not isinstance(value, dict):
+        raise invalid("must be an object")
+    if not isinstance(kind := value.get("type"), str):
+        raise invalid("is required", ".type")
+    if kind not in ("function", "custom"):
+        raise unsupported(lacks(f"tools of the type {kind[:50]!r}"), ".type")
+    return value
+
+
+def tool_tag(value: object) -> str:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return f"{kind or 'function'}_tool"
 
 
 class FunctionBody(Body):
@@ -22,32 +37,45 @@ class FunctionBody(Body):
     strict: Ignored = None
 
 
-def _only_functions(value: object) -> object:
-    if value == "custom":
-        raise unsupported(_CUSTOM)
-    return value
-
-
-Function = Annotated[Literal["function"], BeforeValidator(_only_functions)]
-
-
-class ToolBody(Body):
-    type: Function
+class FunctionTool(Body):
+    type: Literal["function"]
     function: FunctionBody
 
 
-class FunctionName(Body):
+class CustomTool(Body):
+    type: Literal["custom"]
+    custom: CustomBody
+
+
+ToolBody = Annotated[
+    Annotated[
+        Annotated[FunctionTool, Tag("function_tool")] | Annotated[CustomTool, Tag("custom_tool")],
+        Discriminator(tool_tag),
+    ],
+    BeforeValidator(known_tool),
+]
+
+
+class ToolName(Body):
     name: str
 
 
 class NamedTool(Body):
-    type: Function
-    function: FunctionName
+    type: Literal["function"]
+    function: ToolName
+
+
+class NamedCustomTool(Body):
+    type: Literal["custom"]
+    custom: ToolName
+
+
+AnyNamedTool = Annotated[NamedTool | NamedCustomTool, Field(discriminator="type")]
 
 
 class AllowedTools(Body):
     mode: Literal["auto", "required"]
-    tools: list[NamedTool]
+    tools: list[AnyNamedTool]
 
 
 class AllowedToolsChoice(Body):
@@ -55,15 +83,8 @@ class AllowedToolsChoice(Body):
     allowed_tools: AllowedTools
 
 
-def _read_choice(value: object) -> object:
-    if isinstance(value, dict) and value.get("type") == "custom":
-        raise unsupported(_CUSTOM, ".type")
-    return value
-
-
-ToolChoice = Annotated[
-    Literal["none", "auto", "required"] | NamedTool | AllowedToolsChoice | None, BeforeValidator(_read_choice)
-]
+ChoiceValue = Literal["none", "auto", "required"] | NamedTool | NamedCustomTool | AllowedToolsChoice | None
+ToolChoice = ChoiceValue
 
 
 class CalledFunction(Body):
@@ -71,34 +92,77 @@ class CalledFunction(Body):
     arguments: str
 
 
-class ToolCallBody(Body):
+class CalledTool(Body):
+    name: str
+    input: str
+
+
+class FunctionCallBody(Body):
     id: str
-    type: Function = "function"
+    type: Literal["function"] = "function"
     function: CalledFunction
     index: Ignored = None
 
 
-def read_tools(bodies: Sequence[ToolBody] | None) -> tuple[Tool, ...]:
-    """Raises InvalidRequest for names that are empty or come twice."""
-    return read_functions([body.function for body in bodies or ()], ".function.name")
+class CustomCallBody(Body):
+    id: str
+    type: Literal["custom"]
+    custom: CalledTool
+    index: Ignored = None
 
 
-def read_functions(functions: Sequence[FunctionBody], name_path: str) -> tuple[Tool, ...]:
-    """As `read_tools`; `name_path` leads from a tool to its name in the client's request."""
-    tools = []
-    for index, function in enumerate(functions):
-        if not function.name.strip():
-            raise InvalidRequest("A tool needs a name.", f"tools[{index}]{name_path}")
-        schema = function.parameters or {"type": "object", "properties": {}}
-        tools.append(Tool(function.name, schema, function.description or ""))
-    if len({tool.name for tool in tools}) < len(tools):
-        raise InvalidRequest("Two tools have the same name.", "tools")
-    return tuple(tools)
+def _known_call(value: object) -> object:
+    kind = value.get("type") if isinstance(value, dict) else None
+    if isinstance(kind, str) and kind not in ("function", "custom"):
+        raise unsupported(lacks(f"calls of the type {kind[:50]!r}"), ".type")
+    return value
 
 
-def choose_tools(
-    tools: tuple[Tool, ...], choice: Literal["none", "auto", "required"] | NamedTool | AllowedToolsChoice | None
-) -> tuple[tuple[Tool, ...], ToolUse, str | None]:
+ToolCallBody = Annotated[
+    Annotated[
+        Annotated[FunctionCallBody, Tag("function_tool")] | Annotated[CustomCallBody, Tag("custom_tool")],
+        Discriminator(tool_tag),
+    ],
+    BeforeValidator(_known_call),
+]
+
+
+def read_tools(bodies: Sequence[FunctionTool | CustomTool] | None) -> tuple[Tool, ...]:
+    """Raises InvalidRequest for names that are empty or come twice, and for formats that cannot be kept to."""
+    return unlike_tools(
+        function_tool(body.function, f"tools[{index}].function")
+        if isinstance(body, FunctionTool)
+        else custom_tool(
+            _named(body.custom.name, f"tools[{index}].custom"),
+            body.custom.description,
+            body.custom.format,
+            f"tools[{index}].custom",
+        )
+        for index, body in enumerate(bodies or ())
+    )
+
+
+def function_tool(function: FunctionBody, field: str) -> Tool:
+    """Raises InvalidRequest for an empty name."""
+    schema = function.parameters or {"type": "object", "properties": {}}
+    return Tool(_named(function.name, field), schema, function.description or "")
+
+
+def unlike_tools(tools: Iterable[Tool], field: str = "tools") -> tuple[Tool, ...]:
+    """The tools; raises InvalidRequest when two have one name."""
+    made = tuple(tools)
+    if len({tool.name for tool in made}) < len(made):
+        raise InvalidRequest("Two tools have the same name.", field)
+    return made
+
+
+def _named(name: str, field: str) -> str:
+    if not name.strip():
+        raise InvalidRequest("A tool needs a name.", f"{field}.name")
+    return name
+
+
+def choose_tools(tools: tuple[Tool, ...], choice: ChoiceValue) -> tuple[tuple[Tool, ...], ToolUse, str | None]:
     """The tools that are left by a choice, what is asked of the model, and the one tool it must call.
 
     Raises InvalidRequest for a choice among tools that were not given.
@@ -108,28 +172,36 @@ def choose_tools(
         if use is ToolUse.REQUIRED and not tools:
             raise InvalidRequest("tool_choice is required, and there are no tools.", "tool_choice")
         return tools, use, None
-    wanted = [choice] if isinstance(choice, NamedTool) else choice.allowed_tools.tools
-    names = {one.function.name for one in wanted}
+    wanted = choice.allowed_tools.tools if isinstance(choice, AllowedToolsChoice) else [choice]
+    names = {(one.function if isinstance(one, NamedTool) else one.custom).name for one in wanted}
     if unknown := names - {tool.name for tool in tools}:
         raise InvalidRequest(f"tool_choice names {sorted(unknown)[0]!a}, which is not among the tools.", "tool_choice")
-    if isinstance(choice, NamedTool):
-        return tools, ToolUse.REQUIRED, choice.function.name
+    if not isinstance(choice, AllowedToolsChoice):
+        return tools, ToolUse.REQUIRED, names.pop()
     if not names:
         raise InvalidRequest("tool_choice allows no tools.", "tool_choice.allowed_tools.tools")
     return tuple(tool for tool in tools if tool.name in names), ToolUse(choice.allowed_tools.mode), None
 
 
-def read_calls(bodies: Sequence[ToolCallBody] | None, path: str) -> tuple[ToolCall, ...]:
+def read_calls(bodies: Sequence[FunctionCallBody | CustomCallBody] | None, path: str) -> tuple[ToolCall, ...]:
     """Earlier calls of the model. Raises InvalidRequest for arguments that are no JSON object."""
     calls = []
     for index, body in enumerate(bodies or ()):
-        arguments = body.function.arguments.strip() or "{}"
-        try:
-            is_object = isinstance(json.loads(arguments), dict)
-        except (ValueError, RecursionError):
-            is_object = False
-        if not is_object:
-            where = f"{path}[{index}].function.arguments"
-            raise InvalidRequest(f"invalid tool call arguments: {where} is not the text of a JSON object.", where)
-        calls.append(ToolCall(body.id, body.function.name, arguments))
+        if isinstance(body, CustomCallBody):
+            calls.append(ToolCall(body.id, body.custom.name, arguments_of(body.custom.input)))
+        else:
+            arguments = read_arguments(body.function.arguments, f"{path}[{index}].function.arguments")
+            calls.append(ToolCall(body.id, body.function.name, arguments))
     return tuple(calls)
+
+
+def read_arguments(text: str, field: str) -> str:
+    """Raises InvalidRequest when a call's arguments are no JSON object."""
+    arguments = text.strip() or "{}"
+    try:
+        is_object = isinstance(json.loads(arguments), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise InvalidRequest(f"invalid tool call arguments: {field} is not the text of a JSON object.", field)
+    return arguments

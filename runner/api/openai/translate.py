@@ -13,8 +13,18 @@ import msgspec
 from registry.stored_model import StoredModel
 from runner.api.errors import ErrorReport, report_failure
 from runner.api.media_parts import MediaPart, join_parts, read_base64, read_image_url
+from runner.api.openai.called import FUNCTIONS, CallDeltas, CallShape
 from runner.api.openai.schema import ChatCompletionBody, ChatMessage, ImagePart, ResponseFormat, TextPart
-from runner.api.openai.tools import choose_tools, read_calls, read_tools
+from runner.api.openai.tools import (
+    CustomTool,
+    NamedTool,
+    choose_tools,
+    function_tool,
+    read_arguments,
+    read_calls,
+    read_tools,
+    unlike_tools,
+)
 from runner.api.sampling import json_constraint, one_constraint, token_entries, wanted_logprobs
 from runner.chat.media import Media, MediaKind
 from runner.chat.types import (
@@ -26,8 +36,10 @@ from runner.chat.types import (
     Started,
     TextDelta,
     ThinkingDelta,
+    Tool,
     ToolCall,
     ToolCallDelta,
+    ToolUse,
     is_begun,
 )
 from runner.choices import Choice, Choices
@@ -51,6 +63,8 @@ _OPTIONS = (
     "seed",
     "stop",
 )
+_ROLES = {"developer": "system", "function": "tool"}
+"""Other names for the same."""
 EFFORTS = {"none": None, "minimal": "low", "xhigh": "high", "max": "high"}
 _ERROR_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 
@@ -69,7 +83,7 @@ def _chat_call(body: ChatCompletionBody, request_id: str) -> Call:
     if longest is not None:
         options["num_predict"] = longest
     effort = body.reasoning_effort or (body.reasoning.effort if body.reasoning else None)
-    tools, tool_use, named_tool = choose_tools(read_tools(body.tools), body.tool_choice)
+    tools, tool_use, named_tool = _tools(body)
     messages = _messages(body)
     return Call(
         request_id=request_id,
@@ -83,13 +97,37 @@ def _chat_call(body: ChatCompletionBody, request_id: str) -> Call:
         may_think_in_vain=True,
         tool_use=tool_use,
         named_tool=named_tool,
-        parallel_calls=body.parallel_tool_calls,
+        parallel_calls=False if body.functions else body.parallel_tool_calls,
         truncate=bool(body.truncate),
         constraint=one_constraint(_json_format(body.response_format), body.grammar),
         logit_bias=tuple((body.logit_bias or {}).items()),
         logprobs=wanted_logprobs(body.logprobs, body.top_logprobs),
         receipt=bool(body.receipt),
     )
+
+
+def call_shape(body: ChatCompletionBody) -> CallShape:
+    """How the calls in the answer are told."""
+    custom = frozenset(tool.custom.name for tool in body.tools or () if isinstance(tool, CustomTool))
+    return CallShape(custom, is_older=bool(body.functions))
+
+
+def _tools(body: ChatCompletionBody) -> tuple[tuple[Tool, ...], ToolUse, str | None]:
+    if body.functions and body.tools:
+        raise InvalidRequest("functions is the older form of tools; send one of them.", "functions")
+    if not body.functions and (body.function_call is None or isinstance(body.function_call, str)):
+        return choose_tools(read_tools(body.tools), body.tool_choice)
+    functions = unlike_tools(
+        (function_tool(function, f"functions[{index}]") for index, function in enumerate(body.functions or ())),
+        "functions",
+    )
+    choice = body.function_call
+    if choice is None or isinstance(choice, str):
+        return choose_tools(functions, choice)
+    if choice.name not in {tool.name for tool in functions}:
+        message = f"function_call names {choice.name[:100]!a}, which is not among the functions."
+        raise InvalidRequest(message, "function_call")
+    return choose_tools(functions, NamedTool(type="function", function=choice))
 
 
 def _json_format(wanted: ResponseFormat | None) -> Constraint | None:
@@ -113,23 +151,34 @@ def _messages(body: ChatCompletionBody) -> tuple[Message, ...]:
     names: dict[str, str] = {}
     messages = []
     for index, message in enumerate(body.messages):
-        calls = read_calls(message.tool_calls, f"messages[{index}].tool_calls")
+        calls = read_calls(message.tool_calls, f"messages[{index}].tool_calls") + _older_call(message, index)
         names |= {call.id: call.name for call in calls}
+        role, call_id = _ROLES.get(message.role, message.role), message.tool_call_id
+        if message.role == "function":
+            call_id = next((one for one in reversed(names) if names[one] == message.name), None)
         if message.content is None and not calls:
             raise InvalidRequest("invalid message content type: <nil>", f"messages[{index}].content")
         text, media = _content(message, f"messages[{index}].content")
         messages.append(
             Message(
-                "system" if message.role == "developer" else message.role,
+                role,
                 text,
                 thinking=message.reasoning_content or message.reasoning or None,
                 tool_calls=calls,
-                tool_name=message.name or names.get(message.tool_call_id or ""),
-                tool_call_id=message.tool_call_id,
+                tool_name=message.name or names.get(call_id or ""),
+                tool_call_id=call_id,
                 media=media,
             )
         )
     return tuple(messages)
+
+
+def _older_call(message: ChatMessage, index: int) -> tuple[ToolCall, ...]:
+    called = message.function_call
+    if called is None:
+        return ()
+    arguments = read_arguments(called.arguments, f"messages[{index}].function_call.arguments")
+    return (ToolCall(f"call_{index}", called.name, arguments),)
 
 
 def _content(message: ChatMessage, path: str) -> tuple[str, tuple[Media, ...]]:
@@ -151,8 +200,18 @@ class Chunks:
     Chunks of text are put together from bytes made once, because there is one for every token.
     """
 
-    def __init__(self, call: Call, generation: Generation | Choices, *, include_usage: bool, count: int = 1) -> None:
+    def __init__(
+        self,
+        call: Call,
+        generation: Generation | Choices,
+        *,
+        include_usage: bool,
+        count: int = 1,
+        shape: CallShape = FUNCTIONS,
+    ) -> None:
         self._call = call
+        self._shape = shape
+        self._calls = [CallDeltas(shape) for _ in range(count)]
         self._source = generation
         self._include_usage = include_usage
         self._envelope = envelope("chat.completion.chunk", "chatcmpl", call, generation)
@@ -179,7 +238,8 @@ class Chunks:
         if isinstance(event, ThinkingDelta):
             return self._chunk(index, {"reasoning": event.text, "reasoning_content": event.text})
         if isinstance(event, ToolCallDelta):
-            return self._chunk(index, {"tool_calls": [_call_delta(event)]})
+            told = self._calls[index].delta(event)
+            return self._chunk(index, told) if told else b""
         if isinstance(event, Started):
             return b""
         assert isinstance(event, Failed)
@@ -201,8 +261,8 @@ class Chunks:
     def _last(self, index: int, finished: Finished) -> bytes:
         self._ends[index] = finished
         opening = self._opening(index)
-        delta: Json = opening and opening | {"content": ""}
-        choice = {"index": index, "delta": delta, "finish_reason": finished.reason.value}
+        delta: Json = (opening and opening | {"content": ""}) | self._calls[index].rest()
+        choice = {"index": index, "delta": delta, "finish_reason": self._shape.reason(finished.reason)}
         chunk: Json = self._envelope | {"choices": [choice]} | truncation([finished])
         if len(self._ends) < len(self._parts):
             return sse_event(chunk)
@@ -225,41 +285,27 @@ class _ChunkParts:
         self.has_begun = False
 
 
-def completion(call: Call, answers: Sequence[Answer]) -> Json:
+def completion(call: Call, answers: Sequence[Answer], shape: CallShape = FUNCTIONS) -> Json:
     """The whole answers as one object."""
     return {
         **envelope("chat.completion", "chatcmpl", call, answers[0].generation),
-        "choices": [_choice(call, index, answer) for index, answer in enumerate(answers)],
+        "choices": [_choice(call, index, answer, shape) for index, answer in enumerate(answers)],
         "usage": usage([[answer.finished for answer in answers]]),
         **truncation([answer.finished for answer in answers]),
         **receipt_field(call, answers[0].generation, [answer.finished for answer in answers]),
     }
 
 
-def _choice(call: Call, index: int, answer: Answer) -> Json:
+def _choice(call: Call, index: int, answer: Answer, shape: CallShape) -> Json:
     message: Json = {"role": "assistant", "content": answer.text}
     if answer.thinking:
         message |= {"reasoning": answer.thinking, "reasoning_content": answer.thinking}
     if answer.calls:
-        message |= {
-            "content": answer.text or None,
-            "tool_calls": [_whole_call(place, call) for place, call in enumerate(answer.calls)],
-        }
-    choice: Json = {"index": index, "message": message, "finish_reason": answer.finished.reason.value}
+        message |= {"content": answer.text or None, **shape.whole(answer.calls)}
+    choice: Json = {"index": index, "message": message, "finish_reason": shape.reason(answer.finished.reason)}
     if call.logprobs is not None:
         choice["logprobs"] = _logprobs(answer.tokens)
     return choice
-
-
-def _whole_call(index: int, call: ToolCall) -> Json:
-    function = {"name": call.name, "arguments": call.arguments}
-    return {"index": index, "id": call.id, "type": "function", "function": function}
-
-
-def _call_delta(delta: ToolCallDelta) -> Json:
-    if not delta.name:
-        return {"index": delta.index, "function": {"arguments": delta.arguments}}
-    return _whole_call(delta.index, ToolCall(delta.id, delta.name, delta.arguments))
 
 
 def _logprobs(tokens: Sequence[ScoredToken]) -> Json:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from runner.chat.output_format import output_format
@@ -21,7 +22,7 @@ from runner.chat.types import (
     ToolUse,
 )
 from runner.engine import Engine
-from runner.errors import InvalidRequest
+from runner.errors import InvalidRequest, Unsupported
 from runner.sampling import Constraint, ConstraintKind
 from runner.worker.answer import Answer
 from runner.worker.output import constrain, plan_output
@@ -178,3 +179,13 @@ def test_tokens_of_thoughts_are_counted_apart() -> None:
         answer.accept(token, VOCABULARY, sampler)
     assert len("Hm, yes.") <= answer.thinking_tokens <= len("<think>Hm, yes.</think>")
     assert answer.generated == len("<think>Hm, yes.</think>No.") + 1
+
+
+def test_a_format_of_a_tool_needs_a_mark_or_a_call_that_is_required() -> None:
+    tool = msgspec.structs.replace(NOTE, format=Constraint(ConstraintKind.REGEX, "[a-z]+", "tools[0].format"))
+    unmarked = "[func_name1("
+    with pytest.raises(Unsupported, match="begin with no mark") as caught:
+        constraint(request([tool]), unmarked)
+    assert caught.value.facts["field"] == "tools[0].format"
+    assert constraint(request([tool], tool_use=ToolUse.REQUIRED), unmarked) is not None
+    assert constraint(request([NOTE]), unmarked) is None

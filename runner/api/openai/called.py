@@ -1,0 +1,87 @@
+"""How an answer's calls are told to clients of chat completions: of functions, of custom tools, in the older shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runner.api.openai.custom_tools import InputReader, input_of
+from runner.chat.types import FinishReason, ToolCall, ToolCallDelta
+
+Json = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class CallShape:
+    """How the calls of one request are told."""
+
+    custom: frozenset[str] = frozenset()
+    """Names of tools whose input is a text."""
+    is_older: bool = False
+    """As `function_call`, which has room for one."""
+
+    def whole(self, calls: Sequence[ToolCall]) -> Json:
+        """What a message has of them."""
+        if self.is_older:
+            return {"function_call": {"name": calls[0].name, "arguments": calls[0].arguments}}
+        return {"tool_calls": [self._whole(place, call) for place, call in enumerate(calls)]}
+
+    def reason(self, reason: FinishReason) -> str:
+        """Why the answer ended, in this dialect's word."""
+        return "function_call" if self.is_older and reason is FinishReason.TOOL_CALLS else reason.value
+
+    def _whole(self, index: int, call: ToolCall) -> Json:
+        if call.name in self.custom:
+            return _custom(index, call.id, call.name, input_of(call.arguments))
+        return _function(index, call)
+
+
+FUNCTIONS = CallShape()
+"""Where there are no other tools."""
+
+
+class CallDeltas:
+    """Tells the calls of one answer as they come."""
+
+    def __init__(self, shape: CallShape) -> None:
+        self._shape = shape
+        self._texts: dict[int, InputReader] = {}
+
+    def delta(self, event: ToolCallDelta) -> Json:
+        """What a chunk says of it; empty when there is nothing to say yet."""
+        if self._shape.is_older:
+            return self._older(event)
+        if event.name in self._shape.custom:
+            self._texts[event.index] = InputReader()
+        if (reader := self._texts.get(event.index)) is not None:
+            text = reader.push(event.arguments)
+            if event.name:
+                return {"tool_calls": [_custom(event.index, event.id, event.name, text)]}
+            return {"tool_calls": [{"index": event.index, "custom": {"input": text}}]} if text else {}
+        if not event.name:
+            return {"tool_calls": [{"index": event.index, "function": {"arguments": event.arguments}}]}
+        return {"tool_calls": [_function(event.index, ToolCall(event.id, event.name, event.arguments))]}
+
+    def rest(self) -> Json:
+        """What was held back of texts, at the end of the answer."""
+        told = [
+            {"index": index, "custom": {"input": text}}
+            for index, reader in self._texts.items()
+            if (text := reader.finish())
+        ]
+        return {"tool_calls": told} if told else {}
+
+    def _older(self, event: ToolCallDelta) -> Json:
+        if event.index:
+            return {}
+        named = {"name": event.name} if event.name else {}
+        return {"function_call": {**named, "arguments": event.arguments}}
+
+
+def _function(index: int, call: ToolCall) -> Json:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"index": index, "id": call.id, "type": "function", "function": function}
+
+
+def _custom(index: int, call_id: str, name: str, text: str) -> Json:
+    return {"index": index, "id": call_id, "type": "custom", "custom": {"name": name, "input": text}}
