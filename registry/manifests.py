@@ -29,7 +29,7 @@ class Manifests:
         for path in self.files():
             with contextlib.suppress(InvalidName):
                 host, *rest = path.relative_to(self._folder).parts
-                yield ModelName(host.replace(_COLON, ":"), *rest), path
+                yield ModelName.of_path(host.replace(_COLON, ":"), *rest), path
 
     def files(self) -> Iterator[Path]:
         """Every manifest, also those whose names are impossible here: they need their blobs all the same."""

@@ -31,6 +31,8 @@ PARTS = st.builds(lambda first, rest: first + rest, st.sampled_from(_FIRST), st.
         ),
         ("localhost:5000/a/b", "localhost:5000/a/b:latest", "localhost:5000/a/b:latest"),
         ("https://host/a/b:c", "host/a/b:c", "host/a/b:c"),
+        ("host.example/a/b/c/d:e", "host.example/a/b/c/d:e", "host.example/a/b/c/d:e"),
+        ("localhost/a/b/c", "localhost/a/b/c:latest", "localhost/a/b/c:latest"),
         (" spaced ", "registry.ollama.ai/library/spaced:latest", "spaced:latest"),
     ],
 )
@@ -49,6 +51,13 @@ def test_a_name_is_filled_in_and_shown_short(text: str, full: str, short: str) -
         "/model",
         "a//b",
         "a/b/c/d",
+        "registry.ollama.ai/a/b/c",
+        "hf.co/a/b/c",
+        "host.example/a/../c/d",
+        "host.example/a/con/c",
+        "host.example/a/b%2Fc/d",
+        "host.example/a//c/d",
+        "host.example/" + "/".join(["n" * 79] * 3) + "/m",
         "..",
         "../x",
         "a/../b",
@@ -94,17 +103,21 @@ def test_names_that_differ_in_case_fold_to_the_same() -> None:
     assert ModelName.parse("SmolLM2").model == "SmolLM2"
 
 
-@given(PARTS, PARTS, PARTS, PARTS)
-def test_a_printed_name_reads_back_as_itself(host: str, namespace: str, model: str, tag: str) -> None:
+@given(PARTS, st.lists(PARTS, min_size=1, max_size=4), PARTS, PARTS)
+def test_a_printed_name_reads_back_as_itself(host: str, namespaces: list[str], model: str, tag: str) -> None:
+    host = host if len(namespaces) == 1 else f"{host}.example"
     try:
-        name = ModelName(host, namespace, model, tag)
+        name = ModelName(host, "/".join(namespaces), model, tag)
     except InvalidName:
         return
     assert ModelName.parse(name.short) == name
     assert ModelName.parse(name.full) == name
+    assert ModelName.of_path(*name.path.parts) == name
 
 
-@given(st.text(max_size=40) | st.text("./\\:-_~aA0%\0", max_size=20))
+@given(
+    st.text(max_size=40) | st.text("./\\:-_~aA0%\0", max_size=20) | st.text("a./%2F", max_size=20).map("h.x/{}".format)
+)
 def test_no_text_makes_a_path_out_of_the_root(text: str) -> None:
     try:
         name = ModelName.parse(text)

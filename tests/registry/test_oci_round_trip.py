@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import InvalidName, ModelNotFound, RegistryForbidden, SourceError, SourceUnreachable, Unauthorized
+from registry.garbage import collect_garbage
 from registry.name import ModelName
 from tests.registry import real_registry
 from tests.registry.cutting_proxy import CuttingProxy
@@ -61,6 +62,23 @@ async def test_what_was_pushed_is_pulled_byte_for_byte(open_registry: RealRegist
     await check_round_trip(here, there, name)
     for digest, content in here.blobs(name).items():
         assert open_registry.blob_bytes(digest) == content
+
+
+async def test_names_of_many_parts_are_pushed_pulled_listed_and_removed(
+    open_registry: RealRegistry, tmp_path: Path
+) -> None:
+    here, there = Site(tmp_path / "here"), Site(tmp_path / "there")
+    here.allow(open_registry.host)
+    there.allow(open_registry.host)
+    # As folders, the tag of the one would be the namespace of the other.
+    names = [f"{open_registry.host}/deep/er/tiny:v1", f"{open_registry.host}/deep/er/tiny/v1:latest"]
+    for name in names:
+        await check_round_trip(here, there, name)
+    assert {model.name.short for model in there.store.models()} == set(names)
+    assert collect_garbage(there.store, min_age_seconds=0).size == 0
+    for name in names:
+        there.store.delete(ModelName.parse(name.upper()))
+    assert there.store.models() == [] and not list((there.store.root / "manifests").rglob("*"))
 
 
 async def test_a_manifest_of_other_bytes_keeps_them(open_registry: RealRegistry, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_model_name_is_a_path_of_possible_parts_on_every_system(text: str) -> 
         name = ModelName.parse(text)
     except InvalidName:
         return
-    for part in (name.host.replace(":", "%3A"), name.namespace, name.model, name.tag):
+    for part in (name.host.replace(":", "%3A"), *name.path.parts[1:]):
         assert why_impossible(part) is None
     root = PureWindowsPath("C:/models/manifests")
     assert root.joinpath(name.host.replace(":", "%3A"), *name.path.parts[1:]).is_relative_to(root)
