@@ -263,6 +263,8 @@ class MediaPiece:
     """Its places see one another in both directions, so all of them have to be in one step."""
     native: object
     """The engine's own."""
+    is_grid: bool = False
+    """Its places are not one behind the other: a sequence may be cut, shared and saved before and behind it only."""
 
 
 class MediaVectors(Protocol):

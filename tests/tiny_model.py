@@ -25,16 +25,20 @@ def write_tiny_model(
     begin_token: bool = True,
     max_tensors: int = 0,
     width: int = 64,
+    sections: tuple[int, ...] = (),
     added: Mapping[str, Any] | None = None,
+    more_tokens: int = 0,
+    renamed: Mapping[int, str] | None = None,
 ) -> Path:
     """A llama of two layers with a byte vocabulary. Its answers are nonsense, the same for the same seed.
 
     What is `added` goes on top of the weights of that name. Types that pack 256 weights into a block need a `width` of
-    256. With `max_tensors` it is split into files of at most that many tensors, numbered as shards are, beside `path`.
+    256. `more_tokens` follow the usual ones, and those `renamed` have other texts. With `max_tensors` it is split into
+    files of at most that many tensors, numbered as shards are, beside `path`.
     """
     heads, kv_heads, hidden, layers = 4, 2, 2 * width, 2
     generator = np.random.default_rng(seed)
-    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=max_tensors)
+    writer = gguf.GGUFWriter(path, "qwen2vl" if sections else "llama", split_max_tensors=max_tensors)
     writer.add_name("tiny")
     writer.add_context_length(context_length)
     writer.add_embedding_length(width)
@@ -44,8 +48,10 @@ def write_tiny_model(
     writer.add_head_count_kv(kv_heads)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(width // heads)
+    if sections:
+        writer.add_rope_dimension_sections(sections)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    size = add_byte_vocabulary(writer, begin_token=begin_token)
+    size = add_byte_vocabulary(writer, begin_token=begin_token, more_tokens=more_tokens, renamed=renamed)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
 
@@ -76,12 +82,17 @@ def write_tiny_model(
     return path
 
 
-def add_byte_vocabulary(writer: gguf.GGUFWriter, *, begin_token: bool) -> int:
+def add_byte_vocabulary(
+    writer: gguf.GGUFWriter, *, begin_token: bool, more_tokens: int = 0, renamed: Mapping[int, str] | None = None
+) -> int:
     """One token for each byte, in the GPT-2 alphabet, and a few special ones; returns the size."""
     alphabet = _byte_alphabet()
     special = ["<|begin|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
-    tokens = [alphabet[byte] for byte in range(256)] + special
+    more = [f"more {number}" for number in range(more_tokens)]
+    tokens = [alphabet[byte] for byte in range(256)] + special + more
+    tokens = [(renamed or {}).get(number, token) for number, token in enumerate(tokens)]
     kinds = [gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * len(special)
+    kinds += [gguf.TokenType.NORMAL] * len(more)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(tokens)

@@ -46,6 +46,26 @@ def write_vision_projector(path: Path, *, seed: int = 1, width: int = 64, reads_
     return writer.close()
 
 
+def write_grid_projector(path: Path, *, seed: int = 1, width: int = 64) -> Path:
+    """As Qwen2-VL's: an image keeps its shape, four patches become one vector, and where that was is not in it."""
+    writer = _Writer(path, seed)
+    writer.out.add_bool("clip.has_vision_encoder", True)
+    writer.out.add_string("clip.projector_type", "qwen2vl_merger")
+    writer.out.add_bool("clip.use_silu", True)
+    writer.sizes("vision", width)
+    writer.out.add_uint32("clip.vision.image_size", IMAGE_SIDE)
+    writer.out.add_uint32("clip.vision.patch_size", PATCH_SIDE)
+    writer.out.add_array("clip.vision.image_mean", [0.5, 0.5, 0.5])
+    writer.out.add_array("clip.vision.image_std", [0.5, 0.5, 0.5])
+    for name in ("v.patch_embd.weight", "v.patch_embd.weight.1"):
+        writer.add(name, INNER, 3, PATCH_SIDE, PATCH_SIDE)
+    writer.layers("v")
+    writer.norm("v.post_ln")
+    writer.linear("mm.0", 4 * INNER, 4 * INNER)
+    writer.linear("mm.2", width, 4 * INNER)
+    return writer.close()
+
+
 def write_sound_projector(path: Path, *, seed: int = 1, width: int = 64) -> Path:
     """Two convolutions over the spectrum, two layers, and a projection of stacked frames to vectors of `width`."""
     writer = _Writer(path, seed)

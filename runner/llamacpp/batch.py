@@ -68,13 +68,21 @@ class Batch:
 
 
 class VectorBatch:
-    """A `llama_batch` of vectors in place of tokens, for consecutive positions of one sequence."""
+    """A `llama_batch` of vectors in place of tokens, for one sequence."""
 
-    def __init__(self, vectors: np.ndarray[Any, np.dtype[np.float32]], start: int, sequence_id: int) -> None:
-        """`vectors` has one in each row; they are not copied, and live as long as the batch."""
+    def __init__(
+        self,
+        vectors: np.ndarray[Any, np.dtype[np.float32]],
+        positions: np.ndarray[Any, np.dtype[np.int32]],
+        sequence_id: int,
+    ) -> None:
+        """`vectors` has one in each row; they are not copied, and live as long as the batch.
+
+        Each has a column of `positions`, with as many numbers as a position of the model has.
+        """
         count = len(vectors)
         self._vectors = np.ascontiguousarray(vectors)
-        self._position = np.arange(start, start + count, dtype=np.int32)
+        self._position = np.ascontiguousarray(positions)
         self._sequence = np.full(1, sequence_id, dtype=np.int32)
         self._sequence_count = np.ones(count, dtype=np.int32)
         self._sequence_pointers = np.full(count, self._sequence.ctypes.data, dtype=np.uintp)

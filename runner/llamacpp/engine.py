@@ -41,9 +41,10 @@ from runner.llamacpp.candidates import Candidates, read_row, score_of
 from runner.llamacpp.constraint import CompiledConstraint, ConstraintCompiler
 from runner.llamacpp.devices import Device, Placement, list_devices, place
 from runner.llamacpp.encoder import WHOLE_ROWS, Encoder
+from runner.llamacpp.folded_memory import Fold, FoldedMemory
 from runner.llamacpp.library import Library
-from runner.llamacpp.media import Projector, Vectors
-from runner.llamacpp.memory import Memory, kind_of, resting_ids
+from runner.llamacpp.media import Projector, Vectors, length_of
+from runner.llamacpp.memory import Memory, has_sections, kind_of, resting_ids
 from runner.llamacpp.model import Model, cache_format, make_context, measure
 from runner.llamacpp.sampler import SamplerChain, ShapedSampler
 from runner.llamacpp.solo import Solo
@@ -91,7 +92,7 @@ class LlamaEngine:
         self._media_failure = ""
         if projector is not None and self._model.context is not None:
             self._open_projector(projector)
-        self._memory = Memory(self._model.context, kind_of(self._model.handle), options.max_sequences)
+        self._memory = self._memory_of(self._model.context)
         self._adapters = Adapters(self._model.handle, library.log)
         self._adapters_in_use: AdapterSet = ()
         self.load_adapters = self._adapters.load
@@ -116,6 +117,11 @@ class LlamaEngine:
         self.ends_generation = self._vocabulary.ends_generation
         self._bind(self._memory)
         self._info = self._describe(library, options, placement, devices, threads)
+
+    def _memory_of(self, context: object) -> Memory:
+        handle = self._model.handle
+        kind = FoldedMemory if has_sections(handle) else Memory
+        return kind(context, kind_of(handle), self._options.max_sequences)
 
     def _bind(self, memory: Memory) -> None:
         self._memory = memory
@@ -160,7 +166,7 @@ class LlamaEngine:
         self._adapters.apply(self._model.context, adapters)
 
     def step(self, chunks: Sequence[Chunk]) -> list[int]:
-        self._batch.fill(chunks)
+        self._batch.fill(self._memory.placed(chunks))
         started = time.perf_counter_ns()
         status: int = lib.llama_decode(self._model.context, self._batch.struct)
         if status == 0:
@@ -200,8 +206,12 @@ class LlamaEngine:
 
     def step_media(self, chunk: MediaChunk) -> int | None:
         assert isinstance(chunk.vectors, np.ndarray)
+        assert self._projector is not None
         context, sampler = self._model.context, chunk.sampler
-        batch = VectorBatch(chunk.vectors[chunk.first : chunk.first + chunk.count], chunk.start, chunk.sequence_id)
+        begin, end = chunk.first, chunk.first + chunk.count
+        start = self._memory.position(chunk.sequence_id, chunk.start - begin)
+        positions = self._projector.positions(chunk.piece, start)[..., begin:end]
+        batch = VectorBatch(chunk.vectors[begin:end], positions, chunk.sequence_id)
         row = batch.want_logits() if sampler is not None else 0
         started = time.perf_counter_ns()
         lib.llama_set_causal_attn(context, not chunk.piece.is_whole)
@@ -209,6 +219,9 @@ class LlamaEngine:
         # Computing may go on behind the call, and it reads the vectors.
         lib.llama_synchronize(context)
         lib.llama_set_causal_attn(context, True)
+        if status == 0 and chunk.piece.is_grid:
+            assert isinstance(self._memory, FoldedMemory)
+            self._memory.fold(chunk.sequence_id, Fold(chunk.start - begin, chunk.piece.count, length_of(chunk.piece)))
         token = None
         if status == 0 and sampler is not None:
             assert isinstance(sampler, SamplerChain)
@@ -300,7 +313,7 @@ class LlamaEngine:
         log, options = self._library.log, msgspec.structs.replace(self._options, context_length=window)
         log.start_recording()
         context = make_context(self._model.handle, options, self._threads, log)
-        memory = Memory(context, self._memory.kind, options.max_sequences)
+        memory = self._memory_of(context)
         buffers = dict(log.buffers)
         has_moved = self._memory.move_to(memory, moves)
         more = {name: buffers.get(name, 0) - self._model.context_buffers.get(name, 0) for name in buffers}
@@ -342,8 +355,8 @@ class LlamaEngine:
 
     @property
     def state_format(self) -> str:
-        version, kind = llama_cpp.__version__, self._memory.kind
-        return f"llama-cpp-python {version}, unified, {kind}, {cache_format(self._options)}"
+        version, form = llama_cpp.__version__, self._memory.form
+        return f"llama-cpp-python {version}, unified, {form}, {cache_format(self._options)}"
 
     def close(self) -> None:
         for other in (self._solo, self._encoder, self._projector):

@@ -57,6 +57,7 @@ FUNCTIONS = (
     "llama_model_n_ctx_train",
     "llama_model_n_layer",
     "llama_model_n_swa",
+    "llama_model_rope_type",
     "llama_n_ctx_seq",
     "llama_n_ubatch",
     "llama_print_system_info",

@@ -16,7 +16,7 @@ from llama_cpp import llama_cpp as lib
 from llama_cpp import mtmd_cpp as mtmd
 
 from runner.engine import EngineFault, MediaInput, MediaPiece, Picture
-from runner.errors import InvalidRequest, ModelInvalid, RunnerError, Unsupported
+from runner.errors import InvalidRequest, ModelInvalid, RunnerError
 from runner.llamacpp.library import LibraryLog
 
 FUNCTIONS = (
@@ -30,11 +30,14 @@ FUNCTIONS = (
     "mtmd_free",
     "mtmd_get_output_embd",
     "mtmd_helper_bitmap_init_from_buf_wrapper",
+    "mtmd_helper_image_get_decoder_pos",
     "mtmd_helper_init_opt_default",
     "mtmd_helper_log_set",
     "mtmd_init_from_file",
     "mtmd_input_chunk_get_id",
+    "mtmd_input_chunk_get_n_pos",
     "mtmd_input_chunk_get_n_tokens",
+    "mtmd_input_chunk_get_tokens_image",
     "mtmd_input_chunk_get_tokens_text",
     "mtmd_input_chunk_get_type",
     "mtmd_input_chunks_free",
@@ -48,8 +51,11 @@ FUNCTIONS = (
 """Every function this module calls, as in `library.FUNCTIONS`."""
 
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
+Positions = np.ndarray[Any, np.dtype[np.int32]]
 _DEBUG, _CONTINUATION = 1, 5
 _NOT_READ = 2
+_TIME_ROW_COLUMN = (0, 2, 1, 3)
+"""The columns of mtmd's table of positions that a batch has in this order."""
 
 
 class Projector:
@@ -75,7 +81,7 @@ class Projector:
         if not self._handle:
             raise ModelInvalid(f"llama.cpp cannot load the projector: {'; '.join(log.errors) or 'it gave no reason'}.")
         self._width = int(lib.llama_model_n_embd_inp(model))
-        self.has_grid_positions = bool(mtmd.mtmd_decode_use_mrope(self._handle))
+        self._has_sections = bool(mtmd.mtmd_decode_use_mrope(self._handle))
         self.kinds = tuple(
             kind
             for kind, is_there in (
@@ -90,11 +96,6 @@ class Projector:
 
         Decodes sounds and cuts images to size. Raises InvalidRequest for a medium that mtmd cannot read.
         """
-        if self.has_grid_positions:
-            raise Unsupported(
-                "This model gives images and sounds positions in a grid, as Qwen-VL models do; "
-                "this version takes only text with such models."
-            )
         chunks = _Chunks(mtmd.mtmd_input_chunks_init())
         encoded = text.encode()
         argument = mtmd.mtmd_input_text()
@@ -111,13 +112,20 @@ class Projector:
 
     def encode(self, piece: MediaPiece) -> Vectors:
         """The vectors of a piece, one in each row. Blocks as long as the projector computes; raises EngineFault."""
-        assert isinstance(piece.native, tuple)
-        _, chunk = piece.native
-        status: int = mtmd.mtmd_encode_chunk(self._handle, chunk)
+        assert isinstance(piece.native, _Native)
+        status: int = mtmd.mtmd_encode_chunk(self._handle, piece.native.chunk)
         if status != 0:
             raise EngineFault(f"mtmd_encode_chunk returned {status}")
         output = mtmd.mtmd_get_output_embd(self._handle)
         return np.ctypeslib.as_array(output, shape=(piece.count, self._width)).copy()
+
+    def positions(self, piece: MediaPiece, start: int) -> Positions:
+        """Where the places of a piece stand that begins at position `start`: for each of them a number, or four.
+
+        Four in the order in which a batch has them: time, row, column, and one more.
+        """
+        assert isinstance(piece.native, _Native)
+        return piece.native.positions(start) if self._has_sections else _in_a_row(start, piece.count)
 
     def close(self) -> None:
         if self._handle:
@@ -130,11 +138,13 @@ class Projector:
             count = ctypes.c_size_t()
             tokens = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(count))
             return [int(token) for token in tokens[: count.value]]
+        native = _Native(chunks, chunk)
         return MediaPiece(
-            count=int(mtmd.mtmd_input_chunk_get_n_tokens(chunk)),
+            count=native.count,
             source=int(mtmd.mtmd_input_chunk_get_id(chunk)),
             is_whole=bool(mtmd.mtmd_decode_use_non_causal(self._handle, chunk)),
-            native=(chunks, chunk),
+            native=native,
+            is_grid=self._has_sections and not np.array_equal(native.positions(0)[0], _in_a_row(0, native.count)),
         )
 
     @contextmanager
@@ -169,6 +179,27 @@ class _Chunks:
     def __init__(self, handle: Any) -> None:
         self.handle = handle
         weakref.finalize(self, mtmd.mtmd_input_chunks_free, handle).atexit = False
+
+
+class _Native:
+    """A chunk of an image or a sound."""
+
+    def __init__(self, chunks: _Chunks, chunk: Any) -> None:
+        self._chunks = chunks
+        """Kept, for the chunk is a part of them."""
+        self.chunk = chunk
+        self.count = int(mtmd.mtmd_input_chunk_get_n_tokens(chunk))
+        self.length = int(mtmd.mtmd_input_chunk_get_n_pos(chunk))
+        """In positions."""
+
+    def positions(self, start: int) -> Positions:
+        """As `Projector.positions`, always four."""
+        if mtmd.mtmd_input_chunk_get_type(self.chunk) != mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE:
+            return np.tile(_in_a_row(start, self.count), (4, 1))
+        found = (mtmd.mtmd_decoder_pos * self.count)()
+        mtmd.mtmd_helper_image_get_decoder_pos(mtmd.mtmd_input_chunk_get_tokens_image(self.chunk), start, found)
+        table = np.frombuffer(found, dtype=np.int32).reshape(self.count, 4)
+        return np.ascontiguousarray(table[:, _TIME_ROW_COLUMN].T)
 
 
 class _MediaLog:
@@ -206,6 +237,16 @@ def check_library() -> None:
     )
     if missing or found != (True, 4, b"<__media__>", True, -1, -1, 1024):
         raise RunnerError(f"The library mtmd is not the tested one: it lacks {missing}, and its defaults read {found}.")
+
+
+def length_of(piece: MediaPiece) -> int:
+    """How many positions later stands what follows a piece."""
+    assert isinstance(piece.native, _Native)
+    return piece.native.length
+
+
+def _in_a_row(start: int, count: int) -> Positions:
+    return np.arange(start, start + count, dtype=np.int32)
 
 
 def _bytes_pointer(data: np.ndarray[Any, Any]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import MemoryKind, Move
+from runner.engine import Chunk, MemoryKind, Move
 
 _MOST_IDS = 256
 """llama.cpp's own limit, fixed when it is compiled. A unified cache holds any of them; only those below the
@@ -24,6 +24,11 @@ def kind_of(model: Any) -> MemoryKind:
         lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model) or lib.llama_model_n_swa(model) > 0
     )
     return MemoryKind.STATES if is_whole else MemoryKind.CELLS
+
+
+def has_sections(model: Any) -> bool:
+    """Whether a position has several numbers, as in models that are to see where in an image they look."""
+    return lib.llama_model_rope_type(model) in (lib.LLAMA_ROPE_TYPE_MROPE, lib.LLAMA_ROPE_TYPE_IMROPE)
 
 
 def resting_ids(kind: MemoryKind, max_sequences: int) -> tuple[int, ...]:
@@ -50,6 +55,19 @@ class Memory:
         self._handle: Any = None if context is None else lib.llama_get_memory(context)
         self._scratch = max_sequences
 
+    @property
+    def form(self) -> str:
+        """What has to be equal for a saved state to fit."""
+        return str(self.kind)
+
+    def position(self, sequence_id: int, place: int) -> int:
+        """Where the cell stands that is number `place` of a sequence."""
+        return place
+
+    def placed(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
+        """The chunks as they go into a batch, each with the position of its first token."""
+        return chunks
+
     def remove(self, sequence_id: int) -> None:
         lib.llama_memory_seq_rm(self._handle, sequence_id, -1, -1)
 
@@ -66,13 +84,7 @@ class Memory:
         lib.llama_memory_seq_add(self._handle, sequence_id, keep + discard, -1, -discard)
 
     def save(self, sequence_id: int, start: int, end: int) -> memoryview:
-        if self.kind is MemoryKind.STATES:
-            return self._state_of(sequence_id)
-        lib.llama_memory_seq_cp(self._handle, sequence_id, self._scratch, start, end)
-        try:
-            return self._state_of(self._scratch)
-        finally:
-            self.remove(self._scratch)
+        return self._saved(sequence_id, start, end)
 
     def restore(self, sequence_id: int, state: memoryview, start: int, end: int) -> bool:
         target = sequence_id if self.kind is MemoryKind.STATES else self._scratch
@@ -99,11 +111,23 @@ class Memory:
                 return False
         return True
 
-    def _state_of(self, sequence_id: int) -> memoryview:
+    def _saved(self, sequence_id: int, start: int, end: int, *, head: bytes = b"") -> memoryview:
+        """The state of a range of positions, or all of a sequence that is a state, behind `head`."""
+        if self.kind is MemoryKind.STATES:
+            return self._state_of(sequence_id, head)
+        lib.llama_memory_seq_cp(self._handle, sequence_id, self._scratch, start, end)
+        try:
+            return self._state_of(self._scratch, head)
+        finally:
+            lib.llama_memory_seq_rm(self._handle, self._scratch, -1, -1)
+
+    def _state_of(self, sequence_id: int, head: bytes) -> memoryview:
         size: int = lib.llama_state_seq_get_size(self._context, sequence_id)
-        data = np.empty(size, dtype=np.uint8)
-        written: int = lib.llama_state_seq_get_data(self._context, _pointer(data), size, sequence_id)
-        return data[:written].data
+        data = np.empty(len(head) + size, dtype=np.uint8)
+        data[: len(head)] = np.frombuffer(head, dtype=np.uint8)
+        state = data[len(head) :]
+        written: int = lib.llama_state_seq_get_data(self._context, _pointer(state), size, sequence_id)
+        return data[: len(head) + written].data
 
 
 def _pointer(data: np.ndarray[Any, Any]) -> Any:

@@ -27,6 +27,7 @@ from runner.worker.prefix_cache import PrefixCache, Segment, shared_length
 from runner.worker.prefix_files import FileEvent, PrefixFiles
 from runner.worker.sequence import Sequence
 from runner.worker.shelf import Shelf
+from runner.worker.stand_ins import whole_length
 from runner.worker.step_cost import StepCost
 
 SEGMENT_TOKENS = 256
@@ -80,7 +81,7 @@ class CellKeeper(Keeper):
     def wait_for(self, sequence: Sequence, now: int) -> Wait | None:
         if sequence.starts_alone:
             return None
-        limit = len(sequence.tokens) - 1
+        limit = sequence.most_taken
         ready = max(self._shared_with_live(sequence).length, self._kept_length(sequence, limit))
         coming = max((shared for donor, shared in self._ahead(sequence) if shared > donor.computed), default=0)
         # Whoever computes the shared part is ahead of where this one would begin, so waiting takes no longer.
@@ -107,9 +108,7 @@ class CellKeeper(Keeper):
     def park(self, sequence: Sequence) -> None:
         assert sequence.sequence_id is not None
         if self._is_worth_keeping(sequence):
-            while self._save_next(
-                sequence.request.cache_scope, sequence.tokens[: sequence.computed], sequence.sequence_id
-            ):
+            while self._save_next(sequence.request.cache_scope, sequence.kept_tokens, sequence.sequence_id):
                 pass
         super().park(sequence)
 
@@ -162,7 +161,7 @@ class CellKeeper(Keeper):
             self.ledger.copy(donor.sequence_id, sequence_id, donor.length)
         used = []
         from_memory = from_disk = 0
-        for segment, end in self.cache.find(sequence.request.cache_scope, sequence.tokens, len(sequence.tokens) - 1):
+        for segment, end in self.cache.find(sequence.request.cache_scope, sequence.tokens, sequence.most_taken):
             place = self.ledger.length(sequence_id)
             if end > place and not self._restore(segment, end, place, sequence_id):
                 break
@@ -247,13 +246,13 @@ class CellKeeper(Keeper):
     # --- live sequences ---------------------------------------------------------------------------
 
     def _shared_with_live(self, sequence: Sequence) -> _Donor:
-        limit = len(sequence.tokens) - 1
+        limit = sequence.most_taken
         best = _Donor(-1, 0)
         if sequence.starts_alone:
             return best
         for donor, shared in self._running_donors(sequence):
             assert donor.sequence_id is not None
-            length = min(shared, donor.computed, limit)
+            length = whole_length(sequence.tokens, min(shared, donor.computed, limit))
             if length > best.length:
                 best = _Donor(donor.sequence_id, length)
         for resting in self._resting:
@@ -305,9 +304,10 @@ class CellKeeper(Keeper):
 
     def _rest(self, sequence: Sequence) -> None:
         assert sequence.sequence_id is not None
-        resting = _Resting(self._resting_ids.pop(), sequence.request.cache_scope, sequence.tokens[: sequence.computed])
-        self.engine.copy(sequence.sequence_id, resting.sequence_id, sequence.computed)
-        self.ledger.copy(sequence.sequence_id, resting.sequence_id, sequence.computed)
+        tokens = sequence.kept_tokens
+        resting = _Resting(self._resting_ids.pop(), sequence.request.cache_scope, tokens)
+        self.engine.copy(sequence.sequence_id, resting.sequence_id, len(tokens))
+        self.ledger.copy(sequence.sequence_id, resting.sequence_id, len(tokens))
         self._resting.append(resting)
 
     def _let_go(self, resting: _Resting) -> None:

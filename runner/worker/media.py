@@ -8,7 +8,6 @@ equal images equal and different ones different.
 
 from __future__ import annotations
 
-import array
 import hashlib
 import re
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from runner.engine import Engine, MediaInput, MediaPiece, MediaVectors
 from runner.errors import InvalidRequest, ModelInvalid, RequestError, Unsupported
 from runner.worker.pictures import read_picture
 from runner.worker.sounds import read_sound
+from runner.worker.stand_ins import stand_ins
 
 _SHOWN = {MediaKind.IMAGE: "[image]", MediaKind.AUDIO: "[audio]"}
 
@@ -122,14 +122,8 @@ def place_pieces(
         spans.append(MediaSpan(start + len(tokens), piece))
         key = contents[piece.source] + pieces_of[piece.source].to_bytes(4, "little")
         pieces_of[piece.source] += 1
-        tokens += stand_ins(key, piece.count)
+        tokens += stand_ins(key, piece.count, is_grid=piece.is_grid)
     return tokens, tuple(spans)
-
-
-def stand_ins(key: bytes, count: int) -> list[int]:
-    """Numbers below -1 that stand for the places of a piece among tokens; the same for the same key and count."""
-    made = array.array("q", hashlib.shake_256(key + count.to_bytes(8, "little")).digest(8 * count))
-    return [-2 - (number & 0x3FFF_FFFF_FFFF_FFFF) for number in made]
 
 
 def _media_of(request: ChatRequest) -> tuple[Media, ...]:

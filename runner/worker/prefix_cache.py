@@ -13,6 +13,8 @@ import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
 
+from runner.worker.stand_ins import whole_end
+
 _COMPARED_AT_ONCE = 64
 
 
@@ -149,7 +151,10 @@ class PrefixCache:
         return way
 
     def next_missing(self, scope: str, tokens: list[int], length: int, most: int) -> tuple[int, int] | None:
-        """The next range of `tokens[:length]`, at most `most` long, that is to be saved; None when all is kept."""
+        """The next range of `tokens[:length]` that is to be saved; None when all is kept.
+
+        It is at most `most` long, but for an image that cannot be cut.
+        """
         found = self.find(scope, tokens, length)
         start = found[-1][1] if found else 0
         if start == length:
@@ -158,7 +163,7 @@ class PrefixCache:
             if segment.start == start and not _is_kept(segment):
                 # It lost its state and leads to others, so it has to come back as it was.
                 return (start, end) if end == segment.end else None
-        return start, min(start + most, length)
+        return start, min(whole_end(tokens, start, most), length)
 
     def add(self, scope: str, tokens: list[int], start: int, end: int, state: memoryview) -> Segment | None:
         """Keep the state of `tokens[start:end]`, whose predecessors are kept; others may have to go for it.

@@ -10,6 +10,7 @@ from runner.worker.echo import Echo
 from runner.worker.media import MediaSpan
 from runner.worker.output import OutputPlan
 from runner.worker.rescoring import Rescoring
+from runner.worker.stand_ins import whole_length
 
 BACKGROUND_DELAY_NS = 10_000_000_000
 """How long background work lets interactive requests go first."""
@@ -137,6 +138,16 @@ class Sequence:
     def text_tokens(self) -> list[int]:
         """The tokens without those that stand for media."""
         return [token for token in self.tokens if token >= 0] if self.media else self.tokens
+
+    @property
+    def most_taken(self) -> int:
+        """How many of its tokens may be there already when it begins: all but the last, or but what ends with that."""
+        return whole_length(self.tokens, len(self.tokens) - 1)
+
+    @property
+    def kept_tokens(self) -> list[int]:
+        """The tokens that were computed and that others may begin with."""
+        return self.tokens[: whole_length(self.tokens, self.computed)]
 
     @property
     def is_scored(self) -> bool:

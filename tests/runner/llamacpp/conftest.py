@@ -24,3 +24,9 @@ def _listening(library: Library) -> None:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def tiny_grid_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images take more cells than positions in it."""
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "grid.gguf", sections=(4, 2, 2, 0))

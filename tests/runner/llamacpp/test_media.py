@@ -3,102 +3,46 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from runner.chat.media import Media, MediaKind
-from runner.chat.types import (
-    ChatPrompt,
-    ChatRequest,
-    Failed,
-    Finished,
-    Limits,
-    Message,
-    TextDelta,
-)
+from runner.chat.media import MediaKind
+from runner.chat.types import ChatPrompt, ChatRequest, Failed, Finished, Limits, Message
 from runner.engine import EngineFault, LoadOptions, MediaChunk, MediaPiece, Picture, Sound
 from runner.errors import InvalidRequest, ModelInvalid, Unsupported
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
-from runner.messages import Cancel, Events, Generate, Report
-from runner.sampling import SamplingParams
-from runner.worker.control import Control
-from runner.worker.loop import Loop
+from runner.messages import Cancel
 from runner.worker.media import place_pieces
 from runner.worker.prompt import prepare_prompt
 from tests.pictures import BLUE, RED, picture, tone
-from tests.tiny_projector import IMAGE_TOKENS, SOUND_TOKENS, write_sound_projector, write_vision_projector
+from tests.runner.llamacpp.media_worker import GREEDY, Worker, answers, asking, message
+from tests.tiny_projector import (
+    IMAGE_TOKENS,
+    SOUND_TOKENS,
+    write_grid_projector,
+    write_sound_projector,
+    write_vision_projector,
+)
 
-OPTIONS = LoadOptions(context_length=1024, max_sequences=8, num_batch=128, num_gpu=0)
-GREEDY = SamplingParams(temperature=0)
+OPTIONS = LoadOptions(context_length=1024, max_sequences=8, num_batch=128, num_gpu=0, num_thread=1)
 
 
-@pytest.fixture(params=[False, True], ids=["causal", "whole"])
-def engine(request: pytest.FixtureRequest, library: Library, tiny_model: Path, tmp_path: Path) -> Iterator[LlamaEngine]:
-    projector = write_vision_projector(tmp_path / "mmproj.gguf", reads_whole=request.param)
-    engine = LlamaEngine(library, tiny_model, OPTIONS, projector=projector)
+@pytest.fixture(params=["causal", "whole", "grid"])
+def engine(
+    request: pytest.FixtureRequest, library: Library, tiny_model: Path, tiny_grid_model: Path, tmp_path: Path
+) -> Iterator[LlamaEngine]:
+    if request.param == "grid":
+        model, projector = tiny_grid_model, write_grid_projector(tmp_path / "mmproj.gguf")
+    else:
+        whole = request.param == "whole"
+        model, projector = tiny_model, write_vision_projector(tmp_path / "mmproj.gguf", reads_whole=whole)
+    engine = LlamaEngine(library, model, OPTIONS, projector=projector)
     yield engine
     engine.close()
-
-
-def message(*media: bytes, text: str = "What is it?", kind: MediaKind = MediaKind.IMAGE, at: int = 0) -> Message:
-    return Message("user", text, media=tuple(Media(kind, data, at, f"images[{n}]") for n, data in enumerate(media)))
-
-
-def asking(*messages: Message, num_predict: int = 8, limits: Limits | None = None) -> ChatRequest:
-    return ChatRequest(ChatPrompt(messages), GREEDY, limits or Limits(num_predict=num_predict))
-
-
-@dataclass
-class Worker:
-    """A control and a loop over an engine, run by hand."""
-
-    engine: LlamaEngine
-    reports: list[Report] = field(default_factory=list)
-    on_encode: Callable[[], None] = lambda: None
-
-    def __post_init__(self) -> None:
-        self.loop = Loop(self.engine, self.reports.append)
-        self.control = Control(self.engine, self.loop.post, self.reports.append)
-        self.encoded = 0
-        self._encode = self.engine.encode_media
-        self.engine.encode_media = self._count  # type: ignore[method-assign, assignment]  # counted on the way
-
-    def _count(self, piece: MediaPiece) -> object:
-        self.encoded += 1
-        self.on_encode()
-        return self._encode(piece)
-
-    def ask(self, requests: dict[str, ChatRequest]) -> None:
-        for name, request in requests.items():
-            self.control.handle(Generate(name, request))
-        self.control._pool.shutdown()
-        self.control.stop()
-        self.loop._obey(wait=False)
-        self.loop._is_stopping = False
-        while self.loop._step():
-            self.loop._obey(wait=False)
-
-    @property
-    def events(self) -> list[tuple[str, object]]:
-        return [event for report in self.reports if isinstance(report, Events) for event in report.events]
-
-    def text(self, name: str) -> str:
-        return "".join(event.text for who, event in self.events if who == name and isinstance(event, TextDelta))
-
-    def end(self, name: str) -> Finished | Failed:
-        [end] = [event for who, event in self.events if who == name and isinstance(event, Finished | Failed)]
-        return end
-
-
-def answers(engine: LlamaEngine, requests: dict[str, ChatRequest]) -> Worker:
-    worker = Worker(engine)
-    worker.ask(requests)
-    return worker
 
 
 def test_equal_images_have_equal_vectors_and_others_have_others(engine: LlamaEngine) -> None:
@@ -132,7 +76,6 @@ def test_an_image_computed_in_parts_answers_as_one_computed_at_once(
 
 def test_the_same_image_again_needs_no_encoding_and_gives_the_same_answer(engine: LlamaEngine) -> None:
     worker = answers(engine, {"first": asking(message(picture(), text="What is it? " * 3))})
-    worker.control = Control(engine, worker.loop.post, worker.reports.append)
     worker.ask({"again": asking(message(picture(), text="What is it? " * 3))})
     first, again = worker.end("first"), worker.end("again")
     assert isinstance(first, Finished) and isinstance(again, Finished)
