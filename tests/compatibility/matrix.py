@@ -162,6 +162,7 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "background": (False,),
     "store": (True,),
     "context_management": ([],),
+    "mcp_servers": ([],),
     "metadata": ({},),
     "reasoning": ({"effort": "none"},),
     "chunking_strategy": ("auto",),

@@ -9,6 +9,8 @@ from typing import Any
 
 import ollama
 from anthropic.types import message_count_tokens_params, message_create_params
+from anthropic.types.beta import message_count_tokens_params as beta_count_params
+from anthropic.types.beta import message_create_params as beta_create_params
 from openai.types import completion_create_params, embedding_create_params
 from openai.types.audio import transcription_create_params, translation_create_params
 from openai.types.chat import completion_create_params as chat_create_params
@@ -344,6 +346,40 @@ ANTHROPIC_COUNT = Method(
     _ANTHROPIC_CONTEXT,
 )
 
+_ANTHROPIC_BETA: dict[str, list[Any]] = {
+    "betas": [["interleaved-thinking-2025-05-14"]],
+    "billing_policy": [{"type": "billing_policy", "bill_to": "self"}],
+    "compaction": [{"type": "enabled"}],
+    "context_management": [{"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}],
+    "mcp_servers": [[], [{"type": "url", "name": "a", "url": "https://example.org"}]],
+}
+
+ANTHROPIC_BETA_MESSAGES = Method(
+    "anthropic",
+    "beta.messages.create",
+    "/v1/messages?beta=true",
+    ANTHROPIC_MESSAGES.base,
+    _declared(beta_create_params.MessageCreateParamsBase, "stream"),
+    ANTHROPIC_MESSAGES.samples
+    | _ANTHROPIC_BETA
+    | {
+        "fallback_credit_token": ["t"],
+        "fallbacks": [[{"model": "m"}]],
+        "thread": [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_0"}],
+    },
+    _ANTHROPIC_CONTEXT,
+)
+
+ANTHROPIC_BETA_COUNT = Method(
+    "anthropic",
+    "beta.messages.count_tokens",
+    "/v1/messages/count_tokens?beta=true",
+    ANTHROPIC_COUNT.base,
+    _declared(beta_count_params.MessageCountTokensParams),
+    _ANTHROPIC_PROMPT | _ANTHROPIC_BETA,
+    _ANTHROPIC_CONTEXT,
+)
+
 _OLLAMA_COMMON: dict[str, list[Any]] = {
     "model": ["m"],
     "stream": [True],
@@ -434,4 +470,6 @@ METHODS = (
     OPENAI_TRANSLATIONS,
     ANTHROPIC_MESSAGES,
     ANTHROPIC_COUNT,
+    ANTHROPIC_BETA_MESSAGES,
+    ANTHROPIC_BETA_COUNT,
 )

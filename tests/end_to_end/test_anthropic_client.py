@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import anthropic
 import pytest
@@ -30,8 +30,8 @@ QUESTION: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
 
 
 class Cat(BaseModel):
-    name: str
-    age: int
+    name: Literal["Tom", "Mia"]
+    is_black: bool
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,8 @@ def test_a_message_is_answered(client: Any) -> None:
 
 
 def test_a_stream_adds_up_to_the_message(client: Any) -> None:
-    arguments: Any = {"model": MODEL, "max_tokens": 12, "messages": QUESTION, "extra_body": {"temperature": 0}}
+    exactly = {"temperature": 0, "deterministic": True}
+    arguments: Any = {"model": MODEL, "max_tokens": 12, "messages": QUESTION, "extra_body": exactly}
     whole = client.messages.create(**arguments)
     with client.messages.stream(**arguments) as stream:
         kinds = [event.type for event in stream]

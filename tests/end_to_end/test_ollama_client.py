@@ -11,6 +11,7 @@ from tests.end_to_end.conftest import MODEL, Daemon
 from tests.tiny_model import write_tiny_model
 
 GREEDY = {"temperature": 0, "num_predict": 24}
+EXACTLY = GREEDY | {"deterministic": True}
 QUESTION = [{"role": "user", "content": "Name three colours."}]
 
 
@@ -40,8 +41,8 @@ def test_a_chat_is_answered_with_text_counts_and_durations(client: ollama.Client
 
 
 def test_a_streamed_chat_brings_the_same_text_in_many_pieces(client: ollama.Client) -> None:
-    whole = client.chat(MODEL, messages=QUESTION, options=GREEDY)
-    pieces = list(client.chat(MODEL, messages=QUESTION, options=GREEDY, stream=True))
+    whole = client.chat(MODEL, messages=QUESTION, options=EXACTLY)
+    pieces = list(client.chat(MODEL, messages=QUESTION, options=EXACTLY, stream=True))
     assert len(pieces) > 5
     assert "".join(piece.message.content or "" for piece in pieces) == whole.message.content
     assert [piece.done for piece in pieces] == [False] * (len(pieces) - 1) + [True]
@@ -49,8 +50,8 @@ def test_a_streamed_chat_brings_the_same_text_in_many_pieces(client: ollama.Clie
 
 
 def test_a_streamed_text_brings_the_same_in_many_pieces(client: ollama.Client) -> None:
-    whole = client.generate(MODEL, "Name three colours.", options=GREEDY)
-    pieces = list(client.generate(MODEL, "Name three colours.", options=GREEDY, stream=True))
+    whole = client.generate(MODEL, "Name three colours.", options=EXACTLY)
+    pieces = list(client.generate(MODEL, "Name three colours.", options=EXACTLY, stream=True))
     assert "".join(map(text_of, pieces)) == whole.response
     assert [piece.done for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     assert pieces[-1].context == whole.context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import openai
 import pytest
@@ -15,8 +16,8 @@ QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Name 
 
 
 class Cat(BaseModel):
-    name: str
-    age: int
+    name: Literal["Tom", "Mia"]
+    is_black: bool
 
 
 @pytest.fixture
@@ -38,13 +39,17 @@ def test_a_completion_has_text_a_reason_and_usage(client: openai.OpenAI) -> None
 
 
 def test_a_stream_brings_the_same_text_and_usage_when_asked(client: openai.OpenAI) -> None:
-    whole = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, max_tokens=24)
+    exactly = {"deterministic": True}
+    whole = client.chat.completions.create(
+        model=MODEL, messages=QUESTION, temperature=0, max_tokens=24, extra_body=exactly
+    )
     chunks = list(
         client.chat.completions.create(
             model=MODEL,
             messages=QUESTION,
             temperature=0,
             max_tokens=24,
+            extra_body=exactly,
             stream=True,
             stream_options={"include_usage": True},
         )

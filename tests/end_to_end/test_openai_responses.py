@@ -96,7 +96,8 @@ def test_an_answer_that_is_cut_off_is_incomplete(client: Any) -> None:
 
 
 def test_a_stream_adds_up_to_the_whole_answer(client: Any) -> None:
-    asked: Any = {"model": MODEL, "input": "Count to three.", "temperature": 0, "max_output_tokens": 400}
+    asked: Any = {"model": MODEL, "input": "Count to three.", "temperature": 0, "max_output_tokens": 200}
+    asked["extra_body"] = {"deterministic": True}
     with client.responses.stream(**asked) as stream:
         events = list(stream)
         final = stream.get_final_response()
@@ -123,6 +124,7 @@ def test_an_answer_that_has_ended_cannot_be_cancelled(client: Any) -> None:
 
 def test_what_is_called_beta_is_the_same(client: Any) -> None:
     asked: Any = {"model": MODEL, "input": "Name a colour.", "max_output_tokens": 8, "temperature": 0}
+    asked["extra_body"] = {"deterministic": True}
     response = client.beta.responses.create(**asked)
     assert client.beta.responses.retrieve(response.id).output == response.output
     (item,) = client.beta.responses.input_items.list(response.id)

@@ -167,6 +167,9 @@ class PromptBody(Body):
     cache_control: Ignored = None
     context_management: Ignored = None
     mcp_servers: Annotated[Any, not_honoured([], why=_NOTHING_REMOTE)] = None
+    compaction: Annotated[Any, not_honoured()] = None
+    betas: Ignored = None
+    billing_policy: Ignored = None
     speed: Ignored = None
     user_profile_id: Ignored = None
     workspace_id: Ignored = None
@@ -196,4 +199,6 @@ class MessagesBody(PromptBody):
     service_tier: Ignored = None
     inference_geo: Ignored = None
     diagnostics: Ignored = None
-    betas: Ignored = None
+    fallbacks: Ignored = None
+    fallback_credit_token: Ignored = None
+    thread: Annotated[Any, not_honoured(why=lacks("conversations that are kept here"))] = None

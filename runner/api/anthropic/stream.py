@@ -147,7 +147,10 @@ def whole_message(call: Call, answer: Answer) -> Json:
 def error_body(report: ErrorReport) -> Json:
     """An error in this dialect's shape."""
     kind = _ERROR_TYPES.get(report.status, "api_error")
-    facts = {name: value for name, value in report.facts.items() if name not in ("type", "message", "code")}
+    facts: Json = {name: value for name, value in report.facts.items() if name not in ("type", "message", "code")}
+    if (report.code, facts.get("field")) == ("unsupported", "thread"):
+        # By this a client knows that it can go on without, and sends the whole conversation.
+        facts["details"] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
     return {
         "type": "error",
         "error": {"type": kind, "message": report.message, "code": report.code, **facts},
