@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from runner.adapters import AdapterSet
+from runner.draft_model import DraftFiles, DraftModel
 from runner.sampling import Constraint, SamplingParams
 
 
@@ -48,6 +49,8 @@ class LoadOptions(msgspec.Struct, frozen=True):
     yarn_beta_slow: float | None = None
     longest_context: int = 0
     """How far the window may grow later; 0: not at all."""
+    draft: DraftFiles | None = None
+    """A model that guesses what this one will say."""
 
 
 class MemoryKind(enum.StrEnum):
@@ -136,6 +139,8 @@ class LoadedModel(msgspec.Struct, frozen=True):
     """What its projector takes: `image`, `audio`."""
     media_failure: str = ""
     """Why its projector could not be loaded."""
+    draft_failure: str = ""
+    """Why the draft model it was loaded with cannot be used, in one sentence."""
 
     @property
     def reach(self) -> int:
@@ -346,6 +351,11 @@ class Engine(Protocol):
 
     @property
     def info(self) -> LoadedModel: ...
+
+    @property
+    def draft(self) -> DraftModel | None:
+        """The model that guesses for this one, if it was loaded with one that can."""
+        ...
 
     @property
     def chat_template(self) -> str | None:

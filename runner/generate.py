@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 import msgspec
 
 from registry.errors import InvalidName, ModelNotFound
-from registry.manifest import DRAFT_LAYER
 from registry.name import ModelName
 from registry.requirement import check_requirement
 from registry.store import ModelStore
@@ -48,14 +47,14 @@ from runner.choices import Choices
 from runner.engine import LoadedModel
 from runner.errors import ContextLengthExceeded, EngineCrashed, InvalidRequest, ReportedError, Unsupported
 from runner.errors import ModelNotFound as NoSuchModel
-from runner.model_spec import adapters_of, model_spec
-from runner.options import resolve_options
+from runner.model_spec import adapters_of, model_spec, named_draft, own_draft
+from runner.options import Resolved, resolve_options
 from runner.sampling import Constraint
 from runner.settings import Settings
 from runner.supervisor.lease import Lease
 from runner.supervisor.stream import EventStream
 from runner.supervisor.supervisor import Supervisor
-from runner.supervisor.types import ModelSpec
+from runner.supervisor.types import DraftWish, ModelSpec
 
 logger = logging.getLogger(__name__)
 
@@ -206,6 +205,7 @@ class Generator:
         plan = await asyncio.to_thread(self._plan, call)
         lease = await self._supervisor.lease(plan.spec, keep_alive=call.keep_alive)
         try:
+            plan = _settled(plan, lease.loaded)
             # Clients choose request ids, and may choose one twice.
             stream = lease.generate(f"{call.request_id}#{next(self._numbers)}", plan.request)
             first = await anext(stream)
@@ -215,6 +215,14 @@ class Generator:
         except BaseException:
             lease.release()
             raise
+
+    async def check(self, call: Call) -> tuple[ChatRequest, tuple[str, ...]]:
+        """What would be asked of the model, and the fields that have no effect; nothing is loaded.
+
+        Raises as `open` for what is wrong with the call itself.
+        """
+        plan = await asyncio.to_thread(self._plan, call)
+        return plan.request, plan.ignored
 
     async def complete(self, call: Call) -> Answer:
         """The whole answer at once. Raises as `open`, also for what goes wrong later."""
@@ -237,9 +245,9 @@ class Generator:
         The calls differ in prompt or variant only.
         """
         plans = await asyncio.to_thread(lambda: [self._plan(call) for call in calls])
-        first = plans[0]
-        lease = await self._supervisor.lease(first.spec, keep_alive=calls[0].keep_alive)
+        lease = await self._supervisor.lease(plans[0].spec, keep_alive=calls[0].keep_alive)
         try:
+            first = _settled(plans[0], lease.loaded)
             streams = [
                 lease.generate(f"{call.request_id}#{next(self._numbers)}", plan.request)
                 for call, plan in zip(calls, plans, strict=True)
@@ -289,8 +297,8 @@ class Generator:
     async def load(self, call: Call) -> tuple[str, ...]:
         """Load the model of an empty call and leave it loaded; the options that had no effect."""
         plan = await asyncio.to_thread(self._plan, call)
-        async with await self._supervisor.lease(plan.spec, keep_alive=call.keep_alive):
-            return plan.ignored
+        async with await self._supervisor.lease(plan.spec, keep_alive=call.keep_alive) as lease:
+            return _settled(plan, lease.loaded).ignored
 
     async def unload(self, call: Call) -> None:
         """Let the model go as soon as its running requests have ended."""
@@ -323,6 +331,7 @@ class Generator:
             request_path=call.options_path,
         )
         adapters = adapters_of(model, options.lora_scales, f"{call.options_path}lora_scales")
+        draft, draft_field = self._draft(model, options, call)
         _check_media(call, model)
         call, vain = _possible_thinking(call, model)
         prompt, unused = _prompt(call, model)
@@ -339,6 +348,7 @@ class Generator:
                 shift=call.shift,
                 num_keep=options.num_keep,
                 num_draft=options.draft_num_predict,
+                uses_draft_model=draft is not None,
             ),
             options.stop,
             (isinstance(call.prompt, Completion) and call.prompt.context) or (),
@@ -355,8 +365,17 @@ class Generator:
             deterministic=options.deterministic,
             adapters=adapters,
         )
-        ignored = (*options.ignored, *unused, *vain, *_unused_files(model))
-        return _Plan(model, model_spec(model, options), request, ignored)
+        ignored = (*options.ignored, *unused, *vain)
+        return _Plan(model, model_spec(model, options, draft), request, ignored, draft_field)
+
+    def _draft(self, model: StoredModel, options: Resolved, call: Call) -> tuple[DraftWish | None, str]:
+        """The draft model that is wanted, and what named it. Raises ModelNotFound, Unsupported, or as loading does."""
+        if options.draft_model is None:
+            return own_draft(model), ""
+        if not options.draft_model:
+            return None, ""
+        field = f"{call.options_path}draft_model" if call.options.get("draft_model") else "PARAMETER draft_model"
+        return named_draft(find_model(self._store, options.draft_model), field), field
 
 
 def find_model(store: ModelStore, name: str) -> StoredModel:
@@ -381,6 +400,8 @@ class _Plan:
     spec: ModelSpec
     request: ChatRequest
     ignored: tuple[str, ...]
+    draft_field: str = ""
+    """What named its draft model; empty for one that came with the model."""
 
 
 def _check_media(call: Call, model: StoredModel) -> None:
@@ -400,9 +421,16 @@ def _check_media(call: Call, model: StoredModel) -> None:
             )
 
 
-def _unused_files(model: StoredModel) -> tuple[str, ...]:
-    """Parts of a model that are kept with it and do not take part in answering."""
-    return ("DRAFT",) if model.manifest.of_type(DRAFT_LAYER) else ()
+def _settled(plan: _Plan, loaded: LoadedModel) -> _Plan:
+    """The plan, now that the model is loaded. Raises Unsupported for a draft model that was named and does not fit it.
+
+    One that only came with the model is left out, and that is told.
+    """
+    if not loaded.draft_failure or plan.spec.wishes.draft is None:
+        return plan
+    if plan.draft_field:
+        raise Unsupported(loaded.draft_failure, field=plan.draft_field)
+    return dataclasses.replace(plan, ignored=(*plan.ignored, "DRAFT"))
 
 
 def _possible_thinking(call: Call, model: StoredModel) -> tuple[Call, tuple[str, ...]]:

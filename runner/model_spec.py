@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
+from registry.digest import Digest
+from registry.gguf_metadata import GgufMetadata
+from registry.manifest import DRAFT_LAYER, Layer
+from registry.parts import join_shards
 from registry.stored_model import StoredModel
 from runner.adapters import AdapterSet, AdapterUse
-from runner.errors import InvalidRequest
+from runner.draft_model import DraftFiles
+from runner.errors import InvalidRequest, Unsupported
 from runner.options import Resolved
-from runner.supervisor.types import MemoryFacts, ModelSpec
+from runner.supervisor.types import DraftWish, MemoryFacts, ModelSpec
 
 
 def adapters_of(model: StoredModel, scales: Sequence[float], field: str) -> AdapterSet:
@@ -29,6 +35,35 @@ def adapters_of(model: StoredModel, scales: Sequence[float], field: str) -> Adap
     )
 
 
+def own_draft(model: StoredModel) -> DraftWish | None:
+    """The draft model that comes with a model. Hashes files that have changed.
+
+    Raises ModelInvalid or ModelCorrupt.
+    """
+    layers = model.manifest.of_type(DRAFT_LAYER)
+    for layer in layers:
+        model.store.blobs.verify_unchanged(layer.digest, layer.size)
+    if not layers:
+        return None
+    return _draft(
+        model, f"of {model.name.short}", layers, join_shards([model.store.metadata(one.digest) for one in layers])
+    )
+
+
+def named_draft(draft: StoredModel, field: str) -> DraftWish:
+    """A model of the store as the draft model that `field` asks for. Raises as `own_draft`, and Unsupported."""
+    draft.verify_unchanged()
+    if "completion" not in draft.capabilities():
+        raise Unsupported(f"{draft.name.short} does not generate text, so it cannot be a draft model.", field=field)
+    return _draft(draft, draft.name.short, draft.weights, draft.metadata())
+
+
+def _draft(model: StoredModel, name: str, layers: Sequence[Layer], metadata: GgufMetadata) -> DraftWish:
+    digest = Digest.of("\n".join(str(layer.digest) for layer in layers).encode())
+    files = DraftFiles(name, str(digest), tuple(str(model.store.blob_path(layer.digest)) for layer in layers))
+    return DraftWish(files, metadata.weights_size, metadata.kv_bytes_per_token())
+
+
 def memory_facts(model: StoredModel) -> MemoryFacts:
     """What is loaded for a model: its weights and its cache, with all that is loaded beside them.
 
@@ -40,8 +75,11 @@ def memory_facts(model: StoredModel) -> MemoryFacts:
     return MemoryFacts(weights, kv_per_token, metadata.context_length)
 
 
-def model_spec(model: StoredModel, options: Resolved) -> ModelSpec:
-    """Reads the headers of the model's files. Raises ModelInvalid, ModelCorrupt or Unsupported."""
+def model_spec(model: StoredModel, options: Resolved, draft: DraftWish | None = None) -> ModelSpec:
+    """`draft` is the draft model that is wanted.
+
+    Reads the headers of the model's files. Raises ModelInvalid, ModelCorrupt or Unsupported.
+    """
     return ModelSpec(
         name=model.name.short,
         digest=model.digest,
@@ -50,6 +88,6 @@ def model_spec(model: StoredModel, options: Resolved) -> ModelSpec:
         shards=model.model_paths[1:],
         projector=model.projector_path,
         memory=memory_facts(model),
-        wishes=options.wishes,
+        wishes=dataclasses.replace(options.wishes, draft=draft),
         details=model.details(),
     )

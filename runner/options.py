@@ -13,17 +13,19 @@ import msgspec
 
 from registry.errors import RegistryError
 from registry.parameters import REMOVED, ParameterValue, check_parameter
-from runner.errors import InvalidRequest, RequestError, Unsupported
+from runner.errors import InvalidRequest, RequestError
 from runner.sampling import SamplingParams
 from runner.supervisor.types import LoadWishes
 
 _SAMPLING = frozenset(field.name for field in dataclasses.fields(SamplingParams))
-_WISHES = frozenset(field.name for field in dataclasses.fields(LoadWishes))
-_LIMITS = frozenset({"num_predict", "num_keep", "stop", "deterministic", "lora_scales", "draft_num_predict"})
+_WISHES = frozenset(field.name for field in dataclasses.fields(LoadWishes)) - {"draft"}
+_LIMITS = frozenset(
+    {"num_predict", "num_keep", "stop", "deterministic", "lora_scales", "draft_num_predict", "draft_model"}
+)
 _HONOURED = _SAMPLING | _WISHES | _LIMITS
 
-_NOT_HONOURED: Mapping[str, object] = {"draft_model": ""}
-"""Options of a later version, and the value that asks for nothing."""
+_NOTHING: Mapping[str, object] = {"draft_model": ""}
+"""Values that take back what the model or the configuration asks for."""
 
 _WHOLE_PROMPT = 2**31 - 1
 
@@ -50,6 +52,8 @@ class Resolved:
     """Nothing else that runs may change the text."""
     draft_num_predict: int | None = None
     """Most tokens that are guessed ahead at a time; None leaves it to what pays."""
+    draft_model: str | None = None
+    """The model that guesses ahead; empty: none, not even the one that comes with the model."""
     lora_scales: tuple[float, ...] = ()
     """Of the model's adapters, in order; those that are not here count as 1."""
 
@@ -65,8 +69,8 @@ def resolve_options(
 ) -> Resolved:
     """Later sources win: built-in default, model PARAMETER, `[models."NAME"]`, request.
 
-    Raises InvalidRequest or Unsupported for an option of the request or the configuration that is
-    unknown, of the wrong type, out of range or not honoured. A model's own parameters come from
+    Raises InvalidRequest for an option of the request or the configuration that is unknown, of the wrong
+    type or out of range. A model's own parameters come from
     elsewhere and cannot be mended by the caller: what cannot apply there is listed as ignored.
     `request_path` stands in front of an option's name in errors and in `ignored`. `processors`
     is how many threads may be asked for; None counts those of this machine.
@@ -104,6 +108,7 @@ def resolve_options(
         wishes=_picked(merged, LoadWishes),
         deterministic=bool(merged.get("deterministic", False)),
         draft_num_predict=merged.get("draft_num_predict"),
+        draft_model=merged.get("draft_model"),
         ignored=tuple(dict.fromkeys(ignored)),
         lora_scales=tuple(float(scale) for scale in merged.get("lora_scales", ())),
     )
@@ -152,10 +157,8 @@ def _checked(options: Mapping[str, object], path: str, ignored: list[str], prefi
             ignored.append(field)
         elif value is None:
             continue
-        elif name in _NOT_HONOURED:
-            harmless = _NOT_HONOURED[name]
-            if type(value) is not type(harmless) or value != harmless:
-                raise Unsupported(f"{prefix}{field} is not supported by this version.", field=field)
+        elif name in _NOTHING and value == _NOTHING[name]:
+            checked[name] = value
         elif name not in _HONOURED:
             shown = field if len(field) <= 100 else f"{field[:100]}…"
             raise InvalidRequest(f"{prefix}The option {shown!r} is unknown; {suggestion(name, _HONOURED)}", shown)
@@ -172,6 +175,6 @@ def _checked_value(name: str, value: object, path: str, prefix: str) -> Paramete
 
 
 def _picked(options: Mapping[str, Any], kind: type[_T]) -> _T:
-    names = {field.name for field in dataclasses.fields(kind)}
+    names = {field.name for field in dataclasses.fields(kind)} & _HONOURED
     # Lists of numbers are kept as texts.
     return msgspec.convert({name: options[name] for name in names & options.keys()}, kind, strict=False)

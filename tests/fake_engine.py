@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from runner.adapters import AdapterSet
+from runner.draft_model import DraftModel
 from runner.engine import (
     SOLO_ROWS,
     Chunk,
@@ -91,6 +92,7 @@ class FakeEngine:
         vector_of: Callable[[Sequence[int]], list[float]] = lambda tokens: [float(len(tokens)), float(sum(tokens))],
     ) -> None:
         self.native_ns = 0
+        self.draft: DraftModel | None = None
         self.growths: list[tuple[int, int]] = []
         self._forgets_when_growing = forgets_when_growing
         self.cells: dict[int, list[Cell]] = {}

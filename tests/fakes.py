@@ -311,6 +311,9 @@ class FakeModel:
     adapters: tuple[object, ...] = ()
     projectors: tuple[Layer, ...] = ()
     projector_path: Path | None = None
+    weights: tuple[Layer, ...] = ()
+    store: Any = None
+    """What its files are asked of, where a test needs that."""
     damaged_in_place: tuple[Digest, ...] = ()
     manifest: Manifest = field(
         default_factory=lambda: Manifest(Layer(CONFIG_TYPE, Digest.parse(f"sha256:{'ef' * 32}"), 2), ())

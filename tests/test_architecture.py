@@ -32,32 +32,38 @@ ALLOWED: dict[str, set[str]] = {
     "runner.logs": {"runner.settings"},
     "runner.tidying": {"registry"},
     "runner.listening": {"registry.paths", "runner.runtime_file"},
-    "runner.engine": {"runner.adapters", "runner.chat.types", "runner.sampling", "runner.errors"},
+    "runner.draft_model": set(),
+    "runner.engine": {"runner.adapters", "runner.draft_model", "runner.chat.types", "runner.sampling", "runner.errors"},
     "runner.messages": {"runner.chat.types", "runner.tasks", "runner.engine", "runner.sampling", "runner.errors"},
     "runner.jobs": {"runner.messages", "runner.errors"},
     "runner.chat": {
         "runner.adapters", "runner.sampling", "runner.tasks", "runner.errors", "registry.template_language",
     },
     "runner.worker": {
-        "runner.adapters",
+        "runner.adapters", "runner.draft_model",
         "runner.engine", "runner.messages", "runner.tasks", "runner.jobs", "runner.chat", "runner.sampling",
         "runner.errors", "runner.logs",
     },
     "runner.worker.__main__": {
         "runner.worker", "runner.llamacpp", "runner.logs", "runner.messages", "runner.jobs", "runner.engine",
     },
-    "runner.llamacpp": {"runner.adapters", "runner.engine", "runner.jobs", "runner.sampling", "runner.errors"},
+    "runner.llamacpp": {
+        "runner.adapters", "runner.draft_model", "runner.engine", "runner.jobs", "runner.sampling", "runner.errors",
+    },
     "runner.supervisor": {
         "runner.messages", "runner.tasks", "runner.jobs", "runner.engine", "runner.chat.types", "runner.sampling",
         "runner.errors", "runner.settings", "registry",
     },
-    "runner.supervisor.types": {"runner.engine", "runner.messages"},
+    "runner.supervisor.types": {"runner.draft_model", "runner.engine", "runner.messages"},
     "runner.options": {"runner.supervisor.types", "runner.sampling", "runner.errors", "registry"},
     "runner.answers": {"runner.chat.types"},
     "runner.choices": {
         "runner.chat.types", "runner.engine", "runner.errors", "runner.supervisor", "registry.stored_model",
     },
-    "runner.model_spec": {"runner.adapters", "runner.errors", "runner.options", "runner.supervisor.types", "registry"},
+    "runner.model_spec": {
+        "runner.adapters", "runner.draft_model", "runner.errors", "runner.options", "runner.supervisor.types",
+        "registry",
+    },
     "runner.model_tasks": {
         "runner.generate", "runner.model_spec", "runner.options", "runner.tasks", "runner.chat.types",
         "runner.supervisor", "runner.errors", "runner.settings", "registry",
@@ -94,11 +100,11 @@ ALLOWED: dict[str, set[str]] = {
     "cli.originals": {"cli", "registry"},
     "cli.commands.adopt": {"cli", "registry"},
     "cli.commands.export": {"cli", "registry"},
-}  # fmt: skip
     "cli.commands.registry": {
         "cli", "registry.errors", "registry.paths", "registry.sources.machine_key",
         "runner.settings", "runner.config_file", "runner.setting_kinds",
     },
+}  # fmt: skip
 
 OWNERS: dict[str, tuple[str, ...]] = {
     "llama_cpp": ("runner.llamacpp",),
@@ -116,8 +122,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "msgspec": ("runner",),
     "psutil": ("runner", "cli"),
     "httpx": ("registry", "cli"),
-    "filelock": ("registry", "cli"),
     "cryptography": ("registry.sources.machine_key",),
+    "filelock": ("registry", "cli"),
     "packaging": ("registry",),
     "platformdirs": ("registry",),
     "gguf": ("registry.convert", "runner.llamacpp.calibrate"),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from llama_cpp import llama_cpp as lib
 
+from runner.draft_model import DraftChunk
 from runner.engine import Chunk, EncodingChunk
 
 
@@ -35,24 +36,22 @@ class Batch:
 
     def fill(self, chunks: Sequence[Chunk]) -> None:
         """Write the chunks one after another; logits are asked where something is sampled or scored."""
-        tokens: list[int] = []
-        positions: list[int] = []
-        sequences: list[int] = []
-        self._wants_logits[:] = 0
+        end = 0
+        self._write(chunks)
         for chunk in chunks:
-            count = len(chunk.tokens)
-            tokens += chunk.tokens
-            positions += range(chunk.start, chunk.start + count)
-            sequences += [chunk.sequence_id] * count
+            start, end = end, end + len(chunk.tokens)
             if chunk.scoring is not None:
-                self._wants_logits[len(tokens) - count : len(tokens) - count + len(chunk.scoring.targets)] = 1
+                self._wants_logits[start : start + len(chunk.scoring.targets)] = 1
             if chunk.sampler is not None:
-                self._wants_logits[len(tokens) - 1 - chunk.drafted : len(tokens)] = 1
-        total = len(tokens)
-        self._token[:total] = tokens
-        self._position[:total] = positions
-        self._sequence[:total] = sequences
-        self.struct.n_tokens = total
+                self._wants_logits[end - 1 - chunk.drafted : end] = 1
+
+    def fill_for_guesses(self, chunks: Sequence[DraftChunk]) -> None:
+        """Write the chunks one after another; logits are asked where something is to be guessed."""
+        end = 0
+        self._write(chunks)
+        for chunk in chunks:
+            end += len(chunk.tokens)
+            self._wants_logits[end - 1] = chunk.is_asked
 
     def fill_for_vectors(self, chunks: Sequence[EncodingChunk]) -> None:
         """Write the chunks one after another, their slots as sequence ids; every token gives a vector."""
@@ -64,6 +63,22 @@ class Batch:
             self._sequence[total:end] = chunk.slot
             total = end
         self._wants_logits[:] = 1
+        self.struct.n_tokens = total
+
+    def _write(self, chunks: Sequence[Chunk] | Sequence[DraftChunk]) -> None:
+        tokens: list[int] = []
+        positions: list[int] = []
+        sequences: list[int] = []
+        for chunk in chunks:
+            count = len(chunk.tokens)
+            tokens += chunk.tokens
+            positions += range(chunk.start, chunk.start + count)
+            sequences += [chunk.sequence_id] * count
+        total = len(tokens)
+        self._token[:total] = tokens
+        self._position[:total] = positions
+        self._sequence[:total] = sequences
+        self._wants_logits[:] = 0
         self.struct.n_tokens = total
 
 

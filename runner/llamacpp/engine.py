@@ -16,6 +16,7 @@ import psutil
 from llama_cpp import llama_cpp as lib
 
 from runner.adapters import AdapterSet
+from runner.draft_model import DraftFiles
 from runner.engine import (
     Chunk,
     DeviceUse,
@@ -29,6 +30,7 @@ from runner.engine import (
     MediaChunk,
     MediaInput,
     MediaPiece,
+    MemoryKind,
     Move,
     OutOfCells,
     PromptScoring,
@@ -40,6 +42,7 @@ from runner.llamacpp.batch import Batch, VectorBatch
 from runner.llamacpp.candidates import Candidates, read_row, score_of
 from runner.llamacpp.constraint import CompiledConstraint, ConstraintCompiler
 from runner.llamacpp.devices import Device, Placement, list_devices, place
+from runner.llamacpp.draft import LlamaDraft, open_draft, own_options
 from runner.llamacpp.encoder import WHOLE_ROWS, Encoder
 from runner.llamacpp.folded_memory import Fold, FoldedMemory
 from runner.llamacpp.library import Library
@@ -75,7 +78,7 @@ class LlamaEngine:
         files = (path, *shards)
         devices = list_devices()
         gpus = [device for device in devices if device.kind in ("gpu", "igpu")]
-        placement = place(gpus, options.num_gpu, lambda: measure(files, options, library.log))
+        placement = place(gpus, options.num_gpu, lambda: _measure(files, options, library))
         logger.info("placement: %s", placement.reason)
         threads = options.num_thread or default_threads()
         # Every sequence may decode in the same step, whatever batch was asked for.
@@ -117,6 +120,9 @@ class LlamaEngine:
         self.ends_generation = self._vocabulary.ends_generation
         self._bind(self._memory)
         self._info = self._describe(library, options, placement, devices, threads)
+        self._draft: LlamaDraft | None = None
+        if options.draft is not None and self._model.context is not None:
+            self._open_draft(options.draft)
 
     def _memory_of(self, context: object) -> Memory:
         handle = self._model.handle
@@ -135,6 +141,10 @@ class LlamaEngine:
     @property
     def info(self) -> LoadedModel:
         return self._info
+
+    @property
+    def draft(self) -> LlamaDraft | None:
+        return self._draft
 
     @property
     def chat_template(self) -> str | None:
@@ -160,6 +170,8 @@ class LlamaEngine:
     def set_threads(self, count: int) -> None:
         if self._model.context is not None:
             lib.llama_set_n_threads(self._model.context, count, count)
+        if self._draft is not None:
+            self._draft.set_threads(count)
 
     def use_adapters(self, adapters: AdapterSet) -> None:
         self._adapters_in_use = adapters
@@ -243,6 +255,23 @@ class LlamaEngine:
             self._media_failure = error.message
         else:
             self._projector_size = file.stat().st_size
+
+    def _open_draft(self, files: DraftFiles) -> None:
+        """Without its draft model a model still answers; what is wrong with it is told."""
+        on_gpu = self._info.gpu_layers > 0
+        draft, failure = None, "This model's memory cannot forget single tokens, so no draft model can guess for it."
+        if self._memory.kind is MemoryKind.CELLS:
+            draft, failure = open_draft(
+                files, self._options, self._vocabulary, on_gpu=on_gpu, threads=self._threads, log=self._library.log
+            )
+        size = 0 if draft is None else draft.size
+        self._draft = draft
+        self._info = msgspec.structs.replace(
+            self._info,
+            size=self._info.size + size,
+            size_vram=self._info.size_vram + (size if on_gpu else 0),
+            draft_failure=failure,
+        )
 
     def _sample(self, chunks: Sequence[Chunk]) -> list[int]:
         context = self._model.context
@@ -359,7 +388,7 @@ class LlamaEngine:
         return f"llama-cpp-python {version}, unified, {form}, {cache_format(self._options)}"
 
     def close(self) -> None:
-        for other in (self._solo, self._encoder, self._projector):
+        for other in (self._solo, self._encoder, self._projector, self._draft):
             if other is not None:
                 other.close()
         self._model.close()
@@ -415,6 +444,14 @@ class LlamaEngine:
             media_failure=self._media_failure,
             has_fixed_threads=options.num_thread is not None,
         )
+
+
+def _measure(files: Sequence[Path], options: LoadOptions, library: Library) -> int:
+    """Bytes that all layers need with their caches, and those of the draft model."""
+    needed = measure(files, options, library.log)
+    if options.draft is not None:
+        needed += measure([Path(path) for path in options.draft.paths], own_options(options), library.log)
+    return needed
 
 
 def _raise_for(status: int) -> None:

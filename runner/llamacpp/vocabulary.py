@@ -153,6 +153,10 @@ class Vocabulary:
         written = self.written(token) if kind & lib.LLAMA_TOKEN_ATTR_USER_DEFINED else b""
         return written.startswith(b"<") and written.endswith(b">")
 
+    def text(self, token: int) -> bytes:
+        """A token as it stands in the model's file."""
+        return lib.llama_vocab_get_text(self.handle, token) or b""
+
     def ends_generation(self, token: int) -> bool:
         ends = self._ends.get(token)
         if ends is None:
@@ -174,4 +178,4 @@ class Vocabulary:
     def _text_of(self, token: int) -> str:
         if not 0 <= token < self.size:
             return ""
-        return (lib.llama_vocab_get_text(self.handle, token) or b"").decode("utf-8", "replace")
+        return self.text(token).decode("utf-8", "replace")

@@ -122,6 +122,10 @@ def plan_memory(facts: MemoryFacts, wishes: LoadWishes, room: Room, *, at_first:
     the window is one that leaves most of the memory alone. `at_first` is how much of it is taken
     now, if it is to grow.
     """
+    if (draft := wishes.draft) is not None:
+        facts = dataclasses.replace(
+            facts, weights=facts.weights + draft.weights, kv_per_token=facts.kv_per_token + draft.kv_per_token
+        )
     facts = dataclasses.replace(
         facts,
         kv_per_token=int(facts.kv_per_token * _KV_SHARE.get(wishes.kv_cache_type or "", 1)),

@@ -141,6 +141,7 @@ def load_options(wishes: LoadWishes, plan: MemoryPlan, max_sequences: int) -> Lo
         main_gpu=wishes.main_gpu,
         num_thread=wishes.num_thread,
         use_mmap=wishes.use_mmap,
+        draft=None if wishes.draft is None else wishes.draft.files,
         **{name: getattr(wishes, name) for name in (*_DEFAULTS, *ROPE_WISHES)},
     )
 
@@ -177,6 +178,9 @@ def _other_reason(options: LoadOptions, loaded: LoadedModel, wishes: LoadWishes)
         if name in ("split_mode", "tensor_split", "num_cpu_moe") and not _knows_gpus(options, loaded):
             continue
         return f"a request asked for {name} {_shown(wished)}, and {_shown(has)} was loaded"
+    if wishes.draft is not None and wishes.draft.files != options.draft and loaded.generates:
+        has = "none" if options.draft is None else options.draft.name
+        return f"a request asked for the draft model {wishes.draft.files.name}, and {has} was loaded"
     for name in ROPE_WISHES if loaded.generates else ():
         wished, has = getattr(wishes, name), getattr(options, name)
         if wished != has:

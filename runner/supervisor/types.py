@@ -7,8 +7,28 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from runner.draft_model import DraftFiles
 from runner.engine import LoadedModel
 from runner.messages import Stats
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFacts:
+    """What planning needs to know of a model file; sizes in bytes, windows in tokens."""
+
+    weights: int
+    kv_per_token: int
+    """KV cache for one token over all layers, in f16."""
+    training_context: int
+
+
+@dataclass(frozen=True, slots=True)
+class DraftWish:
+    """A model that is to guess what another one will say, and what it needs beside that one."""
+
+    files: DraftFiles
+    weights: int
+    kv_per_token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +54,7 @@ class LoadWishes:
     yarn_ext_factor: float | None = None
     yarn_beta_fast: float | None = None
     yarn_beta_slow: float | None = None
+    draft: DraftWish | None = None
 
     def longest_window(self, training_context: int) -> int:
         """The training context, or what stretching it makes of it."""
@@ -53,16 +74,6 @@ ROPE_WISHES = (
     "yarn_beta_slow",
 )
 """These change what a model answers. Whoever does not ask for one wants the model as it was made."""
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryFacts:
-    """What planning needs to know of a model file; sizes in bytes, windows in tokens."""
-
-    weights: int
-    kv_per_token: int
-    """KV cache for one token over all layers, in f16."""
-    training_context: int
 
 
 @dataclass(frozen=True, slots=True)

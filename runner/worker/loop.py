@@ -88,7 +88,7 @@ class Loop:
         self._commands: queue.SimpleQueue[LoopCommand] = queue.SimpleQueue()
         self._step_target_ns = step_target_ns
         self._cost = StepCost()
-        self._draft_plan = DraftPlan(engine.info, self._cost, step_target_ns)
+        self._draft_plan = DraftPlan(engine, self._cost, step_target_ns, self._clock)
         self._threads = ThreadControl(
             engine.info.threads, is_fixed=engine.info.has_fixed_threads, idle=IdleProcessors()
         )
@@ -191,20 +191,20 @@ class Loop:
 
     def _step_encoding(self, *, beside: bool) -> bool:
         """A turn for inputs that become vectors; beside answers it is short, and seldom."""
-        started, native_before = self._clock(), self._engine.native_ns
+        started, native_before = self._clock(), self._native_ns
         if not self._encoding.is_due(started, beside=beside):
             return False
         rows, events = self._encoding.turn(self._prefill_rows() if beside else None)
         self._events += events
         self._flush()
         self._encoding.turn_took(started, self._clock())
-        self._stats.count(rows, self._clock() - started, self._engine.native_ns - native_before)
+        self._stats.count(rows, self._clock() - started, self._native_ns - native_before)
         return True
 
     def _step_media(self) -> bool:
         """A turn for an image or a sound: nothing else can be computed with it, and encoding cannot be cut short."""
         engine = self._engine
-        started, native_before = self._clock(), engine.native_ns
+        started, native_before = self._clock(), self._native_ns
         is_read_along = any(one.is_decoding and not one.paused for one in self._scheduler.running)
         rows = self._prefill_rows() if is_read_along else engine.info.max_rows
         turn = plan_turn(self._scheduler, rows=rows)
@@ -226,14 +226,14 @@ class Loop:
         except EngineFault as fault:
             self._fail(sequence, Failed(code="internal", message=f"An image or sound could not be computed ({fault})."))
         self._flush()
-        self._stats.count(turn.count, self._clock() - started, engine.native_ns - native_before)
+        self._stats.count(turn.count, self._clock() - started, self._native_ns - native_before)
         return True
 
     def _step_solo(self) -> bool:
         sequence = self._solo.next
         if sequence is None:
             return False
-        started, native_before = self._clock(), self._engine.native_ns
+        started, native_before = self._clock(), self._native_ns
         chunk = self._solo.next_chunk(sequence)
         if not sequence.first_step_ns:
             sequence.first_step_ns = started
@@ -244,13 +244,13 @@ class Loop:
             assert outcome is not None
             self._accept(sequence, chunk.sampler, outcome, self._clock())
         self._flush()
-        self._stats.count(len(chunk.tokens), self._clock() - started, self._engine.native_ns - native_before)
+        self._stats.count(len(chunk.tokens), self._clock() - started, self._native_ns - native_before)
         return True
 
     def _step_together(self) -> bool:
         """Compute one batch; False when there was nothing to compute."""
         engine = self._engine
-        started, native_before = self._clock(), engine.native_ns
+        started, native_before = self._clock(), self._native_ns
         self._ask_again_ns = None
         self._end_what_is_too_long()
         if not self._admission.make_room():
@@ -280,8 +280,13 @@ class Loop:
             self._learn(rows, sum(map(len, drafts)), began, processor_ns)
             self._advance(planned, chunks, tokens, started)
         self._flush()
-        self._stats.count(rows, self._clock() - started, engine.native_ns - native_before)
+        self._stats.count(rows, self._clock() - started, self._native_ns - native_before)
         return True
+
+    @property
+    def _native_ns(self) -> int:
+        draft = self._engine.draft
+        return self._engine.native_ns + (draft.native_ns if draft is not None else 0)
 
     def _drafts(self, planned: list[PlannedChunk]) -> list[list[int]]:
         cells = self._keeper.ledger.used
@@ -353,12 +358,12 @@ class Loop:
         """
         assert chunk.sampler is not None
         guesses = chunk.tokens[len(chunk.tokens) - chunk.drafted :]
-        sequence.drafted += len(guesses)
+        sequence.drafts.drafted += len(guesses)
         right = 0
         self._accept(sequence, chunk.sampler, token, now)
         while right < len(guesses) and token == guesses[right] and sequence.request_id in self._sequences:
             right += 1
-            sequence.accepted += 1
+            sequence.drafts.accepted += 1
             sequence.computed += 1
             self._keeper.grown(sequence, 1)
             token = self._engine.sample_next(chunk, right)
@@ -376,6 +381,8 @@ class Loop:
             sequence.rescoring = None
         if sequence.drafter is not None:
             sequence.drafter.push(token)
+        if sequence.guesser is not None:
+            sequence.guesser.push(token)
         self._stats.sampled += 1
         sequence.last_token_ns = now
         if answer.generated == 0:
@@ -394,6 +401,7 @@ class Loop:
         try:
             if context_length > self._engine.info.context_length:
                 self._keeper.move_into(context_length)
+                self._draft_plan.restart(context_length)
         except InsufficientMemory as error:
             self._emit(GrowFailed(error.message))
             self._growth.was_refused(self._engine.info.context_length)
@@ -421,6 +429,7 @@ class Loop:
         keep, discard = sequence.next_shift
         self._keeper.shift(sequence, keep, discard)
         sequence.forget(keep, discard)
+        self._draft_plan.forget(sequence)
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         answer = sequence.answer
@@ -434,6 +443,7 @@ class Loop:
 
     def _drop(self, sequence: Sequence, *, keep: bool = True) -> None:
         del self._sequences[sequence.request_id]
+        self._draft_plan.forget(sequence)
         if sequence.request.deterministic:
             self._solo.remove(sequence)
         else:

@@ -7,6 +7,7 @@ from runner.engine import CompiledConstraint, PromptScoring, Sampler, SamplerPla
 from runner.worker.answer import Answer
 from runner.worker.drafting import Drafter
 from runner.worker.echo import Echo
+from runner.worker.guesser import Guesser
 from runner.worker.media import MediaSpan
 from runner.worker.output import OutputPlan
 from runner.worker.rescoring import Rescoring
@@ -14,6 +15,15 @@ from runner.worker.stand_ins import whole_length
 
 BACKGROUND_DELAY_NS = 10_000_000_000
 """How long background work lets interactive requests go first."""
+
+
+class DraftTally:
+    """Tokens that were computed ahead, and those of them that were right."""
+
+    __slots__ = ("accepted", "drafted")
+
+    def __init__(self) -> None:
+        self.drafted = self.accepted = 0
 
 
 class Sequence:
@@ -25,16 +35,18 @@ class Sequence:
     """
 
     __slots__ = (
-        "accepted",
         "answer",
         "awaits_other",
         "cached",
         "computed",
-        "drafted",
         "drafter",
+        "drafts",
         "faults",
         "first_step_ns",
         "first_token_ns",
+        "found",
+        "guessed",
+        "guesser",
         "is_background",
         "is_shifted",
         "kept_length",
@@ -109,8 +121,12 @@ class Sequence:
         """Lengths at which a step has to end, because the state is wanted there."""
         self.drafter: Drafter | None = None
         """Made when there is something to guess."""
-        self.drafted = self.accepted = 0
-        """Tokens that were guessed, and those of them that were right."""
+        self.guesser: Guesser | None = None
+        """Judges the guesses of a draft model; made when there is one to ask."""
+        self.found, self.guessed = DraftTally(), DraftTally()
+        """What became of tokens that were found earlier in the text, and of those that a draft model guessed."""
+        self.drafts = self.found
+        """Where those in the step that is under way count."""
         self.kept_version = -1
         self.kept_length = 0
         self.first_step_ns = 0
@@ -207,8 +223,10 @@ class Sequence:
                 prompt_ns=first_token - started,
                 decode_ns=max(self.last_token_ns - first_token, 0),
                 cache=self.cached,
-                drafted_tokens=self.drafted,
-                accepted_tokens=self.accepted,
+                drafted_tokens=self.found.drafted + self.guessed.drafted,
+                accepted_tokens=self.found.accepted + self.guessed.accepted,
+                draft_model_tokens=self.guessed.drafted,
+                draft_model_accepted=self.guessed.accepted,
                 thinking_tokens=self.answer.thinking_tokens,
                 media_tokens=sum(span.piece.count for span in self.media),
             ),

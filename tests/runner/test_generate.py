@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from registry.digest import Digest
 from registry.errors import ModelCorrupt
 from registry.errors import Unsupported as NotSupportedHere
-from registry.manifest import DRAFT_LAYER, Layer, ModelConfig
+from registry.manifest import DRAFT_LAYER, MODEL_LAYER, Layer, ModelConfig
 from registry.name import ModelName
 from runner.chat.types import (
     ChatPrompt,
@@ -260,12 +262,87 @@ async def test_templates_in_gos_language_count_as_those_in_jinja_do(template: st
     assert prompt.template == template
 
 
-async def test_a_draft_model_is_kept_and_told_of_as_unused() -> None:
-    weights = Layer(DRAFT_LAYER, Digest.parse(f"sha256:{'12' * 32}"), 5)
-    model = FakeModel()
-    model.manifest = dataclasses.replace(model.manifest, layers=(weights,))
-    told = await generator(FakeSupervisor(answer("Hi")), model).complete(chat(USER))
+class _Files:
+    """A store's files, as far as they are asked for."""
+
+    def __init__(self) -> None:
+        self.blobs = self
+
+    def verify_unchanged(self, digest: Digest, size: int) -> None:
+        """They always are."""
+
+    def metadata(self, digest: Digest) -> FakeMetadata:
+        return FakeMetadata()
+
+    def blob_path(self, digest: Digest) -> Path:
+        return Path(f"file-{digest.hex[:2]}")
+
+
+def _with_draft(**more: Any) -> FakeModel:
+    model = FakeModel(store=_Files(), **more)
+    layer = Layer(DRAFT_LAYER, Digest.parse(f"sha256:{'12' * 32}"), 5)
+    model.manifest = dataclasses.replace(model.manifest, layers=(layer,))
+    return model
+
+
+def _small(**more: Any) -> FakeModel:
+    weights = (Layer(MODEL_LAYER, Digest.parse(f"sha256:{'34' * 32}"), 5),)
+    return FakeModel(name=ModelName.parse("small:1b"), weights=weights, store=_Files(), **more)
+
+
+async def test_the_draft_model_that_comes_with_a_model_is_loaded_with_it() -> None:
+    told = await generator(supervisor := FakeSupervisor(answer("Hi")), _with_draft()).complete(chat(USER))
+    assert told.generation.ignored == ()
+    [spec] = supervisor.specs
+    assert spec.wishes.draft is not None and spec.wishes.draft.files.paths == ("file-12",)
+    assert supervisor.request.limits.uses_draft_model
+
+
+@pytest.mark.parametrize(
+    ("parameters", "options"), [({"draft_model": "small:1b"}, {}), ({}, {"draft_model": "small:1b"})]
+)
+async def test_a_named_draft_model_goes_before_the_one_that_comes_with_the_model(
+    parameters: dict[str, Any], options: dict[str, Any]
+) -> None:
+    store = FakeStore(_with_draft(parameters=parameters), _small())
+    supervisor = FakeSupervisor(answer("Hi"))
+    await Generator(cast("Any", store), cast("Any", supervisor), Settings()).complete(chat(USER, options=options))
+    [spec] = supervisor.specs
+    assert spec.wishes.draft is not None
+    assert (spec.wishes.draft.files.name, spec.wishes.draft.files.paths) == ("small:1b", ("file-34",))
+    assert spec.wishes.draft.weights == _small().header.weights_size
+
+
+async def test_a_request_may_do_without_the_draft_model() -> None:
+    without = chat(USER, options={"draft_model": ""})
+    await generator(supervisor := FakeSupervisor(answer("Hi")), _with_draft()).complete(without)
+    assert supervisor.specs[0].wishes.draft is None
+    assert not supervisor.request.limits.uses_draft_model
+
+
+async def test_a_draft_model_that_is_not_there_or_makes_no_text_is_an_error_that_names_it() -> None:
+    store = FakeStore(FakeModel(), _small(can=("embedding",)))
+    opened = Generator(cast("Any", store), cast("Any", FakeSupervisor()), Settings())
+    with pytest.raises(ModelNotFound, match="model 'gone:1b' not found"):
+        await opened.open(chat(USER, options={"draft_model": "gone:1b"}))
+    with pytest.raises(Unsupported, match="small:1b does not generate text") as caught:
+        await opened.open(chat(USER, options={"draft_model": "small:1b"}))
+    assert caught.value.facts["field"] == "options.draft_model"
+
+
+async def test_a_draft_model_that_does_not_fit_is_refused_if_it_was_named_and_told_of_if_it_came_with_the_model() -> (
+    None
+):
+    supervisor = FakeSupervisor(answer("Hi"))
+    supervisor.loaded = msgspec.structs.replace(supervisor.loaded, draft_failure="The draft model does not fit.")
+    told = await generator(supervisor, _with_draft()).complete(chat(USER))
     assert told.generation.ignored == ("DRAFT",)
+    store = FakeStore(FakeModel(), _small())
+    opened = Generator(cast("Any", store), cast("Any", supervisor), Settings())
+    with pytest.raises(Unsupported, match="The draft model does not fit") as caught:
+        await opened.open(chat(USER, options={"draft_model": "small:1b"}))
+    assert caught.value.facts["field"] == "options.draft_model"
+    assert not supervisor.open_leases
 
 
 async def test_where_a_renderer_is_wanted_the_template_of_the_file_is_used_and_that_is_told() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.parameters import PARAMETERS, REMOVED, ParameterValue
-from runner.errors import InvalidRequest, RequestError, Unsupported
+from runner.errors import InvalidRequest, RequestError
 from runner.options import Resolved, resolve_options
 from runner.sampling import SamplingParams
 from runner.supervisor.types import LoadWishes
@@ -109,13 +109,13 @@ def test_every_known_option_has_an_effect_or_is_refused_by_name(name: str) -> No
     }
     try:
         assert resolve({name: examples[parameter.kind]}) != resolve()
-    except (Unsupported, InvalidRequest) as error:
+    except InvalidRequest as error:
         assert error.facts["field"] == f"options.{name}"
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("num_gpu", -1), ("num_thread", 0), ("seed", -1), ("draft_model", ""), ("rope_frequency_scale", 0)],
+    [("num_gpu", -1), ("num_thread", 0), ("seed", -1), ("rope_frequency_scale", 0)],
 )
 def test_values_that_ask_for_nothing_change_nothing(name: str, value: object) -> None:
     assert resolve({name: value}) == resolve()
@@ -193,19 +193,21 @@ def test_guessing_ahead_is_left_to_what_pays_unless_something_is_said() -> None:
     assert resolve({}, model={"draft_num_predict": 4}).draft_num_predict == 4
 
 
-@pytest.mark.parametrize(("name", "value"), [("draft_model", "small:1b")])
-def test_what_is_not_built_yet_is_refused(name: str, value: object) -> None:
-    with pytest.raises(Unsupported) as caught:
-        resolve({name: value})
-    assert caught.value.facts == {"field": f"options.{name}"}
+def test_a_request_may_name_another_draft_model_or_none() -> None:
+    model = {"draft_model": "small:1b"}
+    assert resolve().draft_model is None
+    assert resolve(model=model).draft_model == "small:1b"
+    assert resolve({"draft_model": "other:1b"}, model=model).draft_model == "other:1b"
+    assert resolve({"draft_model": ""}, model=model).draft_model == ""
+    for wrong in (" ", 5, ["small:1b"], "x" * 2000):
+        with pytest.raises(InvalidRequest, match="draft_model"):
+            resolve({"draft_model": wrong})
 
 
 def test_what_a_model_brings_and_cannot_apply_is_listed() -> None:
-    resolved = resolve(model={"draft_model": "small", "num_gqa": 8, "temperature": -5, "top_k": 3, "odd": 1})
+    resolved = resolve(model={"num_gqa": 8, "temperature": -5, "top_k": 3, "odd": 1})
     assert resolved.sampling == SamplingParams(top_k=3)
-    assert resolved.ignored == (
-        "PARAMETER draft_model", "PARAMETER num_gqa", "PARAMETER temperature", "PARAMETER odd",
-    )  # fmt: skip
+    assert resolved.ignored == ("PARAMETER num_gqa", "PARAMETER temperature", "PARAMETER odd")
 
 
 def test_a_requests_stops_replace_the_models() -> None:

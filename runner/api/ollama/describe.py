@@ -149,7 +149,8 @@ def _load_options(options: LoadOptions | None) -> Json | None:
     """What was asked of the engine for this model; what is not here was left to it."""
     if options is None:
         return None
-    return {name: value for name, value in msgspec.structs.asdict(options).items() if value is not None}
+    told = msgspec.structs.asdict(options) | {"draft": options.draft.name if options.draft else None}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _steps(stats: Stats) -> Json:

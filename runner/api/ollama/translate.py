@@ -29,6 +29,7 @@ from runner.chat.types import (
     ThinkingDelta,
     ToolCall,
     ToolCallDelta,
+    Usage,
     is_begun,
 )
 from runner.choices import Choices
@@ -171,7 +172,7 @@ class Records:
             "eval_duration": usage.decode_ns,
             "cached_tokens": usage.cached_tokens,
             "cache": usage.cached_tokens and usage.cache,
-            "draft": usage.drafted_tokens and {"tokens": usage.drafted_tokens, "accepted": usage.accepted_tokens},
+            "draft": usage.drafted_tokens and _drafts(usage),
             "truncated": truncated
             and {"from": truncated.original, "to": truncated.kept, "strategy": truncated.strategy},
         }
@@ -233,6 +234,14 @@ class _Clock:
             self._second = second
             self._text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
         return b"%b%09dZ" % (self._text, nanoseconds)
+
+
+def _drafts(usage: Usage) -> Json:
+    """What was computed ahead, and how much of it a draft model had guessed."""
+    told: Json = {"tokens": usage.drafted_tokens, "accepted": usage.accepted_tokens}
+    if usage.draft_model_tokens:
+        told["draft_model"] = {"tokens": usage.draft_model_tokens, "accepted": usage.draft_model_accepted}
+    return told
 
 
 def error_record(report: ErrorReport) -> bytes:
