@@ -61,6 +61,7 @@ class Sequence:
         "request",
         "request_id",
         "rescoring",
+        "retaken",
         "sampler",
         "sequence_id",
         "shared_with",
@@ -115,6 +116,8 @@ class Sequence:
         """How long it waits for what the disk has of its prompt; 0 before that was asked."""
         self.shared_with: dict[str, int] = {}
         """Tokens in common with other requests, for the keeper."""
+        self.retaken = 0
+        """Up to here the answer's tokens are computed one at a time, as they were when another worker chose them."""
         self.rescoring: Rescoring | None = None
         """When tokens of the answer are to be scored that came from elsewhere."""
         self.stops: list[int] = []
@@ -141,8 +144,12 @@ class Sequence:
     @property
     def next_rows(self) -> int:
         """Tokens that may be computed in one step: those up to the next place where its state is wanted."""
+        if self.prompt_tokens <= self.computed < self.retaken:
+            return 1
         rows = self.pending
         ends = (*self.stops, *(span.start for span in self.media))
+        if self.retaken:
+            ends = (*ends, self.prompt_tokens)
         return min([rows, *(place - self.computed for place in ends if place > self.computed)])
 
     @property
