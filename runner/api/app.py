@@ -15,6 +15,7 @@ import runner.api.ollama.models
 import runner.api.ollama.push
 import runner.api.ollama.rendering
 import runner.api.ollama.routes
+import runner.api.openai.conversations
 import runner.api.openai.embeddings
 import runner.api.openai.responses_routes
 import runner.api.openai.routes
@@ -29,6 +30,7 @@ from runner.api.documents import describe_bodies
 from runner.api.downloads import Downloads
 from runner.api.errors import ErrorReport, report_of
 from runner.api.ollama.translate import error_body as ollama_error_body
+from runner.api.openai.conversation_store import ConversationStore
 from runner.api.openai.responses_store import ResponseStore
 from runner.api.openai.translate import error_body as openai_error_body
 from runner.api.removal import Remover
@@ -80,7 +82,11 @@ def create_app(parts: AppParts) -> FastAPI:
     app.include_router(runner.api.ollama.push.create_router(parts.sources.pusher, limit))
     app.include_router(store_care.create_router(parts.store, parts.sources.puller, parts.sources.finder, limit))
     app.include_router(finding.create_router(parts.store, parts.supervisor, parts.sources.finder))
-    app.include_router(runner.api.openai.responses_routes.create_router(parts.generator, ResponseStore(), limit))
+    conversations = ConversationStore()
+    app.include_router(runner.api.openai.conversations.create_router(conversations, limit))
+    app.include_router(
+        runner.api.openai.responses_routes.create_router(parts.generator, ResponseStore(), conversations, limit)
+    )
     app.include_router(runner.api.openai.routes.create_router(parts.generator, limit))
     app.include_router(runner.api.openai.transcription_routes.create_router(parts.generator, limit))
     app.include_router(model_lists.create_router(parts.store, remover))

@@ -13,13 +13,13 @@ from runner.generate import Call
 PRIORITY_HEADER = "X-Puna-Priority"
 
 
-def with_standing(call: Call, request: Request) -> Call:
+def with_standing(call: Call, request: Request, usual: Priority = Priority.INTERACTIVE) -> Call:
     """The call with what the request's headers say of its place among others. Raises InvalidRequest."""
-    return dataclasses.replace(call, priority=_priority(request))
+    return dataclasses.replace(call, priority=_priority(request, usual))
 
 
-def _priority(request: Request) -> Priority:
-    text = request.headers.get(PRIORITY_HEADER, Priority.INTERACTIVE).strip().lower()
+def _priority(request: Request, usual: Priority) -> Priority:
+    text = request.headers.get(PRIORITY_HEADER, usual).strip().lower()
     try:
         return Priority(text)
     except ValueError:

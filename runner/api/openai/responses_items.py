@@ -109,18 +109,24 @@ class ResultItem:
 
     id: str
     call_id: str
-    output: str
+    parts: tuple[Part, ...]
     name: str | None = None
     status: str = "completed"
 
     def record(self) -> Json:
+        has_media = any(part.media is not None for part in self.parts)
         return {
             "id": self.id,
             "type": "function_call_output",
             "status": self.status,
             "call_id": self.call_id,
-            "output": self.output,
+            "output": [part.record() for part in self.parts] if has_media else self.message(None).content,
         }
+
+    def message(self, name: str | None) -> Message:
+        """As the tool of this name says it."""
+        text, media = join_parts([part.media or part.text for part in self.parts])
+        return Message("tool", text, tool_name=name, tool_call_id=self.call_id or None, media=media)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +202,7 @@ class _Turns:
             self._called(item, arguments_of(item.input))
         elif isinstance(item, ResultItem):
             self.close()
-            name = item.name or self._names.get(item.call_id)
-            self.messages.append(Message("tool", item.output, tool_name=name, tool_call_id=item.call_id or None))
+            self.messages.append(item.message(item.name or self._names.get(item.call_id)))
         elif item.role == "assistant":
             if self._text or self._calls:
                 self.close()

@@ -15,6 +15,7 @@ from runner.chat.types import Finished, FinishReason
 from runner.choices import Choices
 from runner.generate import Call, Generation
 from runner.receipt import receipt_field
+from runner.sampling import SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +24,23 @@ class ResponseFrame:
 
     body: ResponseBody
     call: Call
-    generation: Generation | Choices
+    sampling: SamplingParams
+    generation: Generation | Choices | None = None
+    """None before the model has begun."""
     id: str = field(default_factory=lambda: new_id("resp"))
     created_at: int = field(default_factory=lambda: int(time.time()))
 
     def record(self, status: str, output: Sequence[Item], usage: Json | None = None, error: Json | None = None) -> Json:
         """The object in a state in which it is told."""
-        body, sampling = self.body, self.generation.request.sampling
+        body, sampling = self.body, self.sampling
         return {
             "id": self.id,
             "object": "response",
             "created_at": self.created_at,
             "completed_at": int(time.time()) if status == "completed" else None,
             "status": status,
-            "background": False,
+            "background": bool(body.background),
+            **({"conversation": {"id": body.conversation.id}} if body.conversation else {}),
             "error": error,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "instructions": body.instructions,
@@ -66,6 +70,7 @@ class ResponseFrame:
     def finished(self, end: Finished, output: Sequence[Item]) -> Json:
         """The object in its last state."""
         status = "incomplete" if end.reason is FinishReason.LENGTH else "completed"
+        assert self.generation is not None
         extra = truncation([end]) | receipt_field(self.call, self.generation, [end])
         return self.record(status, output, _usage(end)) | extra
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
@@ -11,10 +11,13 @@ from runner.api.bodies import read_body
 from runner.api.context import owner, request_id
 from runner.api.documents import json_body, query
 from runner.api.errors import report_of
+from runner.api.openai.conversation_store import ConversationStore
+from runner.api.openai.conversations import stored_conversation
 from runner.api.openai.paging import MOST, Page, page_of
+from runner.api.openai.responses_background import BackgroundResponse, BackgroundResponses, Ended
 from runner.api.openai.responses_items import Item
 from runner.api.openai.responses_object import ResponseFrame
-from runner.api.openai.responses_schema import InputTokensBody, ItemBody, ResponseBody
+from runner.api.openai.responses_schema import InputTokensBody, ResponseBody, ResponsePromptBody
 from runner.api.openai.responses_store import ResponseStore, StoredResponse
 from runner.api.openai.responses_stream import ResponseStream, whole_output
 from runner.api.openai.responses_translate import (
@@ -24,48 +27,81 @@ from runner.api.openai.responses_translate import (
     prompt_call,
     read_input,
 )
-from runner.api.openai.translate import Json
+from runner.api.openai.translate import error_event
 from runner.api.standing import with_standing
 from runner.api.streaming import SERVER_SENT_EVENTS, JsonResponse, StreamResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
+from runner.chat.types import Priority
 from runner.errors import InvalidRequest, NotFound, Unsupported
-from runner.generate import Generator
+from runner.generate import Call, Generator
 
 
-def create_router(generator: Generator, store: ResponseStore, max_body_bytes: int) -> APIRouter:
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What stays between requests."""
+
+    responses: ResponseStore
+    conversations: ConversationStore
+    background: BackgroundResponses
+
+
+def create_router(
+    generator: Generator, responses: ResponseStore, conversations: ConversationStore, max_body_bytes: int
+) -> APIRouter:
     router = APIRouter()
+    kept = Kept(responses, conversations, BackgroundResponses(generator))
 
     @router.post("/v1/responses", openapi_extra=json_body(ResponseBody))
     async def create(request: Request) -> Response:
         body = await read_body(request, ResponseBody, max_body_bytes)
-        return await _answer(generator, store, request, body)
+        items = _items(kept, request, body)
+        call = with_standing(answer_call(body, request_id(request), items), request, _usual_priority(body))
+        answer = _begin if body.background else _answer
+        return await answer(generator, kept, request, body, items, call)
 
     @router.post("/v1/responses/input_tokens", openapi_extra=json_body(InputTokensBody))
     async def count(request: Request) -> Response:
         body = await read_body(request, InputTokensBody, max_body_bytes)
-        items = _items(store, request, body.input, body.previous_response_id)
-        call = prompt_call(body, request_id(request), items)
+        call = prompt_call(body, request_id(request), _items(kept, request, body))
         rendered, ignored = await while_connected(request.receive, generator.render(call))
         answer = {"object": "response.input_tokens", "input_tokens": len(rendered.tokens)}
         return JsonResponse(answer, headers=ignored_header([*ignored_fields(body), *ignored]))
 
-    @router.get("/v1/responses/{response_id}", openapi_extra=query(stream={"const": False}))
+    _add_stored_paths(router, kept)
+    return router
+
+
+def _add_stored_paths(router: APIRouter, kept: Kept) -> None:
+    @router.get(
+        "/v1/responses/{response_id}",
+        openapi_extra=query(stream={"type": "boolean"}, starting_after={"type": "integer", "minimum": 0}),
+    )
     async def retrieve(request: Request, response_id: str) -> Response:
-        if request.query_params.get("stream", "false").lower() not in ("false", "0", ""):
-            raise Unsupported("A response is streamed only while it is made.", field="stream")
-        return JsonResponse(_stored(store, request, response_id).response)
+        found = kept.background.find(owner(request), response_id) or _stored(kept, request, response_id)
+        if request.query_params.get("stream", "false").lower() in ("false", "0", ""):
+            return JsonResponse(found.response)
+        after = _number(request.query_params.get("starting_after"))
+        return _followed(_events(found, after), request_id(request))
 
     @router.delete("/v1/responses/{response_id}")
     async def delete(request: Request, response_id: str) -> Response:
-        _stored(store, request, response_id)
-        store.forget(owner(request), response_id)
+        if (running := kept.background.find(owner(request), response_id)) is not None:
+            await running.cancel()
+        _stored(kept, request, response_id)
+        kept.responses.forget(owner(request), response_id)
         return JsonResponse({"id": response_id, "object": "response", "deleted": True})
 
     @router.post("/v1/responses/{response_id}/cancel")
     async def cancel(request: Request, response_id: str) -> Response:
-        _stored(store, request, response_id)
+        if (running := kept.background.find(owner(request), response_id)) is not None:
+            await running.cancel()
+            return JsonResponse(running.response)
+        found = _stored(kept, request, response_id).response
+        if found["background"]:
+            return JsonResponse(found)
         raise InvalidRequest(
-            "This response has ended. One that is being made is cancelled by closing its connection.", "response_id"
+            "This response was not made in the background. Such a one is cancelled by closing its connection.",
+            "response_id",
         )
 
     @router.get(
@@ -79,24 +115,25 @@ def create_router(generator: Generator, store: ResponseStore, max_body_bytes: in
     async def input_items(request: Request, response_id: str) -> Response:
         asked = request.query_params
         page = Page.read(asked.get("after"), asked.get("limit", "20"), asked.get("order", "desc"))
-        return JsonResponse(page_of([item.record() for item in _stored(store, request, response_id).read], page))
+        found = kept.background.find(owner(request), response_id) or _stored(kept, request, response_id)
+        return JsonResponse(page_of([item.record() for item in found.read], page))
 
-    return router
 
-
-async def _answer(generator: Generator, store: ResponseStore, request: Request, body: ResponseBody) -> Response:
-    items = _items(store, request, body.input, body.previous_response_id)
-    call = with_standing(answer_call(body, request_id(request), items), request)
+async def _answer(
+    generator: Generator, kept: Kept, request: Request, body: ResponseBody, items: Sequence[Item], call: Call
+) -> Response:
     ignored = [*ignored_fields(body), *ignored_includes(body)]
-    keep = partial(_keep, store, owner(request), items) if body.store is not False else _let_go
+    keep = _keeper(kept, request, body, items)
     if not body.stream:
         answer = await while_connected(request.receive, generator.complete(call))
         output = whole_output(answer, custom_names(body))
-        response = ResponseFrame(body, call, answer.generation).finished(answer.finished, output)
-        keep(response, output)
+        frame = ResponseFrame(body, call, answer.generation.request.sampling, answer.generation)
+        response = frame.finished(answer.finished, output)
+        keep(Ended(response, items, output, ()))
         return JsonResponse(response, headers=ignored_header([*ignored, *answer.generation.ignored]))
     generation = await while_connected(request.receive, generator.open(call))
-    stream = ResponseStream(ResponseFrame(body, call, generation), call.request_id, keep)
+    frame = ResponseFrame(body, call, generation.request.sampling, generation)
+    stream = ResponseStream(frame, call.request_id, lambda *ended: keep(Ended(ended[0], items, ended[1], ())))
     return StreamResponse(
         generation,
         stream.encode,
@@ -106,32 +143,106 @@ async def _answer(generator: Generator, store: ResponseStore, request: Request, 
     )
 
 
-def _items(
-    store: ResponseStore, request: Request, sent: Sequence[ItemBody] | None, previous: str | None
-) -> tuple[Item, ...]:
+async def _begin(
+    generator: Generator, kept: Kept, request: Request, body: ResponseBody, items: Sequence[Item], call: Call
+) -> Response:
+    """Have a response made in the background; what is wrong with the request itself is told at once."""
+    if body.store is False:
+        raise InvalidRequest("A response of the background has to be stored; leave out store.", "store")
+    planned, in_vain = await while_connected(request.receive, generator.check(call))
+    keep = _keeper(kept, request, body, items)
+    made = BackgroundResponse(ResponseFrame(body, call, planned.sampling), call.request_id, items, keep)
+    kept.background.start(owner(request), made, call)
+    header = ignored_header([*ignored_fields(body), *ignored_includes(body), *in_vain])
+    if body.stream:
+        return _followed(made.follow(-1), call.request_id, header)
+    return JsonResponse(made.response, headers=header)
+
+
+def _followed(events: AsyncGenerator[bytes, None], request_id: str, headers: dict[str, str] | None = None) -> Response:
+    return StreamResponse(
+        events,
+        lambda record: record,
+        lambda error: error_event(report_of(error, request_id)),
+        SERVER_SENT_EVENTS,
+        headers,
+    )
+
+
+def _events(found: BackgroundResponse | StoredResponse, after: int) -> AsyncGenerator[bytes, None]:
+    """The events behind the one with this number. Raises Unsupported where there are none."""
+    if isinstance(found, BackgroundResponse) and found.can_be_followed:
+        return found.follow(after)
+    if isinstance(found, StoredResponse) and found.events:
+        return _told_again(found.events[after + 1 :])
+    raise Unsupported(
+        "Only a response of the background can be streamed afterwards, and no very long one.", field="stream"
+    )
+
+
+async def _told_again(events: Sequence[bytes]) -> AsyncGenerator[bytes, None]:
+    for event in events:
+        yield event
+
+
+def _usual_priority(body: ResponseBody) -> Priority:
+    return Priority.BACKGROUND if body.background else Priority.INTERACTIVE
+
+
+def _items(kept: Kept, request: Request, body: ResponseBody | InputTokensBody) -> tuple[Item, ...]:
     """All that the model is to read but the instructions, which are not taken over from an earlier response."""
-    earlier: tuple[Item, ...] = ()
-    if previous is not None:
-        found = store.find(owner(request), previous)
-        if found is None:
-            raise NotFound(
-                f"Previous response with id {previous[:100]!a} not found; responses are kept for a day, in memory.",
-                field="previous_response_id",
-            )
-        earlier = found.items
-    return read_input(sent, earlier, partial(store.find_item, owner(request)))
+    whose = owner(request)
+
+    def find(item_id: str) -> Item | None:
+        return kept.responses.find_item(whose, item_id) or kept.conversations.find_item(whose, item_id)
+
+    return read_input(body.input, _earlier(kept, request, body), find)
 
 
-def _keep(store: ResponseStore, whose: str, read: Sequence[Item], response: Json, output: Sequence[Item]) -> None:
-    store.keep(whose, response, read, output)
+def _earlier(kept: Kept, request: Request, body: ResponsePromptBody) -> tuple[Item, ...]:
+    previous = body.previous_response_id
+    if body.conversation is not None:
+        if previous is not None:
+            message = "previous_response_id and conversation exclude each other."
+            raise InvalidRequest(message, "previous_response_id")
+        return stored_conversation(kept.conversations, request, body.conversation.id, "conversation").items
+    if previous is None:
+        return ()
+    if kept.background.find(owner(request), previous) is not None:
+        raise InvalidRequest("The previous response is still being made.", "previous_response_id")
+    found = kept.responses.find(owner(request), previous)
+    if found is None:
+        raise NotFound(
+            f"Previous response with id {previous[:100]!a} not found; responses are kept for a day, in memory.",
+            field="previous_response_id",
+        )
+    return found.items
 
 
-def _let_go(response: Json, output: Sequence[Item]) -> None:
-    """For responses that are not to be stored."""
+def _keeper(kept: Kept, request: Request, body: ResponseBody, items: Sequence[Item]) -> Callable[[Ended], None]:
+    """What becomes of the response in the end."""
+    whose = owner(request)
+
+    def keep(ended: Ended) -> None:
+        if body.store is not False:
+            kept.responses.keep(whose, ended.response, ended.read, ended.output, ended.events)
+        if body.conversation is not None and ended.response["status"] in ("completed", "incomplete"):
+            kept.conversations.add(whose, body.conversation.id, [*items, *ended.output])
+
+    return keep
 
 
-def _stored(store: ResponseStore, request: Request, response_id: str) -> StoredResponse:
-    found = store.find(owner(request), response_id)
+def _stored(kept: Kept, request: Request, response_id: str) -> StoredResponse:
+    found = kept.responses.find(owner(request), response_id)
     if found is None:
         raise NotFound(f"Response with id {response_id[:100]!a} not found.", field="response_id")
     return found
+
+
+def _number(text: str | None) -> int:
+    """The number of an event; raises InvalidRequest."""
+    if text is None:
+        return -1
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise InvalidRequest("starting_after must be the number of an event.", "starting_after")
+    return int(text)

@@ -16,6 +16,7 @@ MOST_ITEMS = 10_000
 _LONGEST = 2**31 - 1
 _ELSEWHERE = lacks("what is kept on somebody else's servers")
 Status = Literal["in_progress", "completed", "incomplete"] | None
+Metadata = Annotated[dict[str, str], Field(max_length=16)]
 LOGPROBS = "message.output_text.logprobs"
 Includable = Literal[
     "file_search_call.results",
@@ -78,7 +79,9 @@ PartBody = Annotated[
     Annotated[InputText | InputImage | InputSound | OutputText | Refusal, Field(discriminator="type")],
     _known("input_text", "input_image", "input_audio", "output_text", "refusal"),
 ]
-InputPart = Annotated[InputText, _known("input_text")]
+ToolPart = Annotated[
+    Annotated[InputText | InputImage, Field(discriminator="type")], _known("input_text", "input_image")
+]
 
 
 def _as_parts(value: object) -> object:
@@ -86,7 +89,7 @@ def _as_parts(value: object) -> object:
 
 
 Parts = Annotated[list[PartBody], BeforeValidator(_as_parts, json_schema_input_type=str | list[PartBody])]
-Output = Annotated[list[InputPart], BeforeValidator(_as_parts, json_schema_input_type=str | list[InputPart])]
+Output = Annotated[list[ToolPart], BeforeValidator(_as_parts, json_schema_input_type=str | list[ToolPart])]
 
 
 class MessageBody(Body):
@@ -303,6 +306,10 @@ class ReasoningWish(Body):
     mode: Annotated[Any, not_honoured("standard")] = None
 
 
+class ConversationName(Body):
+    id: str
+
+
 class ResponsePromptBody(Body):
     """What decides a prompt: the part that counting has in common with answering."""
 
@@ -315,7 +322,11 @@ class ResponsePromptBody(Body):
     text: TextBody | None = None
     reasoning: ReasoningWish | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    conversation: Annotated[Any, not_honoured(why=_ELSEWHERE)] = None
+    conversation: Annotated[
+        ConversationName | None,
+        BeforeValidator(lambda value: {"id": value} if isinstance(value, str) else value),
+        Field(json_schema_extra={"description": "The id of a conversation, or an object that has it."}),
+    ] = None
 
 
 class InputTokensBody(ResponsePromptBody):
@@ -330,7 +341,7 @@ class ResponseBody(ResponsePromptBody):
 
     input: Input
     store: bool | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    metadata: Metadata | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=_LONGEST)] | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -346,7 +357,8 @@ class ResponseBody(ResponsePromptBody):
     grammar: Grammar | None = None
     receipt: bool | None = None
 
-    background: Annotated[Any, not_honoured(False)] = None
+    background: bool | None = None
+    """Make it while nobody waits."""
     prompt: Annotated[Any, not_honoured(why=_ELSEWHERE)] = None
     context_management: Annotated[Any, not_honoured([])] = None
     moderation: Annotated[Any, not_honoured()] = None

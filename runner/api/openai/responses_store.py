@@ -25,6 +25,8 @@ class StoredResponse:
     output: tuple[Item, ...]
     kept_at: float
     size: int
+    events: tuple[bytes, ...] = ()
+    """What told of it while it was made in the background, each with the number that is its place."""
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -59,13 +61,20 @@ class ResponseStore:
         """Bytes that all of them have, written out."""
         return self._bytes
 
-    def keep(self, owner: str, response: Json, read: Sequence[Item], output: Sequence[Item]) -> None:
+    def keep(
+        self,
+        owner: str,
+        response: Json,
+        read: Sequence[Item],
+        output: Sequence[Item],
+        events: Sequence[bytes] = (),
+    ) -> None:
         """Keep a response; one that is larger than all that may be kept is let go at once."""
         # What went before is counted with each that goes on from it: it stays as long as any of them.
-        size = len(msgspec.json.encode([response, [item.record() for item in read]]))
+        size = len(msgspec.json.encode([response, [item.record() for item in read]])) + sum(map(len, events))
         key = (owner, str(response["id"]))
         self.forget(*key)
-        self._kept[key] = StoredResponse(response, tuple(read), tuple(output), self._clock(), size)
+        self._kept[key] = StoredResponse(response, tuple(read), tuple(output), self._clock(), size, tuple(events))
         self._bytes += size
         self._tidy()
 

@@ -24,7 +24,7 @@ from runner.chat.types import (
     ThinkingDelta,
     ToolCallDelta,
 )
-from runner.generate import Answer
+from runner.generate import Answer, Generation
 
 _encode = msgspec.json.encode
 OutputItem = MessageItem | ReasoningItem | CallItem | CustomCallItem
@@ -93,9 +93,9 @@ class OutputItems:
             yield from self._into(_empty_message())
         yield from self._close("incomplete" if reason is FinishReason.LENGTH else "completed")
 
-    def so_far(self) -> list[Item]:
+    def so_far(self, status: str = "incomplete") -> list[Item]:
         """All items, the open one as far as it has come."""
-        return self.items if self._open is None else [*self.items, self._grown("incomplete")]
+        return self.items if self._open is None else [*self.items, self._grown(status)]
 
     def _text(self, event: TextDelta) -> Iterator[Json]:
         if not isinstance(self._open, MessageItem):
@@ -190,7 +190,31 @@ class ResponseStream:
         self._output = OutputItems(custom_names(frame.body))
         self._number = 0
         self._head = b""
-        self._has_begun = False
+        self._is_created = False
+        self._is_in_progress = False
+
+    def wait(self) -> bytes:
+        """What tells of a response that nobody has begun to make."""
+        self._is_created = True
+        response = self._frame.record("queued", ())
+        kinds = ("response.created", "response.queued")
+        return b"".join(self._event({"type": kind, "response": response}) for kind in kinds)
+
+    def opened(self, generation: Generation) -> None:
+        """The model has begun."""
+        self._frame = dataclasses.replace(self._frame, generation=generation)
+
+    def so_far(self) -> Json:
+        """The response as far as it has come."""
+        status = "in_progress" if self._is_in_progress else "queued"
+        return self._frame.record(status, self._output.so_far("in_progress"))
+
+    def encode_cancelled(self) -> bytes:
+        """The end of a response that is not wanted any more."""
+        output = self._output.so_far()
+        response = self._frame.record("cancelled", output)
+        self._keep(response, output)
+        return self._event({"type": "response.cancelled", "response": response})
 
     def encode(self, event: ChatEvent) -> bytes:
         if type(event) is TextDelta and self._head and self._output.takes(event):
@@ -231,10 +255,11 @@ class ResponseStream:
             yield {"type": f"response.{response['status']}", "response": response}
 
     def _beginning(self) -> Iterator[Json]:
-        if not self._has_begun:
-            self._has_begun = True
+        if not self._is_in_progress:
+            self._is_in_progress = True
             response = self._frame.record("in_progress", ())
-            yield {"type": "response.created", "response": response}
+            if not self._is_created:
+                yield {"type": "response.created", "response": response}
             yield {"type": "response.in_progress", "response": response}
 
     def _event(self, record: Json) -> bytes:

@@ -75,11 +75,15 @@ def read_input(
 
     Raises InvalidRequest naming the field.
     """
-    sent = [_read_item(item, f"input[{index}]", find) for index, item in enumerate(bodies or ())]
-    items = (*earlier, *sent)
+    items = (*earlier, *read_items(bodies or (), "input", find))
     if not items:
         raise InvalidRequest("input is empty, and there is no earlier response to go on from.", "input")
     return items
+
+
+def read_items(bodies: Sequence[ItemBody], field: str, find: Callable[[str], Item | None]) -> tuple[Item, ...]:
+    """Items as clients send them. Raises InvalidRequest naming the one that is wrong."""
+    return tuple(_read_item(item, f"{field}[{index}]", find) for index, item in enumerate(bodies))
 
 
 def answer_call(body: ResponseBody, request_id: str, items: Sequence[Item]) -> Call:
@@ -175,19 +179,20 @@ def _read_item(body: ItemBody, path: str, find: Callable[[str], Item | None]) ->
     match body:
         case MessageBody():
             role = "system" if body.role == "developer" else body.role
-            return MessageItem(body.id or new_id("msg"), role, _parts(body, path), status)
+            parts = _parts(body.content, body.role, f"{path}.content")
+            return MessageItem(body.id or new_id("msg"), role, parts, status)
         case FunctionCallBody():
             arguments = read_arguments(body.arguments, f"{path}.arguments")
             return CallItem(body.id or new_id("fc"), body.call_id, body.name, arguments, status)
         case CustomCallBody():
             return CustomCallItem(body.id or new_id("ctc"), body.call_id, body.name, body.input, status)
         case CustomOutputBody():
-            output = "\n".join(part.text for part in body.output)
+            output = _parts(body.output, "tool", f"{path}.output")
             return CustomResultItem(body.id or new_id("ctco"), body.call_id, output, None, status)
         case FunctionOutputBody():
             if not body.call_id and not body.name:
                 raise InvalidRequest(f"{path}.call_id is required", f"{path}.call_id")
-            output = "\n".join(part.text for part in body.output)
+            output = _parts(body.output, "tool", f"{path}.output")
             return ResultItem(body.id or new_id("fco"), body.call_id or "", output, body.name, status)
         case ReasoningBody():
             text = "".join(part.text for part in body.content or ())
@@ -199,8 +204,8 @@ def _read_item(body: ItemBody, path: str, find: Callable[[str], Item | None]) ->
     return found
 
 
-def _parts(body: MessageBody, path: str) -> tuple[Part, ...]:
-    return tuple(_part(part, body.role, f"{path}.content[{index}]") for index, part in enumerate(body.content))
+def _parts(bodies: Sequence[PartBody], role: str, path: str) -> tuple[Part, ...]:
+    return tuple(_part(part, role, f"{path}[{index}]") for index, part in enumerate(bodies))
 
 
 def _part(part: PartBody, role: str, path: str) -> Part:

@@ -1,0 +1,142 @@
+"""The OpenAI dialect's paths of conversations."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from runner.api.bodies import read_body
+from runner.api.context import owner
+from runner.api.documents import json_body, query
+from runner.api.openai.conversation_store import ConversationStore, StoredConversation
+from runner.api.openai.paging import MOST, Page, page_of
+from runner.api.openai.responses_items import Item
+from runner.api.openai.responses_schema import ItemBody, Metadata
+from runner.api.openai.responses_translate import new_id, read_items
+from runner.api.streaming import JsonResponse, ignored_header
+from runner.api.validation import Body, ignored_fields
+from runner.errors import NotFound
+
+MOST_AT_ONCE = 20
+Items = Annotated[list[ItemBody], Field(max_length=MOST_AT_ONCE)]
+
+
+class ConversationBody(Body):
+    items: Items | None = None
+    metadata: Metadata | None = None
+
+
+class MetadataBody(Body):
+    metadata: Metadata | None
+
+
+class ItemsBody(Body):
+    items: Items
+
+
+def create_router(store: ConversationStore, max_body_bytes: int) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/v1/conversations", openapi_extra=json_body(ConversationBody))
+    async def create(request: Request) -> Response:
+        body = await read_body(request, ConversationBody, max_body_bytes)
+        items = _read(store, request, body.items or [])
+        made = StoredConversation(new_id("conv"), body.metadata or {}, int(time.time()))
+        store.keep(owner(request), made, items)
+        return JsonResponse(made.record(), headers=ignored_header(ignored_fields(body)))
+
+    @router.get("/v1/conversations/{conversation_id}")
+    async def retrieve(request: Request, conversation_id: str) -> Response:
+        return JsonResponse(stored_conversation(store, request, conversation_id).record())
+
+    @router.post("/v1/conversations/{conversation_id}", openapi_extra=json_body(MetadataBody))
+    async def update(request: Request, conversation_id: str) -> Response:
+        body = await read_body(request, MetadataBody, max_body_bytes)
+        found = stored_conversation(store, request, conversation_id)
+        store.describe(owner(request), conversation_id, body.metadata or {})
+        return JsonResponse(found.record())
+
+    @router.delete("/v1/conversations/{conversation_id}")
+    async def delete(request: Request, conversation_id: str) -> Response:
+        stored_conversation(store, request, conversation_id)
+        store.forget(owner(request), conversation_id)
+        return JsonResponse({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
+
+    _add_item_paths(router, store, max_body_bytes)
+    return router
+
+
+def _add_item_paths(router: APIRouter, store: ConversationStore, max_body_bytes: int) -> None:
+    @router.post(
+        "/v1/conversations/{conversation_id}/items",
+        openapi_extra={**json_body(ItemsBody), **query(include={"type": "string"})},
+    )
+    async def add(request: Request, conversation_id: str) -> Response:
+        body = await read_body(request, ItemsBody, max_body_bytes)
+        stored_conversation(store, request, conversation_id)
+        items = _read(store, request, body.items)
+        store.add(owner(request), conversation_id, items)
+        records = [item.record() for item in items]
+        page = page_of(records, Page(None, MOST_AT_ONCE, is_newest_first=False))
+        return JsonResponse(page, headers=ignored_header([*ignored_fields(body), *_includes(request)]))
+
+    @router.get(
+        "/v1/conversations/{conversation_id}/items",
+        openapi_extra=query(
+            after={"type": "string"},
+            limit={"type": "integer", "minimum": 1, "maximum": MOST, "default": 20},
+            order={"enum": ["asc", "desc"], "default": "desc"},
+            include={"type": "string"},
+        ),
+    )
+    async def list_items(request: Request, conversation_id: str) -> Response:
+        asked = request.query_params
+        page = Page.read(asked.get("after"), asked.get("limit", "20"), asked.get("order", "desc"))
+        found = stored_conversation(store, request, conversation_id)
+        told = page_of([item.record() for item in found.items], page)
+        return JsonResponse(told, headers=ignored_header(_includes(request)))
+
+    @router.get("/v1/conversations/{conversation_id}/items/{item_id}", openapi_extra=query(include={"type": "string"}))
+    async def retrieve_item(request: Request, conversation_id: str, item_id: str) -> Response:
+        item = _stored_item(store, request, conversation_id, item_id)
+        return JsonResponse(item.record(), headers=ignored_header(_includes(request)))
+
+    @router.delete("/v1/conversations/{conversation_id}/items/{item_id}")
+    async def delete_item(request: Request, conversation_id: str, item_id: str) -> Response:
+        _stored_item(store, request, conversation_id, item_id)
+        store.remove(owner(request), conversation_id, item_id)
+        return JsonResponse(stored_conversation(store, request, conversation_id).record())
+
+
+def stored_conversation(
+    store: ConversationStore, request: Request, conversation_id: str, field: str = "conversation_id"
+) -> StoredConversation:
+    """The caller's conversation of that id. Raises NotFound."""
+    found = store.find(owner(request), conversation_id)
+    if found is None:
+        raise NotFound(
+            f"Conversation with id {conversation_id[:100]!a} not found; conversations are kept in memory, "
+            "for a day after they were used last.",
+            field=field,
+        )
+    return found
+
+
+def _stored_item(store: ConversationStore, request: Request, conversation_id: str, item_id: str) -> Item:
+    found = stored_conversation(store, request, conversation_id).find(item_id)
+    if found is None:
+        raise NotFound(f"Item with id {item_id[:100]!a} not found in the conversation.", field="item_id")
+    return found
+
+
+def _read(store: ConversationStore, request: Request, bodies: list[ItemBody]) -> tuple[Item, ...]:
+    return read_items(bodies, "items", lambda item_id: store.find_item(owner(request), item_id))
+
+
+def _includes(request: Request) -> list[str]:
+    """What was asked for beside the items that none here has."""
+    sent = [*request.query_params.getlist("include"), *request.query_params.getlist("include[]")]
+    return [f"include[{one[:60]}]" for one in dict.fromkeys(sent)]
