@@ -48,6 +48,12 @@ class Daemon:
         children = psutil.Process(self.process.pid).children(recursive=True)
         return [child for child in children if "runner.worker" in " ".join(child.cmdline())]
 
+    def wait_for_worker(self) -> psutil.Process:
+        """The only one, when there is one."""
+        self._wait_until(lambda: len(self.workers()) == 1)
+        [worker] = self.workers()
+        return worker
+
     def loaded(self) -> list[dict[str, Any]]:
         models: list[dict[str, Any]] = self.client.get("/api/ps").json()["models"]
         return models

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,36 +34,121 @@ def assert_answers(daemon: Daemon) -> None:
     assert answer.json()["done"]
 
 
-def test_a_killed_worker_ends_its_request_with_an_error_and_the_next_one_works(daemon: Daemon) -> None:
+GREEDY = {"temperature": 0, "num_predict": 50}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 30}},
+            "required": ["city"],
+        },
+    },
+}
+STREAMS: list[tuple[str, dict[str, Any]]] = [
+    ("/api/generate", {"prompt": "Write a long story about a lamp.", "options": GREEDY}),
+    ("/api/generate", {"prompt": "Write a letter.", "options": GREEDY, "logprobs": True, "top_logprobs": 2}),
+    (
+        "/api/chat",
+        {
+            "messages": [{"role": "user", "content": "What is the weather in Paris?"}],
+            "tools": [TOOL],
+            "tool_choice": "required",
+            "options": GREEDY,
+        },
+    ),
+    ("/api/generate", {"prompt": "Count to twenty.", "options": GREEDY | {"deterministic": True}, "stream": False}),
+    ("/api/embed", {"input": ["some", "texts"]}),
+]
+
+
+def ask_all(daemon: Daemon, began: threading.Event) -> list[list[dict[str, Any]]]:
+    """All records of all `STREAMS`, which run at the same time; `began` is set when the first two have begun."""
+    barrier = threading.Barrier(2, action=began.set)
+
+    def ask(number: int) -> list[dict[str, Any]]:
+        path, body = STREAMS[number]
+        with daemon.client.stream("POST", path, json={"model": MODEL, **body}) as response:
+            assert response.status_code == 200, response.read()
+            lines = records(response)
+            first = [next(lines)]
+            if number < 2:
+                barrier.wait(TIMEOUT)
+            return [*first, *lines]
+
+    with ThreadPoolExecutor(len(STREAMS)) as pool:
+        return list(pool.map(ask, range(len(STREAMS))))
+
+
+def said(answer: list[dict[str, Any]]) -> dict[str, Any]:
+    """What has to be the same: not times, not ids, and of log-probabilities only whose they are."""
+    calls = [call["function"] for record in answer for call in record.get("message", {}).get("tool_calls", ())]
+    last = answer[-1]
+    return {
+        "text": "".join(record.get("response", "") for record in answer),
+        "tokens": [token["token"] for record in answer for token in record.get("logprobs", ())],
+        "calls": calls,
+        "counts": (last.get("done_reason"), last.get("prompt_eval_count"), last.get("eval_count")),
+        "errors": [record["error"] for record in answer if "error" in record],
+        "vectors": [len(vector) for vector in last.get("embeddings", ())],
+    }
+
+
+def test_a_killed_worker_is_a_pause_and_the_text_is_the_same(daemon: Daemon) -> None:
+    body = {"model": MODEL, **STREAMS[0][1]}
+    undisturbed = said([*records(daemon.client.post("/api/generate", json=body))])
+    for kill_at in (1, 40):
+        with daemon.client.stream("POST", "/api/generate", json=body) as response:
+            stream = records(response)
+            answer = [next(stream) for _ in range(kill_at)]
+            daemon.wait_for_worker().send_signal(signal.SIGKILL)
+            answer += stream
+        assert said(answer) == undisturbed
+    assert daemon.loaded()[0]["restarts"] == 2
+
+
+def test_all_that_is_under_way_goes_on_when_the_worker_is_killed(daemon: Daemon) -> None:
+    assert_answers(daemon)
+    began = threading.Event()
+
+    def kill() -> None:
+        assert began.wait(TIMEOUT)
+        daemon.wait_for_worker().send_signal(signal.SIGKILL)
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    plain, scored, called, deterministic, embedded = map(said, ask_all(daemon, began))
+    killing.join(TIMEOUT)
+    assert not any(answer["errors"] for answer in (plain, scored, called, deterministic, embedded))
+    assert scored["text"] == "".join(scored["tokens"]) and scored["counts"][2] == len(scored["tokens"])
+    [call] = called["calls"]
+    assert call["name"] == "get_weather" and isinstance(call["arguments"], dict)
+    assert embedded["vectors"] == [576, 576]
+    assert daemon.loaded()[0]["restarts"] == 1
+    path, body = STREAMS[3]
+    again = daemon.client.post(path, json={"model": MODEL, **body}).json()
+    assert deterministic["text"] == again["response"], "to the bit"
+
+
+def test_a_request_that_is_there_when_the_worker_dies_twice_ends_with_an_error(daemon: Daemon) -> None:
     with daemon.client.stream("POST", "/api/generate", json=ENDLESS) as response:
         stream = records(response)
         next(stream)
-        [worker] = daemon.workers()
-        worker.send_signal(signal.SIGKILL)
+        for _ in range(2):
+            worker = daemon.wait_for_worker()
+            daemon.wait_until_busy()
+            worker.send_signal(signal.SIGKILL)
+            psutil.wait_procs([worker], TIMEOUT)
         last = list(stream)[-1]
     assert last["code"] == "engine_crashed"
     assert last["request_id"]
     assert "done" not in last
+    refused = daemon.client.post("/api/generate", json=ENDLESS | {"stream": False})
+    assert refused.status_code == 500
+    assert refused.json()["code"] == "engine_crashed"
     assert_answers(daemon)
-    [model] = daemon.loaded()
-    assert model["restarts"] == 1
-
-
-def test_a_killed_worker_fails_an_unstreamed_request_with_a_500(daemon: Daemon) -> None:
-    answers: list[httpx.Response] = []
-    asking = threading.Thread(
-        target=lambda: answers.append(daemon.client.post("/api/generate", json=ENDLESS | {"stream": False}))
-    )
-    asking.start()
-    try:
-        daemon.wait_until_busy()
-        daemon.workers()[0].send_signal(signal.SIGKILL)
-    finally:
-        asking.join(TIMEOUT)
-    [answer] = answers
-    assert answer.status_code == 500
-    assert answer.json()["code"] == "engine_crashed"
-    assert_answers(daemon)
+    assert daemon.loaded()[0]["restarts"] == 2
 
 
 def test_one_models_death_is_not_noticed_by_another(daemon: Daemon) -> None:
