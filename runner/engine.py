@@ -189,6 +189,10 @@ class TokenScore:
     """The likeliest tokens, falling; the token itself is among them only when it is one."""
 
 
+NO_NUMBERS = "the model computed no usable numbers"
+"""What a sampler says that failed for no fault of the request."""
+
+
 class Sampler(Protocol):
     """One sequence's way of choosing tokens, with its own random state; used on the engine thread only.
 

@@ -49,7 +49,7 @@ from runner.llamacpp.library import Library
 from runner.llamacpp.media import Projector, Vectors, length_of
 from runner.llamacpp.memory import Memory, has_sections, kind_of, resting_ids
 from runner.llamacpp.model import Model, cache_format, make_context, measure
-from runner.llamacpp.sampler import SamplerChain, ShapedSampler
+from runner.llamacpp.sampler import GreedySampler, SamplerChain, ShapedSampler, is_greedy
 from runner.llamacpp.solo import Solo
 from runner.llamacpp.vocabulary import Vocabulary
 from runner.sampling import Constraint
@@ -164,6 +164,8 @@ class LlamaEngine:
     def create_sampler(self, plan: SamplerPlan, prompt: Sequence[int]) -> SamplerChain:
         size, window = self._vocabulary.size, self._longest
         if plan.constraint is None and plan.alternatives is None and not plan.logit_bias:
+            if is_greedy(plan.params):
+                return GreedySampler(vocabulary=size)
             return SamplerChain(plan, prompt, vocabulary=size, window=window)
         return ShapedSampler(plan, prompt, self._candidates, vocabulary=size, window=window)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import SamplerPlan, TokenScore
+from runner.engine import NO_NUMBERS, SamplerPlan, TokenScore
 from runner.llamacpp.candidates import Array, Candidates, read_row, score_of
 from runner.llamacpp.constraint import CompiledConstraint, ConstraintState
 from runner.sampling import SamplingParams
@@ -52,6 +52,21 @@ class SamplerChain:
             self.handle = None
 
 
+class GreedySampler(SamplerChain):
+    """The likeliest token, where nothing else is asked for: without copying the row, as a chain has to."""
+
+    def __init__(self, *, vocabulary: int) -> None:
+        self.handle = None
+        self._vocabulary = vocabulary
+
+    def sample(self, context: Any, row: int) -> int:
+        logits = read_row(context, row, self._vocabulary)
+        token = int(logits.argmax())
+        if np.isnan(logits[token]):
+            self.failure = NO_NUMBERS
+        return token
+
+
 class ShapedSampler(SamplerChain):
     """A chain that chooses within a constraint, with biased logits, or tells log-probabilities.
 
@@ -91,7 +106,7 @@ class ShapedSampler(SamplerChain):
         is_shaped = self._allowed is not None or self._bias is not None
         token = self._sample_shaped(context, row) if is_shaped else super().sample(context, row)
         if token is None:
-            self.failure = "the model computed no usable numbers"
+            self.failure = NO_NUMBERS
             return 0
         if self._alternatives is not None:
             self.score = score_of(read_row(context, row, self._vocabulary), token, self._alternatives)
@@ -140,6 +155,11 @@ def native_seed(seed: int, taken: int = 0) -> int:
     An answer that goes on behind `taken` tokens gets others than the one it began with.
     """
     return min((seed + taken * _SEED_STEP) & 0xFFFFFFFF, 0xFFFFFFFE)
+
+
+def is_greedy(params: SamplingParams) -> bool:
+    """Whether the likeliest token is taken, whatever came before."""
+    return params.temperature <= 0 and not _looks_back(params)
 
 
 def _looks_back(params: SamplingParams) -> bool:

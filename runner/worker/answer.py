@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from runner.chat.types import ChatEvent, ChatRequest, Failed, FinishReason, ScoredToken, TextDelta, ThinkingDelta
-from runner.engine import Sampler, TokenScore
+from runner.engine import NO_NUMBERS, Sampler, TokenScore
 from runner.worker.detokenizer import TextStream
 from runner.worker.echo import Echo
 from runner.worker.output import OutputPlan, OutputReader
@@ -82,8 +82,7 @@ class Answer:
             self.ended = FinishReason.LENGTH
             return opening
         if sampler.failure is not None:
-            message = f"The answer could not go on within its constraint: {sampler.failure}."
-            self.failed = Failed(code="constraint_invalid", message=message)
+            self.failed = _failed(sampler.failure)
             return ()
         self.generated += 1
         if vocabulary.ends_generation(token):
@@ -191,6 +190,12 @@ class _ScoredTokens:
 def _scored_token(score: TokenScore, vocabulary: TokenReader) -> ScoredToken:
     alternatives = tuple((vocabulary.written(token), logprob) for token, logprob in score.alternatives)
     return ScoredToken(vocabulary.written(score.token), score.logprob, alternatives)
+
+
+def _failed(failure: str) -> Failed:
+    if failure == NO_NUMBERS:
+        return Failed(code="internal", message=f"The answer could not go on: {failure}.")
+    return Failed(code="constraint_invalid", message=f"The answer could not go on within its constraint: {failure}.")
 
 
 def _most_tokens(request: ChatRequest, window: int) -> int | None:

@@ -15,13 +15,13 @@ import llama_cpp
 import numpy as np
 import pytest
 
-from runner.engine import Chunk, LoadOptions, OutOfCells, SamplerPlan
+from runner.engine import NO_NUMBERS, Chunk, LoadOptions, OutOfCells, SamplerPlan
 from runner.errors import ModelInvalid, RunnerError
 from runner.llamacpp.devices import ALL_LAYERS, MARGIN, Device, list_devices, place
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import FUNCTIONS, TESTED_VERSIONS, Library, check_version
 from runner.llamacpp.model import measure
-from runner.llamacpp.sampler import native_seed
+from runner.llamacpp.sampler import GreedySampler, SamplerChain, native_seed
 from runner.sampling import SamplingParams
 from tests.tiny_model import BEGIN, END, write_tiny_model
 
@@ -174,6 +174,27 @@ def test_temperature_zero_takes_the_likeliest_token(engine: LlamaEngine) -> None
     [token] = engine.step([Chunk(0, 0, PROMPTS[0], sampler)])
     assert token == int(logits(engine, len(PROMPTS[0]) - 1).argmax())
     sampler.close()
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_the_quick_way_to_the_likeliest_token_finds_what_a_chain_finds(engine: LlamaEngine, prompt: list[int]) -> None:
+    quick = engine.create_sampler(SamplerPlan(GREEDY, 1), prompt)
+    assert isinstance(quick, GreedySampler)
+    chain = SamplerChain(SamplerPlan(GREEDY, 1), prompt, vocabulary=engine.info.vocabulary, window=64)
+    [token] = engine.step([Chunk(0, 0, prompt, quick)])
+    assert token == chain.sample(engine._model.context, len(prompt) - 1)
+    chain.close()
+    quick.close()
+    engine.remove(0)
+
+
+def test_a_row_that_holds_no_numbers_ends_the_answer(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = np.full(engine.info.vocabulary, np.nan, dtype=np.float32)
+    monkeypatch.setattr("runner.llamacpp.sampler.read_row", lambda *_: row)
+    sampler = engine.create_sampler(SamplerPlan(GREEDY, 1), PROMPTS[0])
+    engine.step([Chunk(0, 0, PROMPTS[0], sampler)])
+    assert sampler.failure == NO_NUMBERS
+    engine.remove(0)
 
 
 def draws(engine: LlamaEngine, params: SamplingParams, count: int = 300) -> tuple[Counter[int], np.ndarray[Any, Any]]:
