@@ -157,19 +157,19 @@ def test_an_answer_follows_a_json_schema(client: Any) -> None:
 
 
 def test_an_answer_is_parsed_into_the_type_that_was_asked_for(client: Any) -> None:
-    question = [{"role": "user", "content": "Invent a cat."}]
-    for messages in (client.messages, client.beta.messages):
-        parsed = messages.parse(model=MODEL, max_tokens=200, messages=question, output_format=Cat)
-        assert isinstance(parsed.parsed_output, Cat)
+    asked: Any = {"model": MODEL, "max_tokens": 200, "messages": [{"role": "user", "content": "Invent a cat."}]}
+    assert isinstance(client.messages.parse(**asked, output_format=Cat).parsed_output, Cat)
+    assert isinstance(client.beta.messages.parse(**asked, output_format=Cat).parsed_output, Cat)
 
 
 def test_models_are_listed_and_found(client: Any) -> None:
-    for models in (client.models, client.beta.models):
-        assert MODEL in {model.id for model in models.list()}
-        found = models.retrieve(MODEL)
-        assert (found.id, found.type) == (MODEL, "model")
-        with pytest.raises(anthropic.NotFoundError):
-            models.retrieve("no-such-model")
+    assert MODEL in {model.id for model in client.models.list()}
+    assert MODEL in {model.id for model in client.beta.models.list()}
+    found = client.models.retrieve(MODEL)
+    assert (found.id, found.type) == (MODEL, "model")
+    assert client.beta.models.retrieve(MODEL).to_dict() == found.to_dict()
+    with pytest.raises(anthropic.NotFoundError):
+        client.models.retrieve("no-such-model")
 
 
 def test_answers_are_taken_as_they_come(client: Any) -> None:
