@@ -368,11 +368,14 @@ def create(
     calibrate: Annotated[
         str | None, typer.Option(metavar="TEXT_FILE", help="Compute the matrix from what the model makes of a text.")
     ] = None,
+    draft_quantize: Annotated[
+        str | None, typer.Option("--draft-quantize", metavar="TYPE", help="The same as --quantize for the draft model.")
+    ] = None,
 ) -> Action:
     """Make a model."""
     from cli.commands.create import create, quantization_of
 
-    return partial(create, name, file, origin, quantization_of(quantize, imatrix, calibrate))
+    return partial(create, name, file, origin, quantization_of(quantize, imatrix, calibrate, draft_quantize))
 
 
 @app.command()

@@ -8,11 +8,11 @@ import dataclasses
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
+from registry.adapter_files import adapter_checkpoints, described_base, gguf_adapters
 from registry.blobs import Blob
 from registry.digest import Digest
 from registry.errors import InvalidRequest, ModelInvalid, Unsupported
 from registry.file_types import check_quantizable, check_quantizable_to
-from registry.gguf_header import TensorInfo
 from registry.gguf_metadata import GgufMetadata, read_gguf
 from registry.importance_matrix import ImportanceMatrix, check_importance, read_importance_matrix
 from registry.manifest import (
@@ -101,8 +101,8 @@ class _Creation:
         self._base: StoredModel | None = None
         self._parts: dict[str, list[Part]] = {media_type: [] for media_type in FILE_LAYERS}
         self._matrix: ImportanceMatrix | None = None
-        self._made: tuple[Path, GgufMetadata] | None = None
-        """Weights that were converted or quantized, not yet a blob: given up, they go with the scratch folder."""
+        self._made: dict[str, list[tuple[Path, GgufMetadata]]] = {media_type: [] for media_type in FILE_LAYERS}
+        """Files that were converted or quantized, not yet blobs: given up, they go with the scratch folder."""
 
     async def run(self) -> AsyncGenerator[Progress, None]:
         recipe = self._recipe
@@ -115,10 +115,19 @@ class _Creation:
         elif recipe.files or recipe.adapters or recipe.draft_files:
             yield Progress("parsing GGUF")
         await asyncio.to_thread(self._gather)
-        if recipe.quantize:
-            async with contextlib.aclosing(self._quantize(check_quantizable_to(recipe.quantize))) as steps:
+        for number, files in enumerate(adapter_checkpoints(recipe.adapters)):
+            async with contextlib.aclosing(self._convert_adapter(number, files)) as steps:
                 async for progress in steps:
                     yield progress
+        if recipe.calibration is not None:
+            async with contextlib.aclosing(self._calibrate(recipe.calibration)) as steps:
+                async for progress in steps:
+                    yield progress
+        for media_type, file_type in ((MODEL_LAYER, recipe.quantize), (DRAFT_LAYER, recipe.draft_quantize)):
+            if file_type:
+                async with contextlib.aclosing(self._quantize(media_type, check_quantizable_to(file_type))) as steps:
+                    async for progress in steps:
+                        yield progress
         async for progress in self._install():
             yield progress
 
@@ -133,7 +142,23 @@ class _Creation:
         async with contextlib.aclosing(self._workshop.convert(folder, target)) as fractions:
             async for fraction in fractions:
                 yield Progress("converting model", _NO_DIGEST, total, int(fraction * total))
-        self._made = target, await asyncio.to_thread(read_gguf, target)
+        self._made[MODEL_LAYER] = [(target, await asyncio.to_thread(read_gguf, target))]
+
+    async def _convert_adapter(self, number: int, files: Mapping[str, Digest]) -> AsyncGenerator[Progress, None]:
+        status = "converting adapter"
+        if self._workshop is None:
+            raise Unsupported("Adapters are not converted here.", field="adapters")
+        sources = await asyncio.to_thread(self._uploaded, files)
+        total = sum(size for _, size in sources.values())
+        folder = await asyncio.to_thread(self._scratch.link, {name: path for name, (path, _) in sources.items()})
+        target = await asyncio.to_thread(self._scratch.path, f"adapter-{number}.gguf")
+        work = self._workshop.convert(folder, target, described_base(self._metadata()))
+        async with contextlib.aclosing(_tell(status, total, work)) as steps:
+            async for progress in steps:
+                yield progress
+        metadata = await asyncio.to_thread(read_gguf, target)
+        check_adapter(metadata, self._metadata())
+        self._made[ADAPTER_LAYER].append((target, metadata))
 
     def _gather(self) -> None:
         """Find every file of the model and check that they belong together."""
@@ -153,13 +178,13 @@ class _Creation:
             if self._base is None:
                 parts[MODEL_LAYER] = list(order_weights(weights))
             parts[PROJECTOR_LAYER] += [part for part in given if part not in weights]
-        parts[ADAPTER_LAYER] += self._read(recipe.adapters)
+        parts[ADAPTER_LAYER] += self._read(gguf_adapters(recipe.adapters))
         if recipe.draft_files:
             parts[DRAFT_LAYER] = list(order_weights(self._read(recipe.draft_files)))
         self._check()
 
     def _check(self) -> None:
-        if not self._parts[MODEL_LAYER] and self._made is None and self._base is not None:
+        if not self._parts[MODEL_LAYER] and not self._made[MODEL_LAYER] and self._base is not None:
             # A base without GGUF weights: the error that using it would give.
             _ = self._base.weights
         model = self._metadata()
@@ -169,9 +194,13 @@ class _Creation:
         for part in self._parts[ADAPTER_LAYER]:
             check_adapter(part.metadata, model)
         if self._parts[DRAFT_LAYER]:
-            check_weights(join_shards([part.metadata for part in self._parts[DRAFT_LAYER]]))
+            check_weights(self._metadata(DRAFT_LAYER))
         if self._recipe.quantize:
             check_quantizable(model)
+        if self._recipe.draft_quantize:
+            if not self._parts[DRAFT_LAYER]:
+                raise InvalidRequest("--draft-quantize requires a DRAFT model", field="draft_quantize")
+            check_quantizable(self._metadata(DRAFT_LAYER), "draft_quantize")
         if self._recipe.calibration is not None:
             self._uploaded_blob(self._recipe.calibration, "calibration")
         if self._recipe.imatrix is not None:
@@ -179,50 +208,48 @@ class _Creation:
 
     def _take_matrix(self, path: Path) -> None:
         matrix = read_importance_matrix(path)
-        check_importance(matrix, self._tensors())
+        check_importance(matrix, self._metadata().tensors)
         self._matrix = matrix
 
-    def _tensors(self) -> Sequence[TensorInfo]:
-        """Of all shards."""
-        if self._made is not None:
-            return self._made[1].tensors
-        return [tensor for part in self._parts[MODEL_LAYER] for tensor in part.metadata.tensors]
+    async def _calibrate(self, text: Digest) -> AsyncGenerator[Progress, None]:
+        if self._workshop is None:
+            raise Unsupported("Importance matrices are not computed here.", field="calibration")
+        files = await asyncio.to_thread(self._named_files, MODEL_LAYER)
+        target = await asyncio.to_thread(self._scratch.path, "importance.gguf")
+        work = self._workshop.calibrate(files, self._store.blob_path(text), target)
+        async with contextlib.aclosing(
+            _tell("computing importance matrix", self._metadata().weights_size, work)
+        ) as steps:
+            async for progress in steps:
+                yield progress
+        await asyncio.to_thread(self._take_matrix, target)
 
-    async def _quantize(self, file_type: str) -> AsyncGenerator[Progress, None]:
-        before = self._metadata()
+    async def _quantize(self, media_type: str, file_type: str) -> AsyncGenerator[Progress, None]:
+        before = self._metadata(media_type)
         if before.file_type_name == file_type:
             return
         if self._workshop is None:
             raise Unsupported("Models are not quantized here.", field="quantize")
-        total = before.weights_size
-        files = await asyncio.to_thread(self._named_files)
-        if self._recipe.calibration is not None:
-            text = self._store.blob_path(self._recipe.calibration)
-            found = await asyncio.to_thread(self._scratch.path, "importance.gguf")
-            async with contextlib.aclosing(
-                _tell("computing importance matrix", total, self._workshop.calibrate(files, text, found))
-            ) as steps:
-                async for progress in steps:
-                    yield progress
-            await asyncio.to_thread(self._take_matrix, found)
-        status = f"quantizing {before.file_type_name} model to {file_type}"
-        target = await asyncio.to_thread(self._scratch.path, "quantized.gguf")
-        async with contextlib.aclosing(
-            _tell(status, total, self._workshop.quantize(files, target, file_type, self._matrix))
-        ) as steps:
+        is_draft = media_type == DRAFT_LAYER
+        status = f"quantizing {before.file_type_name} {'draft ' if is_draft else ''}model to {file_type}"
+        files = await asyncio.to_thread(self._named_files, media_type)
+        target = await asyncio.to_thread(self._scratch.path, f"quantized-{'draft' if is_draft else 'model'}.gguf")
+        # What a matrix says holds for the model that it was made for.
+        work = self._workshop.quantize(files, target, file_type, None if is_draft else self._matrix)
+        async with contextlib.aclosing(_tell(status, before.weights_size, work)) as steps:
             async for progress in steps:
                 yield progress
         yield Progress("verifying conversion")
         after = await asyncio.to_thread(read_gguf, target)
         if after.file_type_name != file_type or _shapes(after) != _shapes(before):
             raise ModelInvalid("The quantized file is not what it should be.")
-        self._made = target, after
+        self._made[media_type] = [(target, after)]
 
-    def _named_files(self) -> list[Path]:
-        """The weights' files under names by which the quantizer finds all shards."""
-        if self._made is not None:
-            return [self._made[0]]
-        parts = self._parts[MODEL_LAYER]
+    def _named_files(self, media_type: str) -> list[Path]:
+        """Files of weights under names by which the quantizer finds all shards."""
+        if self._made[media_type]:
+            return [self._made[media_type][0][0]]
+        parts = self._parts[media_type]
         paths = [self._store.blob_path(part.digest) for part in parts]
         if len(paths) == 1:
             return paths
@@ -238,7 +265,7 @@ class _Creation:
                 is_known = await asyncio.to_thread(self._store.has_blob, Digest.of(content))
                 blob = await asyncio.to_thread(self._store.add_blob, [content])
             else:
-                is_known, blob = content.digest != new, content
+                is_known, blob = content.digest not in new, content
             layers.append(Layer(media_type, blob.digest, blob.size))
             yield Progress(f"{'using existing' if is_known else 'creating new'} layer {blob.digest}")
         yield Progress("writing manifest")
@@ -248,15 +275,19 @@ class _Creation:
         await asyncio.to_thread(self._store.write_manifest, self._recipe.name, manifest)
         yield Progress("success")
 
-    def _take_made(self) -> Digest | None:
-        """Make a blob of the weights that were made, if any were."""
-        if self._made is None:
-            return None
-        path, metadata = self._made
-        blob = self._store.blobs.take(path)
-        self._parts[MODEL_LAYER] = [Part("the new weights", blob.digest, blob.size, metadata)]
-        self._made = None
-        return blob.digest
+    def _take_made(self) -> set[Digest]:
+        """Make blobs of the files that were made. New weights replace those before; new adapters are added."""
+        new = set()
+        for media_type, made in self._made.items():
+            parts = self._parts[media_type] if media_type == ADAPTER_LAYER else []
+            for path, metadata in made:
+                blob = self._store.blobs.take(path)
+                parts.append(Part(path.name, blob.digest, blob.size, metadata))
+                new.add(blob.digest)
+            if made:
+                self._parts[media_type] = parts
+                made.clear()
+        return new
 
     def _plan(self) -> list[tuple[str, bytes | Blob]]:
         """Every layer of the new model in order: files that are there, and texts that may not be."""
@@ -291,10 +322,10 @@ class _Creation:
     def _has_new_files(self) -> bool:
         return bool(self._recipe.quantize or self._recipe.files)
 
-    def _metadata(self) -> GgufMetadata:
-        if self._made is not None:
-            return self._made[1]
-        return join_shards([part.metadata for part in self._parts[MODEL_LAYER]])
+    def _metadata(self, media_type: str = MODEL_LAYER) -> GgufMetadata:
+        if self._made[media_type]:
+            return self._made[media_type][0][1]
+        return join_shards([part.metadata for part in self._parts[media_type]])
 
     def _stored(self, layer: Layer) -> Part:
         return Part(layer.digest.short, layer.digest, layer.size, self._store.metadata(layer.digest))

@@ -22,32 +22,32 @@ def file_type_number(text: str) -> int:
     return _NUMBERS[check_quantizable_to(text)]
 
 
-def check_quantizable_to(text: str) -> str:
+def check_quantizable_to(text: str, field: str = "quantize") -> str:
     """The type's own spelling. Raises InvalidRequest for what is no type, and for what cannot be made."""
     name = text.strip().upper()
     name = _ALIASES.get(name, name)
     if name not in _NUMBERS:
         raise InvalidRequest(
             f"unsupported quantization type {text[:40]} - supported types are {', '.join(QUANTIZABLE_TO)}",
-            field="quantize",
+            field=field,
         )
     return name
 
 
-def check_has_matrix(name: str) -> None:
+def check_has_matrix(name: str, field: str = "quantize") -> None:
     """Raises InvalidRequest for a type that would be garbage without statistics of the model's activations."""
     if check_quantizable_to(name) in _NEEDS_MATRIX:
         raise InvalidRequest(
             f"{name} is so small that it needs an importance matrix: give one with --imatrix, let one be computed "
             "with --calibrate, or choose another type, such as Q3_K_S or IQ4_XS.",
-            field="quantize",
+            field=field,
         )
 
 
-def check_quantizable(metadata: GgufMetadata) -> None:
+def check_quantizable(metadata: GgufMetadata, field: str = "quantize") -> None:
     """Raises InvalidRequest for weights that have lost precision already."""
     if any(tensor.type_name not in _FULL_PRECISION for tensor in metadata.tensors):
         raise InvalidRequest(
             f"quantization is only supported for F16, BF16 and F32 models; this one is {metadata.file_type_name}",
-            field="quantize",
+            field=field,
         )

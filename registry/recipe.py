@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 
+from registry.adapter_files import adapter_checkpoints
 from registry.digest import Digest
 from registry.errors import InvalidRequest
 from registry.file_types import check_has_matrix, check_quantizable_to
@@ -36,6 +37,8 @@ class Recipe:
     """A smaller model that guesses ahead, as `files`; replaces the base's."""
     quantize: str | None = None
     """The type that the weights are brought into, in any case."""
+    draft_quantize: str | None = None
+    """The same for the draft model."""
     imatrix: Digest | None = None
     """An uploaded importance matrix of llama.cpp's, for `quantize`."""
     calibration: Digest | None = None
@@ -70,6 +73,7 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.from_model is not None and recipe.is_checkpoint:
         raise InvalidRequest("A model is made from another model or from a checkpoint, not from both.", field="files")
     _check_quantization(recipe)
+    adapter_checkpoints(recipe.adapters)
     if recipe.renderer:
         check_renderer(recipe.renderer)
     if recipe.parser:
@@ -86,7 +90,9 @@ def _check_quantization(recipe: Recipe) -> None:
         name = check_quantizable_to(recipe.quantize)
         if not has_matrix:
             check_has_matrix(name)
-    elif has_matrix:
+    if recipe.draft_quantize:
+        check_has_matrix(check_quantizable_to(recipe.draft_quantize, "draft_quantize"), "draft_quantize")
+    if has_matrix and not recipe.quantize:
         field = "imatrix" if recipe.imatrix is not None else "calibration"
         raise InvalidRequest("An importance matrix is for quantizing: say `quantize` with it.", field=field)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +25,11 @@ class Workshop(Protocol):
         """Let the model read `text`, and write an importance matrix of what it computed to `target`. As `quantize`."""
         ...
 
-    def convert(self, folder: Path, target: Path) -> AsyncGenerator[float, None]:
-        """Write the checkpoint in `folder` to `target` as GGUF; gives fractions done. Raises as `quantize`."""
+    def convert(
+        self, folder: Path, target: Path, adapter_of: Mapping[str, object] | None = None
+    ) -> AsyncGenerator[float, None]:
+        """Write the checkpoint in `folder` to `target` as GGUF; gives fractions done. Raises as `quantize`.
+
+        With `adapter_of`, which describes a model as its config.json would, it is a LoRA adapter for that.
+        """
         ...

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.client import CHUNK_BYTES, DaemonClient
-from cli.commands.model_files import is_checkpoint, model_files
+from cli.commands.model_files import adapter_files, is_checkpoint, model_files
 from cli.commands.modelfile_place import ModelfilePlace
 from cli.connect import connect
 from cli.errors import ApiError, WrongUsage
@@ -44,23 +44,24 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """The type that the weights are brought into, and what tells which of them matter most."""
+    """The types that weights are brought into, and what tells which of them matter most."""
 
-    file_type: str
+    file_type: str | None
     imatrix: Path | None = None
     calibration: Path | None = None
+    draft_type: str | None = None
 
 
-def quantization_of(quantize: str | None, imatrix: str | None, calibrate: str | None) -> Quantization | None:
+def quantization_of(
+    quantize: str | None, imatrix: str | None, calibrate: str | None, draft_quantize: str | None
+) -> Quantization:
     """Raises WrongUsage for options that do not go together."""
     if imatrix is not None and calibrate is not None:
         raise WrongUsage("--imatrix and --calibrate exclude each other: a matrix is given, or computed from a text.")
-    if quantize is None:
-        if imatrix is not None or calibrate is not None:
-            raise WrongUsage("--imatrix and --calibrate go with --quantize.")
-        return None
+    if quantize is None and (imatrix is not None or calibrate is not None):
+        raise WrongUsage("--imatrix and --calibrate go with --quantize.")
     matrix, text = (Path(one).expanduser() if one is not None else None for one in (imatrix, calibrate))
-    return Quantization(quantize, matrix, text)
+    return Quantization(quantize, matrix, text, draft_quantize)
 
 
 def create(name: str, modelfile: str | None, origin: str | None, quantization: Quantization | None = None) -> None:
@@ -86,7 +87,8 @@ def create_model(client: DaemonClient, name: str, source: Source, quantization: 
                 is_gguf = not is_checkpoint(files)
                 recipe[group] = {told: upload(client, file, view, is_gguf=is_gguf) for told, file in files.items()}
         if quantization is not None:
-            recipe["quantize"] = quantization.file_type
+            types = {"quantize": quantization.file_type, "draft_quantize": quantization.draft_type}
+            recipe |= {field: file_type for field, file_type in types.items() if file_type is not None}
             for field, path in (("imatrix", quantization.imatrix), ("calibration", quantization.calibration)):
                 if path is not None:
                     recipe[field] = upload(client, path, view, is_gguf=False)
@@ -189,7 +191,7 @@ def _source_of_modelfile(modelfile: Modelfile, folder: Path, shown: str) -> Sour
     return Source(
         first.model,
         {**first.files, **place.files("from", modelfile.also_from, start=1, known=first.files)},
-        place.files("adapter", modelfile.adapters),
+        place.files("adapter", modelfile.adapters, find=adapter_files),
         place.files("draft", modelfile.drafts),
         # Empty texts count: they take away what the base model has.
         {name: value for name, value in additions.items() if value is not None and value not in ({}, [])},
@@ -205,15 +207,22 @@ class _Place:
         self._folder = folder
 
     def files(
-        self, instruction: str, texts: Sequence[str], *, start: int = 0, known: Mapping[str, Path] | None = None
+        self,
+        instruction: str,
+        texts: Sequence[str],
+        *,
+        start: int = 0,
+        known: Mapping[str, Path] | None = None,
+        find: Callable[[Path], dict[str, Path]] = model_files,
     ) -> dict[str, Path]:
         """The files that the lines of an instruction name, under names that differ from one another."""
         found: dict[str, Path] = {}
         for number, text in enumerate(texts, start=start):
             with self.line(instruction, number):
-                for name, file in _told(model_files(self._folder / Path(text).expanduser())).items():
-                    is_taken = name in found or name in (known or {})
-                    found[f"{number}/{name}" if is_taken else name] = file
+                files = _told(find(self._folder / Path(text).expanduser()))
+                # The files of one adapter belong together by their folder.
+                is_taken = any(name in found or name in (known or {}) for name in files)
+                found |= {f"{number}/{name}" if is_taken else name: file for name, file in files.items()}
         return found
 
     @contextmanager

@@ -11,6 +11,7 @@ from cli.errors import WrongUsage
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
 _WEIGHTS = ("model*.safetensors", "*.safetensors")
 """What the weights of a checkpoint are called, best first: some repositories have them in two ways."""
+_ADAPTER_CONFIG = "adapter_config.json"
 _BESIDE_WEIGHTS = ("*.json", "*/config.json", "chat_template.jinja", "tokenizer.model", "vocab.txt", "merges.txt")
 
 
@@ -27,6 +28,29 @@ def model_files(path: Path) -> dict[str, Path]:
     found = _checkpoint(path) or _gguf_files(path)
     for name, file in found.items():
         _check_stays_inside(path, name, file)
+    return found
+
+
+def adapter_files(path: Path) -> dict[str, Path]:
+    """Every file of the adapter at `path`: one of GGUF, or safetensors (the file or its folder) and what tells of them.
+
+    Raises WrongUsage when it is not clear what is meant.
+    """
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir():
+        names = ["adapter_model.safetensors"] if (path / "adapter_model.safetensors").is_file() else []
+        names = names or sorted(file.name for file in path.glob("*.safetensors"))
+        if len(names) != 1:
+            raise WrongUsage(f"The folder {path} holds no adapter_model.safetensors; name the adapter's file itself.")
+    elif not is_checkpoint([path.name]):
+        return model_files(path)
+    else:
+        names = [path.name]
+    found = {name: folder / name for name in (*names, _ADAPTER_CONFIG)}
+    for name, file in found.items():
+        if not file.is_file():
+            raise WrongUsage(f"There is no file {file}{', which tells of the adapter' * (name == _ADAPTER_CONFIG)}.")
+        _check_stays_inside(folder, name, file)
     return found
 
 

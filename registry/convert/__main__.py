@@ -1,4 +1,5 @@
-"""python -P -m registry.convert FOLDER OUTPUT: convert a checkpoint, telling its progress as lines of JSON.
+"""python -P -m registry.convert FOLDER OUTPUT: convert a checkpoint, or an adapter for a model that is described with
+--adapter-of, telling its progress as lines of JSON.
 
 Ends when its standard input does, so that whoever started it need only go away.
 """
@@ -14,6 +15,7 @@ import sys
 import threading
 from pathlib import Path
 
+from registry.convert.adapter import convert_adapter
 from registry.convert.convert import convert
 from registry.errors import DiskFull, RegistryError
 
@@ -35,7 +37,12 @@ def main() -> int:
             _say({"fraction": fraction})
 
     try:
-        convert(arguments.folder, arguments.output, dtype=arguments.type, room=arguments.room, on_progress=tell)
+        if arguments.adapter_of is not None:
+            convert_adapter(
+                arguments.folder, arguments.adapter_of, arguments.output, room=arguments.room, on_progress=tell
+            )
+        else:
+            convert(arguments.folder, arguments.output, dtype=arguments.type, room=arguments.room, on_progress=tell)
     except RegistryError as error:
         _say({"error": error.message, "code": error.code, **error.facts})
         return 1
@@ -53,6 +60,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("folder", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--type", choices=("F32", "F16", "BF16"), help="for the matrices; by default they keep theirs")
+    parser.add_argument(
+        "--adapter-of", type=json.loads, metavar="JSON", help="it is an adapter for a model with this config.json"
+    )
     parser.add_argument("--room", type=int, help="most bytes to be written")
     parser.add_argument("--piped", action="store_true", help="end with standard input")
     return parser.parse_args(arguments)

@@ -79,32 +79,14 @@ class Checkpoint:
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """A JSON object of the checkpoint, None when there is no such file. Raises ModelInvalid."""
-        content = self.read_text(name)
-        if content is None:
-            return None
-        try:
-            document = json.loads(content)
-        except (ValueError, RecursionError):
-            raise ModelInvalid(f"{name} is not JSON.") from None
-        if not isinstance(document, dict):
-            raise ModelInvalid(f"{name} is not a JSON object.")
-        return document
+        return read_json_file(self._folder / name)
 
     def read_text(self, name: str) -> str | None:
         """A text file of the checkpoint, None when there is no such file. Raises ModelInvalid."""
-        content = self.read_bytes(name)
-        try:
-            return None if content is None else content.decode()
-        except UnicodeDecodeError:
-            raise ModelInvalid(f"{name} is not UTF-8.") from None
+        return _read_text(self._folder / name)
 
     def read_bytes(self, name: str) -> bytes | None:
-        path = self._folder / name
-        if not path.is_file():
-            return None
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ModelInvalid(f"{name} has more than {MAX_JSON_BYTES} bytes.")
-        return path.read_bytes()
+        return _read_bytes(self._folder / name)
 
     def _check_index(self) -> None:
         index = self.read_json(_INDEX)
@@ -113,6 +95,36 @@ class Checkpoint:
             missing = next((name for name in promised if name not in self.tensors), None)
             if missing is not None:
                 raise ModelInvalid(f"{promised[missing]} is missing: {_INDEX} says that it has {missing!a}.")
+
+
+def read_json_file(path: Path) -> dict[str, Any] | None:
+    """A JSON object, None when there is no such file. Raises ModelInvalid."""
+    content = _read_text(path)
+    if content is None:
+        return None
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        raise ModelInvalid(f"{path.name} is not JSON.") from None
+    if not isinstance(document, dict):
+        raise ModelInvalid(f"{path.name} is not a JSON object.")
+    return document
+
+
+def _read_text(path: Path) -> str | None:
+    content = _read_bytes(path)
+    try:
+        return None if content is None else content.decode()
+    except UnicodeDecodeError:
+        raise ModelInvalid(f"{path.name} is not UTF-8.") from None
+
+
+def _read_bytes(path: Path) -> bytes | None:
+    if not path.is_file():
+        return None
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ModelInvalid(f"{path.name} has more than {MAX_JSON_BYTES} bytes.")
+    return path.read_bytes()
 
 
 def read_safetensors(path: Path) -> Iterator[StoredTensor]:

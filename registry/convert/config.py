@@ -1,4 +1,4 @@
-"""A checkpoint's config.json, read with its types checked."""
+"""A checkpoint's config.json, or another such file, read with its types checked."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ _LARGEST = 1 << 31
 class Config:
     """Values by name; absent and null are the same. Everything raises ModelInvalid for another type."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, Any], file: str = "config.json") -> None:
         self._values = values
+        self._file = file
 
     def has(self, name: str) -> bool:
         return self._values.get(name) is not None
+
+    def names(self) -> list[str]:
+        return list(self._values)
 
     def count(self, name: str, default: int | None = None) -> int:
         """A number of something, at least 1."""
@@ -25,7 +29,7 @@ class Config:
         if value is None:
             value = default
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < _LARGEST:
-            raise ModelInvalid(f"config.json says {value!a} for {name}, which is no count.")
+            raise ModelInvalid(f"{self._file} says {value!a} for {name}, which is no count.")
         return value
 
     def identifier(self, name: str) -> int | None:
@@ -40,7 +44,7 @@ class Config:
         if value is None:
             value = default
         if not isinstance(value, int | float) or isinstance(value, bool):
-            raise ModelInvalid(f"config.json says {value!a} for {name}, which is no number.")
+            raise ModelInvalid(f"{self._file} says {value!a} for {name}, which is no number.")
         return float(value)
 
     def text(self, name: str, default: str = "") -> str:
@@ -57,13 +61,13 @@ class Config:
 
     def table(self, name: str) -> Config:
         value = self._values.get(name)
-        return Config(value if isinstance(value, dict) else {})
+        return Config(value if isinstance(value, dict) else {}, self._file)
 
     def require(self, name: str, *allowed: object) -> None:
         """Raises Unsupported when a value is said and is none of those the engine computes."""
         value = self._values.get(name)
         if value is not None and value not in allowed:
-            raise Unsupported(f"config.json says {str(value)[:60]!a} for {name}; converted are {_listed(allowed)}.")
+            raise Unsupported(f"{self._file} says {str(value)[:60]!a} for {name}; converted are {_listed(allowed)}.")
 
 
 def _listed(values: tuple[object, ...]) -> str:

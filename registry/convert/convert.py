@@ -174,14 +174,15 @@ def _data(one: _Planned) -> Array:
     if one.target.reorder is not None:
         data = one.target.reorder(data)
     if one.target.change is not None or one.dtype != one.source.dtype:
-        data = _to_f32(data, one.source.dtype)
+        data = to_f32(data, one.source.dtype)
         if one.target.change is not None:
             data = one.target.change(data)
         data = _from_f32(data, one.dtype)
     return np.ascontiguousarray(data)
 
 
-def _to_f32(data: Array, dtype: str) -> Array:
+def to_f32(data: Array, dtype: str) -> Array:
+    """What a checkpoint stores, as numbers to compute with."""
     if dtype == "BF16":
         return (data.astype(np.uint32) << 16).view(np.float32)
     return data.astype(np.float32, copy=False)

@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from registry.file_types import file_type_number
@@ -83,9 +83,13 @@ class ProcessWorkshop:
                 raise EngineCrashed(f"The process that {what} ended too early.")
         yield 1.0
 
-    async def convert(self, folder: Path, target: Path) -> AsyncGenerator[float, None]:
+    async def convert(
+        self, folder: Path, target: Path, adapter_of: Mapping[str, object] | None = None
+    ) -> AsyncGenerator[float, None]:
         """As `Workshop.convert`. Raises ReportedError, EngineCrashed and ServerShutdown."""
         command = [*self._converter_command, "--piped", "--room", str(self._room(target)), str(folder), str(target)]
+        if adapter_of is not None:
+            command += ["--adapter-of", json.dumps(adapter_of)]
         is_done = False
         with self._open():
             async with process_of(command, self._running) as process:

@@ -141,6 +141,33 @@ def test_options_about_a_matrix_that_do_not_go_together_are_refused(puna: Puna, 
     assert "--calibrate" in puna("create", "mine", "--from", "base", *options, code=2).stderr
 
 
+def test_adapters_in_safetensors_are_sent_with_what_tells_of_them(
+    puna: Puna, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        for name in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "optimizer.pt"):
+            (tmp_path / folder / name).write_bytes(f"{folder} {name}".encode())
+    (tmp_path / "lora.gguf").write_bytes(b"GGUF")
+    (tmp_path / "Modelfile").write_text(
+        "FROM base\nADAPTER ./one\nADAPTER ./lora.gguf\nADAPTER two/adapter_model.safetensors\n"
+    )
+    daemon.routes["HEAD /api/blobs/*"] = lambda _: Reply()
+    daemon.routes["POST /api/create"] = lambda _: SUCCESS
+    puna("create", "mine", "--draft-quantize", "q8_0")
+    (asked,) = daemon.asked("POST /api/create")
+    assert list(asked["adapters"]) == [
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "lora.gguf",
+        "2/adapter_model.safetensors",
+        "2/adapter_config.json",
+    ]
+    assert asked["draft_quantize"] == "q8_0" and "quantize" not in asked
+    (tmp_path / "two" / "adapter_config.json").unlink()
+    assert "(line 4): There is no file" in puna("create", "mine", code=2).stderr
+
+
 def test_a_folder_with_a_checkpoint_is_sent_without_what_does_not_belong_to_it(
     puna: Puna, daemon: FakeDaemon, tmp_path: Path
 ) -> None:

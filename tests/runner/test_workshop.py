@@ -13,6 +13,7 @@ import pytest
 from registry.create import create_model
 from registry.digest import Digest
 from registry.errors import InvalidRequest
+from registry.manifest import ADAPTER_LAYER, DRAFT_LAYER
 from registry.name import ModelName
 from registry.progress import Progress
 from registry.recipe import Recipe
@@ -20,6 +21,7 @@ from registry.store import ModelStore
 from runner.errors import EngineCrashed, ReportedError, RunnerError, ServerShutdown
 from runner.supervisor.workshop import ProcessWorkshop
 from tests.importance import random_matrix, write_matrix
+from tests.registry.convert.adapters import write_adapter
 from tests.registry.convert.checkpoints import (
     LLAMA3_PATTERN,
     byte_level_tokenizer,
@@ -142,6 +144,57 @@ async def test_a_checkpoint_is_converted_and_quantized_without_keeping_what_is_b
     manifest = {layer.digest for layer in model.manifest.all_layers}
     blobs = {digest for digest, _ in store.blobs.all()}
     assert blobs == manifest | set(sent.values())
+
+
+async def test_a_draft_is_quantized_by_itself(store: ModelStore, tmp_path: Path) -> None:
+    files = upload(store, write_tiny_model(tmp_path / "full.gguf", width=256))
+    drafts = upload(store, write_tiny_model(tmp_path / "draft.gguf", seed=2))
+    recipe = Recipe(NEW, files=files, draft_files=drafts, draft_quantize="q8_0")
+    statuses = [progress.status async for progress in create_model(store, recipe, ProcessWorkshop(0))]
+    assert "quantizing F32 draft model to Q8_0" in statuses
+    model = store.find(NEW)
+    [draft] = model.manifest.of_type(DRAFT_LAYER)
+    assert store.metadata(draft.digest).file_type_name == "Q8_0" and model.metadata().file_type_name == "F32"
+    with pytest.raises(InvalidRequest, match="requires a DRAFT model"):
+        async for _ in create_model(store, Recipe(NEW, files=files, draft_quantize="q8_0"), ProcessWorkshop(0)):
+            pass
+
+
+async def test_adapters_in_safetensors_are_converted_for_the_model(store: ModelStore, tmp_path: Path) -> None:
+    config = decoder_config("LlamaForCausalLM", 2)
+    weights = decoder_weights(config)
+    folder = write_checkpoint(
+        tmp_path / "c", config, weights, files={"tokenizer.json": byte_level_tokenizer(LLAMA3_PATTERN)}
+    )
+    recipe = Recipe(NEW, files=upload(store, *folder.iterdir()))
+    async for _ in create_model(store, recipe, ProcessWorkshop(0)):
+        pass
+    adapters: dict[str, Digest] = {}
+    for number in (1, 2):
+        write_adapter(tmp_path / f"a{number}", weights, [f"model.layers.{number - 1}.self_attn.q_proj.weight"])
+        adapters |= {
+            f"{number}/{name}": digest for name, digest in upload(store, *(tmp_path / f"a{number}").iterdir()).items()
+        }
+    adapted = Recipe(ModelName.parse("adapted"), from_model=NEW, adapters=adapters)
+    statuses = [progress.status async for progress in create_model(store, adapted, ProcessWorkshop(0))]
+    assert "converting adapter" in statuses and statuses[-1] == "success"
+    layers = store.find(adapted.name).manifest.of_type(ADAPTER_LAYER)
+    assert [store.metadata(layer.digest).tensors[0].name for layer in layers] == [
+        "blk.0.attn_q.weight.lora_a",
+        "blk.1.attn_q.weight.lora_a",
+    ]
+    assert not (store.root / "scratch").exists()
+
+
+async def test_an_adapter_for_another_model_is_refused(store: ModelStore, tmp_path: Path) -> None:
+    files = upload(store, write_tiny_model(tmp_path / "m.gguf", width=128))
+    weights = decoder_weights(decoder_config("LlamaForCausalLM", 2))
+    write_adapter(tmp_path / "a", weights, ["model.layers.0.self_attn.q_proj.weight"])
+    recipe = Recipe(NEW, files=files, adapters=upload(store, *(tmp_path / "a").iterdir()))
+    with pytest.raises(InvalidRequest, match="has the shapes"):
+        async for _ in create_model(store, recipe, ProcessWorkshop(0)):
+            pass
+    assert store.models() == []
 
 
 async def test_a_quantized_model_is_not_quantized_again(store: ModelStore, tmp_path: Path) -> None:

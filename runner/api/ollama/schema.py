@@ -225,7 +225,7 @@ class CreateBody(_Named):
     """The digest of an uploaded importance matrix. Puna's own, as the next."""
     calibration: str | None = None
     """The digest of an uploaded text to compute a matrix from."""
-    draft_quantize: Annotated[Any, not_honoured("")] = None
+    draft_quantize: str | None = None
     renderer: str | None = None
     parser: str | None = None
     requires: str | None = None

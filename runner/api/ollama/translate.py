@@ -282,6 +282,7 @@ def recipe(body: CreateBody) -> Recipe:
         adapters=_files(body.adapters, "adapters"),
         draft_files=_files(body.draft_files, "draft_files"),
         quantize=body.quantize or body.quantization or None,
+        draft_quantize=body.draft_quantize or None,
         imatrix=_digest(body.imatrix, "imatrix") if body.imatrix else None,
         calibration=_digest(body.calibration, "calibration") if body.calibration else None,
         template=body.template,

@@ -27,9 +27,10 @@ def loaded(path: Path) -> Iterator[Any]:
         lib.llama_model_free(model)
 
 
-def engine_logits(path: Path, tokens: Sequence[int]) -> Array:
+def engine_logits(path: Path, tokens: Sequence[int], adapter: Path | None = None) -> Array:
     """After every token, with caches in full precision."""
     with loaded(path) as model, _context(model) as context:
+        _apply(model, context, adapter)
         batch = lib.llama_batch_init(len(tokens), 0, 1)
         batch.n_tokens = len(tokens)
         for number, token in enumerate(tokens):
@@ -42,9 +43,10 @@ def engine_logits(path: Path, tokens: Sequence[int]) -> Array:
         return np.stack(rows)
 
 
-def engine_embedding(path: Path, tokens: Sequence[int]) -> Array:
+def engine_embedding(path: Path, tokens: Sequence[int], adapter: Path | None = None) -> Array:
     """Of the whole text, pooled as the file says."""
     with loaded(path) as model, _context(model, embeddings=True) as context:
+        _apply(model, context, adapter)
         ids = (ctypes.c_int32 * len(tokens))(*tokens)
         assert lib.llama_decode(context, lib.llama_batch_get_one(ids, len(tokens))) == 0
         return np.ctypeslib.as_array(lib.llama_get_embeddings_seq(context, 0), (lib.llama_model_n_embd(model),)).copy()
@@ -57,6 +59,14 @@ def engine_tokens(path: Path, text: str, *, add_special: bool = False) -> list[i
         vocabulary = lib.llama_model_get_vocab(model)
         count = lib.llama_tokenize(vocabulary, content, len(content), ids, len(ids), add_special, True)
         return list(ids[:count])
+
+
+def _apply(model: Any, context: Any, adapter: Path | None) -> None:
+    if adapter is not None:
+        handle = lib.llama_adapter_lora_init(model, str(adapter).encode())
+        assert handle, "llama.cpp does not take the adapter"
+        handles = (lib.llama_adapter_lora_p_ctypes * 1)(handle)
+        assert lib.llama_set_adapters_lora(context, handles, 1, (ctypes.c_float * 1)(1.0)) == 0
 
 
 @contextmanager

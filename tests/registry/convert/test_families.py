@@ -94,6 +94,23 @@ case(
 )
 
 
+_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hell", "##o", "world", *(f"w{n}" for n in range(40))]
+BERT = {
+    "architectures": ["BertModel"],
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "max_position_embeddings": 64,
+    "layer_norm_eps": 1e-12,
+    "type_vocab_size": 2,
+    "vocab_size": len(_WORDS),
+    "hidden_act": "gelu",
+}
+BERT_FILES = {"vocab.txt": "\n".join(_WORDS)}
+BERT_TOKENS = [2, 5, 6, 7, 20, 21, 3]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_decoders_logits_are_those_of_its_definition(tmp_path: Path, name: str) -> None:
     config, weights, files = CASES[name]
@@ -116,25 +133,11 @@ def test_half_precision_is_kept_bit_for_bit(tmp_path: Path, name: str, dtype: st
 
 
 def test_a_bert_gives_the_embedding_of_its_definition(tmp_path: Path) -> None:
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hell", "##o", "world", *(f"w{n}" for n in range(40))]
-    config = {
-        "architectures": ["BertModel"],
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_attention_heads": 4,
-        "num_hidden_layers": 2,
-        "max_position_embeddings": 64,
-        "layer_norm_eps": 1e-12,
-        "type_vocab_size": 2,
-        "vocab_size": len(words),
-        "hidden_act": "gelu",
-    }
-    weights = bert_weights(config)
-    folder = write_checkpoint(tmp_path / "checkpoint", config, weights, files={"vocab.txt": "\n".join(words)})
+    weights = bert_weights(BERT)
+    folder = write_checkpoint(tmp_path / "checkpoint", BERT, weights, files=BERT_FILES)
     convert(folder, tmp_path / "out.gguf")
-    tokens = [2, 5, 6, 7, 20, 21, 3]
-    expected = bert_embedding(config, weights, tokens)
-    np.testing.assert_allclose(engine_embedding(tmp_path / "out.gguf", tokens), expected, atol=2e-3)
+    expected = bert_embedding(BERT, weights, BERT_TOKENS)
+    np.testing.assert_allclose(engine_embedding(tmp_path / "out.gguf", BERT_TOKENS), expected, atol=2e-3)
 
 
 def test_the_same_checkpoint_gives_the_same_bytes_in_one_file_or_in_several(tmp_path: Path) -> None:

@@ -452,7 +452,16 @@ async def test_a_base_that_is_not_here_is_pulled_first(real: FakeDaemon) -> None
             "invalid_request",
             "temperature must be",
         ),
-        ({"model": "mine", "from": "m", "draft_quantize": "q4_K_M"}, "unsupported", "draft_quantize is not supported"),
+        (
+            {"model": "mine", "from": "m", "draft_quantize": "q4_X"},
+            "invalid_request",
+            "unsupported quantization type q4_X",
+        ),
+        (
+            {"model": "mine", "from": "m", "adapters": {"a/x.safetensors": f"sha256:{'0' * 64}"}},
+            "invalid_request",
+            "with its adapter_config.json beside it",
+        ),
         ({"model": "mine", "from": "m", "quantize": "q4_X"}, "invalid_request", "unsupported quantization type q4_X"),
         ({"model": "mine", "from": "m", "quantize": "iq2_xs"}, "invalid_request", "needs an importance matrix"),
         ({"model": "mine", "from": "m", "quantize": "iq2_xs", "imatrix": "x"}, "invalid_request", "invalid digest"),
