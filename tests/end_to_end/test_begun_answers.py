@@ -69,7 +69,8 @@ def test_anthropics_client_gets_the_rest(shared_daemon: Daemon, expected: Told) 
         with client.messages.stream(**arguments) as stream:
             final = stream.get_final_message()
         counted = client.messages.count_tokens(model=MODEL, messages=TALK)
-    texts = [block.text for message in (whole, final) for block in message.content if block.type == "text"]
+    blocks: list[Any] = [*whole.content, *final.content]
+    texts = [block.text for block in blocks if block.type == "text"]
     assert texts == [expected.text, expected.text]
     read = whole.usage.input_tokens + (whole.usage.cache_read_input_tokens or 0)
     assert (read, counted.input_tokens, whole.usage.output_tokens) == (expected.read, expected.read, expected.written)
