@@ -16,11 +16,19 @@ from tests.end_to_end.conftest import Daemon, running_daemon
 from tests.end_to_end.test_creating import create
 from tests.pictures import BLUE, RED, as_text, data_url, picture, tone
 from tests.tiny_model import write_tiny_model
-from tests.tiny_projector import IMAGE_TOKENS, SOUND_TOKENS, write_sound_projector, write_vision_projector
+from tests.tiny_projector import (
+    IMAGE_TOKENS,
+    SOUND_TOKENS,
+    write_grid_projector,
+    write_sound_projector,
+    write_vision_projector,
+)
 
 GREEDY = {"temperature": 0, "num_predict": 12}
 BRIEF = 24
 """Tokens of an answer for which no limit was asked."""
+GRID_TOKENS = 3 * 3
+"""Of a picture by the projector that keeps its shape."""
 QUESTION = "What colour is it?"
 
 
@@ -32,9 +40,17 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         eyes = write_vision_projector(folder / "mmproj-eyes.gguf")
         whole = write_vision_projector(folder / "mmproj-whole.gguf", reads_whole=True)
         ears = write_sound_projector(folder / "mmproj-ears.gguf")
-        for name, files in (("blind", []), ("eyes", [eyes]), ("whole", [whole]), ("ears", [ears])):
-            brief = {"num_predict": BRIEF}
-            assert create(daemon, name, [weights, *files], parameters=brief) == {"status": "success"}
+        grid = write_grid_projector(folder / "mmproj-grid.gguf")
+        looking = write_tiny_model(folder / "looking.gguf", context_length=2048, sections=(4, 2, 2, 0))
+        brief = {"num_predict": BRIEF}
+        for name, files in (
+            ("blind", [weights]),
+            ("eyes", [weights, eyes]),
+            ("whole", [weights, whole]),
+            ("ears", [weights, ears]),
+            ("grid", [looking, grid]),
+        ):
+            assert create(daemon, name, files, parameters=brief) == {"status": "success"}
         yield daemon
 
 
@@ -57,13 +73,21 @@ def test_models_with_a_projector_say_what_they_take(daemon: Daemon) -> None:
     }
 
 
-@pytest.mark.parametrize("model", ["eyes", "whole"])
-def test_an_image_counts_as_tokens_and_the_same_one_is_found_in_the_cache(daemon: Daemon, model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "tokens"),
+    [
+        ("eyes", IMAGE_TOKENS),
+        ("whole", IMAGE_TOKENS // 4 + len("<start_of_image><end_of_image>")),
+        ("grid", GRID_TOKENS + len("<|vision_start|><|vision_end|>")),
+    ],
+)
+def test_an_image_counts_as_tokens_and_the_same_one_is_found_in_the_cache(
+    daemon: Daemon, model: str, tokens: int
+) -> None:
     first = chat(daemon, model, [picture(RED)], "Look at this, whatever it may be.")
     again = chat(daemon, model, [picture(RED)], "Look at this, whatever it may be.")
     other = chat(daemon, model, [picture(BLUE)], "Look at this, whatever it may be.")
     plain = chat(daemon, model, [], "Look at this, whatever it may be.")
-    tokens = IMAGE_TOKENS if model == "eyes" else IMAGE_TOKENS // 4 + len("<start_of_image><end_of_image>")
     assert first["prompt_eval_count"] == plain["prompt_eval_count"] + tokens
     assert again["message"]["content"] == first["message"]["content"] != other["message"]["content"]
     assert again["cached_tokens"] == first["prompt_eval_count"] - 1
@@ -208,6 +232,36 @@ def test_the_anthropic_client_sends_images_in_messages_and_results_of_tools(daem
     without, with_image = (one.usage.input_tokens + one.usage.cache_read_input_tokens for one in results)
     assert with_image == without + IMAGE_TOKENS
     client.close()
+
+
+def test_results_of_tools_hold_images_in_responses_and_in_chats(daemon: Daemon) -> None:
+    call: Any = {"type": "function_call", "call_id": "one", "name": "look", "arguments": "{}"}
+    image: Any = {"type": "input_image", "image_url": data_url(picture(RED)), "detail": "auto"}
+    seen: Any = {"type": "input_text", "text": "seen"}
+    with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0) as openai_client:
+
+        def ask(output: Any, model: str = "eyes") -> Any:
+            result = {"type": "function_call_output", "call_id": "one", "output": output}
+            items: Any = [{"role": "user", "content": QUESTION}, call, result]
+            return openai_client.responses.create(model=model, input=items, temperature=0, max_output_tokens=12)
+
+        plain, shown = ask([seen]), ask([seen, image])
+        assert shown.usage.input_tokens == plain.usage.input_tokens + IMAGE_TOKENS
+        kept = [item.model_dump() for item in openai_client.responses.input_items.list(shown.id, order="asc")]
+        assert [part["type"] for part in kept[2]["output"]] == ["input_text", "input_image"]
+        with pytest.raises(openai.BadRequestError, match="vision") as refused:
+            ask([seen, image], model="ears")
+        assert refused.value.param == "input[2].output[1].image_url"
+    turns = [
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "look", "arguments": {}}}]},
+        {"role": "tool", "tool_name": "look", "content": "seen"},
+    ]
+    client = ollama.Client(host=daemon.url)
+    before = client.chat("eyes", messages=turns, options=GREEDY)
+    after = client.chat("eyes", messages=[*turns[:2], {**turns[2], "images": [picture(RED)]}], options=GREEDY)
+    assert after.prompt_eval_count == (before.prompt_eval_count or 0) + IMAGE_TOKENS
+    client._client.close()
 
 
 def test_what_a_model_cannot_take_is_refused_with_the_place_of_it(daemon: Daemon) -> None:

@@ -95,7 +95,7 @@ def test_thoughts_text_and_calls_of_a_turn_are_one_message() -> None:
         message("I look.", role="assistant"),
         CallItem("fc_1", "c1", "f", "{}"),
         CallItem("fc_2", "c2", "g", "{}"),
-        ResultItem("fco_1", "c2", "two"),
+        ResultItem("fco_1", "c2", (Part("input_text", "two"),)),
         message("Done.", role="assistant"),
         message("More.", role="assistant"),
     ]
