@@ -64,6 +64,7 @@ class Fit(TypedDict, total=False):
     kv_cache_per_1k_tokens: int
     compute_buffers: int
     context_length: int
+    largest_context_length: int
     needed: int
     kernel: str
 

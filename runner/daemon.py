@@ -32,6 +32,7 @@ from runner.errors import RunnerError
 from runner.generate import Call, Conversation, Generator
 from runner.listening import CannotListen, address_text, listen
 from runner.logs import set_up_daemon_logging
+from runner.model_spec import usual_wishes
 from runner.notation import is_loopback
 from runner.runtime_file import RuntimeFile, remove_runtime_file, write_runtime_file
 from runner.settings import Settings
@@ -119,7 +120,11 @@ class _Daemon:
         self._generator = Generator(store, self._supervisor, settings)
         self._workshop = ProcessWorkshop(settings.pull.keep_free_bytes, worker_command)
         self._speed_meter = SpeedMeter(worker_command)
-        fit_meter = FitMeter(worker_command, max_sequences=settings.worker.max_sequences)
+        fit_meter = FitMeter(
+            worker_command,
+            max_sequences=settings.worker.max_sequences,
+            wishes_of=lambda model: usual_wishes(model, settings),
+        )
         app = create_app(
             AppParts(
                 settings,

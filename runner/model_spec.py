@@ -13,8 +13,9 @@ from registry.stored_model import StoredModel
 from runner.adapters import AdapterSet, AdapterUse
 from runner.draft_model import DraftFiles
 from runner.errors import InvalidRequest, Unsupported
-from runner.options import Resolved
-from runner.supervisor.types import DraftWish, MemoryFacts, ModelSpec
+from runner.options import Resolved, resolve_options
+from runner.settings import Settings
+from runner.supervisor.types import DraftWish, LoadWishes, MemoryFacts, ModelSpec
 
 
 def adapters_of(model: StoredModel, scales: Sequence[float], field: str) -> AdapterSet:
@@ -73,6 +74,17 @@ def memory_facts(model: StoredModel) -> MemoryFacts:
     weights, kv_per_token = metadata.weights_size, metadata.kv_bytes_per_token()
     weights += sum(layer.size for layer in model.projectors)
     return MemoryFacts(weights, kv_per_token, metadata.context_length)
+
+
+def usual_wishes(model: StoredModel, settings: Settings) -> LoadWishes:
+    """How a model is loaded for a request that has no wishes of its own. Raises as `model_spec`."""
+    options = resolve_options(
+        model={**settings.worker.model_options, **model.parameters},
+        config=settings.model(model.name.short).options,
+        request={},
+        training_context=model.metadata().context_length,
+    )
+    return dataclasses.replace(options.wishes, draft=own_draft(model))
 
 
 def model_spec(model: StoredModel, options: Resolved, draft: DraftWish | None = None) -> ModelSpec:

@@ -61,8 +61,8 @@ ALLOWED: dict[str, set[str]] = {
         "runner.chat.types", "runner.engine", "runner.errors", "runner.supervisor", "registry.stored_model",
     },
     "runner.model_spec": {
-        "runner.adapters", "runner.draft_model", "runner.errors", "runner.options", "runner.supervisor.types",
-        "registry",
+        "runner.adapters", "runner.draft_model", "runner.errors", "runner.options", "runner.settings",
+        "runner.supervisor.types", "registry",
     },
     "runner.model_tasks": {
         "runner.generate", "runner.model_spec", "runner.options", "runner.tasks", "runner.chat.types",
@@ -84,7 +84,7 @@ ALLOWED: dict[str, set[str]] = {
     "runner.daemon": {
         "runner.api.app", "runner.generate", "runner.supervisor", "runner.settings", "runner.config_file",
         "runner.notation", "runner.errors", "runner.logs", "runner.listening", "runner.runtime_file",
-        "runner.http_protocol", "runner.tidying", "runner.sources", "registry",
+        "runner.http_protocol", "runner.model_spec", "runner.tidying", "runner.sources", "registry",
     },
     "runner.__main__": {"runner.daemon", "runner.options", "runner.settings", "runner.config_file", "registry.paths"},
     "cli": {

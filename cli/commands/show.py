@@ -68,11 +68,13 @@ def _fit_rows(fit: Fit) -> list[tuple[str, ...]]:
         return []
     about = "" if fit.get("measured") else "about "
     window, per_1k = fit.get("context_length", 0), fit.get("kv_cache_per_1k_tokens", 0)
+    largest = fit.get("largest_context_length", 0)
+    grows = f", which can grow to {largest}" if largest > window else ""
     rows = (
         ("weights", format_size(fit.get("weights", 0))),
         ("kv cache", f"{about}{format_size(per_1k)} for 1k tokens" if per_1k else ""),
         ("compute buffers", f"{about}{format_size(fit.get('compute_buffers', 0))}"),
-        ("in all", f"{about}{format_size(fit.get('needed', 0))} with a window of {window} tokens"),
+        ("in all", f"{about}{format_size(fit.get('needed', 0))} with a window of {window} tokens{grows}"),
         ("here", f"{_VERDICTS.get(fit.get('verdict', ''), '')}{fit.get('placement', '')}"),
         ("kernel", fit.get("kernel", "")),
     )

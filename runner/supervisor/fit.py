@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +13,13 @@ from registry.manifest import PROJECTOR_LAYER
 from registry.stored_model import StoredModel
 from runner.errors import EngineCrashed, ReportedError
 from runner.jobs import MEASURE_FLAG, DeviceFacts, Measure, Measured
+from runner.supervisor.growing import largest_at_first
 from runner.supervisor.jobs import follow_job
 from runner.supervisor.kernels import has_fast_kernel, kernel_sentence, main_type
 from runner.supervisor.likely_fit import COMFORT, LikelyFit
-from runner.supervisor.memory import Machine, Room, ThisMachine, default_window, gigabytes
+from runner.supervisor.memory import Machine, MemoryPlan, Room, ThisMachine, gigabytes, plan_memory
 from runner.supervisor.process import WORKER_COMMAND
-from runner.supervisor.types import MemoryFacts
+from runner.supervisor.types import LoadWishes, MemoryFacts
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +44,6 @@ class Needs:
     def cache(self, window: int) -> int:
         return self.cache_fixed + self.cache_per_token * window
 
-    def needed(self, window: int) -> int:
-        return self.weights + self.cache(window) + self.compute
-
 
 @dataclass(frozen=True, slots=True)
 class Fit:
@@ -54,8 +52,10 @@ class Fit:
     needs: Needs
     is_measured: bool
     """False when the engine could not tell and the figures are estimates."""
-    window: int
-    """That would be loaded when nobody asks for another."""
+    plan: MemoryPlan
+    """How it would be loaded, as its own parameters and the configuration wish it."""
+    largest: int
+    """How far its window would grow."""
     verdict: LikelyFit
     devices: tuple[DeviceFacts, ...]
     fast_kernel: bool | None
@@ -66,8 +66,13 @@ class Fit:
     """Bytes of projectors, which are loaded beside the model."""
 
     @property
+    def window(self) -> int:
+        """That it is loaded with."""
+        return self.plan.context_length
+
+    @property
     def needed(self) -> int:
-        return self.needs.needed(self.window)
+        return self.plan.needed
 
     @property
     def gpu_layers(self) -> int:
@@ -97,17 +102,18 @@ def needs_of(measured: Measured, weights: int) -> Needs:
     return Needs(weights, per_token, fixed, first.compute, measured.layers)
 
 
-def decide(needs: Needs, training_context: int, room: Room, projector: int = 0) -> tuple[int, LikelyFit]:
-    """The window that would be loaded, and how well the model goes into the room of an empty machine."""
-    facts = MemoryFacts(needs.weights, needs.cache_per_token, training_context)
-    fixed = needs.compute + needs.cache_fixed + projector
-    window = default_window(facts, fixed, room)
-    needed = needs.needed(window) + projector
-    if room.vram and needed <= room.vram:
-        return window, LikelyFit.GPU
-    if needed <= room.ram * COMFORT:
-        return window, LikelyFit.MEMORY
-    return window, LikelyFit.TIGHT if needed <= room.ram + (room.vram or 0) else LikelyFit.NO
+def decide(
+    needs: Needs, training_context: int, room: Room, projector: int = 0, wishes: LoadWishes = LoadWishes()
+) -> tuple[MemoryPlan, LikelyFit]:
+    """How the model would be loaded into the room of an empty machine, and how well it fits there."""
+    buffers = needs.compute + needs.cache_fixed
+    facts = MemoryFacts(needs.weights + projector, needs.cache_per_token, training_context, buffers)
+    plan = plan_memory(facts, wishes, room)
+    if room.vram and plan.needed <= room.vram and wishes.num_gpu != 0:
+        return plan, LikelyFit.GPU
+    if plan.needed <= room.ram * COMFORT:
+        return plan, LikelyFit.MEMORY
+    return plan, LikelyFit.TIGHT if plan.needed <= room.ram + (room.vram or 0) else LikelyFit.NO
 
 
 class FitMeter:
@@ -118,10 +124,13 @@ class FitMeter:
         worker_command: Sequence[str] = WORKER_COMMAND,
         machine: Machine | None = None,
         max_sequences: int | None = None,
+        wishes_of: Callable[[StoredModel], LoadWishes] = lambda _: LoadWishes(),
     ) -> None:
+        """`wishes_of` tells what is wished of a model's loading when a request wishes nothing; it may block."""
         self._worker_command = tuple(worker_command)
         self._machine = machine or ThisMachine()
         self._max_sequences = max_sequences or 16
+        self._wishes_of = wishes_of
         self._measured: dict[str, Measured | None] = {}
         """By the digest of the weights; None for those that the engine refuses."""
         self._turn = asyncio.Lock()
@@ -142,11 +151,14 @@ class FitMeter:
             needs = needs_of(measured, metadata.weights_size)
             features, devices = measured.features, measured.devices
         vram = sum(device.memory_total for device in devices if device.kind == "gpu") * 95 // 100
-        window, verdict = decide(needs, metadata.context_length, Room(self._machine.total(), vram), projector)
+        room = Room(self._machine.total(), vram)
+        wishes = await asyncio.to_thread(self._wishes_of, model)
+        plan, verdict = decide(needs, metadata.context_length, room, projector, wishes)
         return Fit(
             needs=needs,
             is_measured=measured is not None,
-            window=window,
+            plan=plan,
+            largest=largest_at_first(plan, room),
             verdict=verdict,
             devices=devices,
             fast_kernel=has_fast_kernel(kind, features) if measured else None,

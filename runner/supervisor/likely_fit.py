@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from runner.supervisor.memory import SHORTEST_DEFAULT_WINDOW, Gpus, Machine, Room, plan_memory
+from runner.supervisor.memory import SHORTEST_WINDOW, Gpus, Machine, Room, plan_memory
 from runner.supervisor.types import LoadWishes, MemoryFacts
 
 _WEIGHTS_PER_CACHED_TOKEN = 40_000
@@ -28,7 +28,7 @@ def likely_fit(size: int, machine: Machine, gpus: Gpus) -> LikelyFit:
     room = Room(machine.total(), gpus.memory * 95 // 100)
     kv_per_token = max(_LEAST_CACHE_PER_TOKEN, size // _WEIGHTS_PER_CACHED_TOKEN)
     facts = MemoryFacts(weights=size, kv_per_token=kv_per_token, training_context=0)
-    needed = plan_memory(facts, LoadWishes(num_ctx=SHORTEST_DEFAULT_WINDOW), room).needed
+    needed = plan_memory(facts, LoadWishes(num_ctx=SHORTEST_WINDOW), room).needed
     if room.vram is not None and needed <= room.vram:
         return LikelyFit.GPU
     if needed <= room.ram * COMFORT:

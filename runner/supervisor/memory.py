@@ -15,10 +15,12 @@ from runner.engine import LoadedModel
 from runner.errors import InsufficientMemory
 from runner.supervisor.types import LoadWishes, MemoryFacts
 
-LONGEST_DEFAULT_WINDOW = 32768
-SHORTEST_DEFAULT_WINDOW = 2048
 FIRST_WINDOW = 4096
 """What a model is loaded with at most; it grows when that is needed."""
+SHORTEST_WINDOW = 2048
+"""What it is loaded with at least, unless a smaller one was asked for."""
+LONGEST_UNTOLD_WINDOW = 32768
+"""How far a window may grow when the file does not say what the model was trained for."""
 _KV_SHARE = {"q8_0": 34 / 64, "q4_0": 18 / 64}
 """What cache types take of the space of f16: blocks of 32 numbers, each with a scale."""
 WINDOW_STEP = 256
@@ -115,12 +117,11 @@ class ThisMachine:
         return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dri", "/dev/dxg"))
 
 
-def plan_memory(facts: MemoryFacts, wishes: LoadWishes, room: Room, *, at_first: int | None = None) -> MemoryPlan:
+def plan_memory(facts: MemoryFacts, wishes: LoadWishes, room: Room) -> MemoryPlan:
     """The plan for loading a model as it is wished, in the room there is.
 
-    A wished window is kept even when it does not fit, up to the training context; without a wish
-    the window is one that leaves most of the memory alone. `at_first` is how much of it is taken
-    now, if it is to grow.
+    The window is a small one, which grows when that is needed. Where less was wished for, that is kept even when it
+    does not fit; without a wish it is smaller where memory is scarce.
     """
     if (draft := wishes.draft) is not None:
         facts = dataclasses.replace(
@@ -131,37 +132,28 @@ def plan_memory(facts: MemoryFacts, wishes: LoadWishes, room: Room, *, at_first:
         kv_per_token=int(facts.kv_per_token * _KV_SHARE.get(wishes.kv_cache_type or "", 1)),
         training_context=wishes.longest_window(facts.training_context),
     )
-    buffers = (128 << 20) + facts.weights // 16
-    if wishes.num_ctx is not None:
-        window = clamp_window(wishes.num_ctx, facts.training_context)
-    else:
-        window = default_window(facts, buffers, room)
-    longest = facts.training_context if facts.training_context > 0 else max(window, LONGEST_DEFAULT_WINDOW)
-    window = window if at_first is None else min(window, at_first)
+    buffers = (128 << 20) + facts.weights // 16 if facts.buffers is None else facts.buffers
+    window = _first_window(facts, wishes.num_ctx, buffers, room)
+    longest = facts.training_context or max(wishes.num_ctx or 0, LONGEST_UNTOLD_WINDOW)
     return MemoryPlan(facts.weights, facts.kv_per_token * window, buffers, window, facts.kv_per_token, longest)
 
 
 def clamp_window(num_ctx: int, training_context: int) -> int:
-    """The window that is loaded for a wish: at least one token, at most what the model was trained for."""
+    """The window that a wish stands for: at least one token, at most what the model was trained for."""
     return max(1, min(num_ctx, training_context) if training_context > 0 else num_ctx)
 
 
-def default_window(facts: MemoryFacts, buffers: int, room: Room) -> int:
-    """The window when nobody asks for one: what a quarter of the memory holds, and fits beside the weights.
-
-    When the whole model can be on a GPU, the GPU's memory counts; otherwise the machine's.
-    """
+def _first_window(facts: MemoryFacts, num_ctx: int | None, buffers: int, room: Room) -> int:
+    window = clamp_window(min(num_ctx or FIRST_WINDOW, FIRST_WINDOW), facts.training_context)
+    if num_ctx is not None or facts.kv_per_token <= 0:
+        return window
+    shortest = min(SHORTEST_WINDOW, window)
     fixed = facts.weights + buffers
-    shortest = clamp_window(SHORTEST_DEFAULT_WINDOW, facts.training_context)
-    longest = clamp_window(LONGEST_DEFAULT_WINDOW, facts.training_context)
-    if facts.kv_per_token <= 0:
-        return longest
-    pool = room.ram
-    if room.vram is not None and room.vram >= fixed + shortest * facts.kv_per_token:
-        pool = room.vram
-    tokens = min(pool // 4, max(0, pool - fixed)) // facts.kv_per_token
-    tokens -= tokens % WINDOW_STEP
-    return max(shortest, min(longest, tokens))
+    # When the whole model can be on a GPU, the GPU's memory counts; otherwise the machine's.
+    is_on_gpu = room.vram is not None and room.vram >= fixed + shortest * facts.kv_per_token
+    free = room.vram if is_on_gpu and room.vram is not None else room.ram
+    fits = max(0, free - fixed) // facts.kv_per_token
+    return max(shortest, min(window, fits - fits % WINDOW_STEP))
 
 
 def holding_of_plan(plan: MemoryPlan, room: Room) -> Holding:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from runner.errors import InsufficientMemory
 from runner.supervisor.growing import GrowDecision, decide_growth, largest_window
 from runner.supervisor.memory import (
-    FIRST_WINDOW,
     Gpus,
     Machine,
     MemoryPlan,
@@ -44,7 +43,7 @@ def plan_load(resident: Resident, residents: Iterable[Resident], machine: Machin
     occupants = [other.occupant(resident.ticket, is_leaving=other is resident) for other in others]
 
     def planned(wishes: LoadWishes) -> LoadPlan:
-        memory = plan_memory(resident.spec.memory, wishes, room, at_first=FIRST_WINDOW)
+        memory = plan_memory(resident.spec.memory, wishes, room)
         return LoadPlan(wishes, memory, room, make_room(memory.needed, room, occupants, uses_gpu=wishes.num_gpu != 0))
 
     waiting = [waiter.spec.wishes for waiter in resident.waiters]

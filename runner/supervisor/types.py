@@ -20,6 +20,8 @@ class MemoryFacts:
     kv_per_token: int
     """KV cache for one token over all layers, in f16."""
     training_context: int
+    buffers: int | None = None
+    """What it takes to compute, with all caches that do not grow with the window; None: not measured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ def test_a_model_is_shown_with_how_it_fits(puna: Puna, daemon: FakeDaemon) -> No
     fit = {
         "measured": True, "verdict": "tight", "placement": "All 3 layers on the CPU.", "weights": 2_000_000_000,
         "kv_cache_per_1k_tokens": 23_000_000, "compute_buffers": 18_000_000, "context_length": 4096,
+        "largest_context_length": 9984,
         "needed": 2_100_000_000, "kernel": "Q4_0 has a fast kernel on this CPU.",
     }  # fmt: skip
     daemon.routes["POST /api/show"] = lambda _: {"model_info": {}, "capabilities": ["completion"], "fit": fit}
@@ -91,7 +92,7 @@ def test_a_model_is_shown_with_how_it_fits(puna: Puna, daemon: FakeDaemon) -> No
     for words in (
         "2 GB",
         "23 MB for 1k tokens",
-        "2.1 GB with a window of 4096 tokens",
+        "2.1 GB with a window of 4096 tokens, which can grow to 9984",
         "Tight. All 3 layers",
         "Q4_0",
     ):

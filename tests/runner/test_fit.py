@@ -19,7 +19,8 @@ from runner.jobs import Measured, WindowNeeds
 from runner.supervisor.fit import Fit, FitMeter, Needs, decide, needs_of
 from runner.supervisor.kernels import fast_types, has_fast_kernel, kernel_sentence, main_type
 from runner.supervisor.likely_fit import LikelyFit
-from runner.supervisor.memory import Room
+from runner.supervisor.memory import Room, plan_memory
+from runner.supervisor.types import LoadWishes, MemoryFacts
 from tests.tiny_model import write_tiny_model
 
 GIB = 1 << 30
@@ -85,7 +86,7 @@ async def test_a_real_worker_measures_what_the_model_needs(model: StoredModel) -
     assert fit.needs.cache_fixed < 64 * fit.needs.cache_per_token
     assert fit.needs.weights == model.metadata().weights_size
     assert fit.needs.layers == 3 and fit.needs.compute > 0
-    assert fit.window == 512
+    assert (fit.window, fit.largest) == (512, 512)
     assert fit.fast_kernel is None and "F32" in fit.kernel
     assert any(device.kind == "cpu" for device in fit.devices)
 
@@ -150,8 +151,17 @@ def test_two_windows_tell_what_a_token_costs() -> None:
     ],
 )
 def test_the_verdict_follows_the_memory(weights: int, room: Room, verdict: LikelyFit) -> None:
-    window, found = decide(Needs(weights, 64 << 10, 0, 100 << 20, 33), 32768, room)
-    assert found is verdict and 2048 <= window <= 32768
+    plan, found = decide(Needs(weights, 64 << 10, 0, 100 << 20, 33), 32768, room)
+    assert found is verdict
+    assert plan.context_length == (4096 if found is not LikelyFit.NO else 2048)
+
+
+def test_what_is_told_is_what_a_load_would_do() -> None:
+    """One rule plans loads and tells of them."""
+    needs, room = Needs(4 * GIB, 100_000, 0, 1000, 33), Room(6 * GIB, 0)
+    facts = MemoryFacts(4 * GIB, 100_000, 131_072, 1000)
+    for wishes in (LoadWishes(), LoadWishes(num_ctx=700), LoadWishes(kv_cache_type="q8_0")):
+        assert decide(needs, 131_072, room, wishes=wishes)[0] == plan_memory(facts, wishes, room)
 
 
 def test_a_projector_needs_room_as_well() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,20 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.chat.types import Finished
+from runner.draft_model import DraftFiles
 from runner.errors import InsufficientMemory, RunnerError
 from runner.supervisor.memory import (
     Gpus,
     Holding,
+    MemoryPlan,
     Room,
     ThisMachine,
-    default_window,
     free_room,
     gigabytes,
     learn_gpus,
     plan_memory,
     shortage,
 )
-from runner.supervisor.types import LoadWishes, MemoryFacts, ModelState
+from runner.supervisor.types import DraftWish, LoadWishes, MemoryFacts, ModelState
 from tests.runner.supervisor_fixtures import GB, FakeMachine, house, wishing
 
 KB = 1000
@@ -35,34 +37,36 @@ def facts(weights: int = 4 * GB, kv: int = 100 * KB, training: int = 131_072) ->
 
 
 def test_the_plan_is_weights_cache_and_room_to_compute() -> None:
-    plan = plan_memory(facts(), LoadWishes(num_ctx=10_000), Room(64 * GB, 0))
-    assert (plan.weights, plan.kv, plan.context_length) == (4 * GB, GB, 10_000)
+    plan = plan_memory(facts(), LoadWishes(num_ctx=1000), Room(64 * GB, 0))
+    assert (plan.weights, plan.kv, plan.context_length) == (4 * GB, GB // 10, 1000)
     assert plan.needed == plan.weights + plan.kv + plan.buffers
     assert plan.buffers > 0
-
-
-def test_an_asked_window_is_kept_up_to_the_training_context() -> None:
-    assert plan_memory(facts(training=8192), LoadWishes(num_ctx=100_000), Room(GB, 0)).context_length == 8192
-    assert plan_memory(facts(), LoadWishes(num_ctx=100_000), Room(GB, 0)).context_length == 100_000
+    assert plan_memory(dataclasses.replace(facts(), buffers=7), LoadWishes(), Room(64 * GB, 0)).buffers == 7
 
 
 @pytest.mark.parametrize(
-    ("model", "room", "window"),
+    ("model", "wish", "room", "window", "longest"),
     [
-        (facts(), Room(64 * GB, 0), 32768),
-        (facts(training=4096), Room(64 * GB, 0), 4096),
-        (facts(), Room(8 * GB, 0), 19968),  # a quarter of the memory, in whole steps
-        (facts(), Room(5 * GB, 0), 6144),  # less: what is left beside the weights
-        (facts(), Room(1 * GB, 0), 2048),
-        (facts(training=1024), Room(1 * GB, 0), 1024),
-        (facts(kv=0), Room(1 * GB, 0), 32768),
-        (facts(), Room(64 * GB, 6 * GB), 14848),  # all on the GPU
-        (facts(), Room(64 * GB, 2 * GB), 32768),  # not on the GPU
-        (facts(), Room(64 * GB, None), 32768),
+        (facts(), None, Room(64 * GB, 0), 4096, 131_072),
+        (facts(training=0), None, Room(64 * GB, 0), 4096, 32_768),
+        (facts(training=1024), None, Room(64 * GB, 0), 1024, 1024),
+        (facts(), None, Room(4_700_000_000, 0), 3072, 131_072),  # what is left beside the weights, in whole steps
+        (facts(), None, Room(1 * GB, 0), 2048, 131_072),
+        (facts(training=1024), None, Room(1 * GB, 0), 1024, 1024),
+        (facts(kv=0), None, Room(1 * GB, 0), 4096, 131_072),
+        (facts(), None, Room(1 * GB, 6 * GB), 4096, 131_072),  # all on the GPU
+        (facts(), None, Room(64 * GB, 2 * GB), 4096, 131_072),  # not on the GPU
+        (facts(), None, Room(64 * GB, None), 4096, 131_072),
+        (facts(), 1000, Room(0, 0), 1000, 131_072),  # kept even when it does not fit
+        (facts(), 100_000, Room(0, 0), 4096, 131_072),  # and the rest comes when it is needed
+        (facts(training=0), 100_000, Room(0, 0), 4096, 100_000),
     ],
 )
-def test_the_window_when_nobody_asks_for_one(model: MemoryFacts, room: Room, window: int) -> None:
-    assert plan_memory(model, LoadWishes(), room).context_length == window
+def test_a_model_is_loaded_with_a_small_window_that_grows(
+    model: MemoryFacts, wish: int | None, room: Room, window: int, longest: int
+) -> None:
+    plan = plan_memory(model, LoadWishes(num_ctx=wish), room)
+    assert (plan.context_length, plan.longest) == (window, longest)
 
 
 @given(
@@ -71,9 +75,10 @@ def test_the_window_when_nobody_asks_for_one(model: MemoryFacts, room: Room, win
     ram=st.integers(0, 10**11),
     weights=st.integers(0, 10**11),
 )
-def test_a_default_window_stays_within_its_bounds(kv: int, training: int, ram: int, weights: int) -> None:
-    window = default_window(MemoryFacts(weights, kv, training), 0, Room(ram, 0))
-    assert min(training, 2048) <= window <= min(training, 32768)
+def test_a_first_window_stays_within_its_bounds(kv: int, training: int, ram: int, weights: int) -> None:
+    plan = plan_memory(MemoryFacts(weights, kv, training), LoadWishes(), Room(ram, 0))
+    assert min(training, 2048) <= plan.context_length <= min(training, 4096)
+    assert plan.context_length == min(training, 2048) or plan.needed <= ram or not kv
 
 
 def test_what_was_promised_is_not_free_although_the_system_says_so() -> None:
@@ -105,7 +110,7 @@ def test_only_memory_of_their_own_counts_for_gpus(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_shortage_is_told_with_its_numbers_and_three_ways_out() -> None:
-    plan = plan_memory(facts(), LoadWishes(num_ctx=100_000), Room(8 * GB, 0))
+    plan = MemoryPlan(4 * GB, 10 * GB, 384_217_728, 100_000, 100 * KB)
     error = shortage("big:latest", facts(), plan, Room(8 * GB, 0))
     assert error.facts["needed"] == plan.needed
     assert (error.facts["available"], error.facts["weights"], error.facts["kv"]) == (8 * GB, 4 * GB, 10 * GB)
