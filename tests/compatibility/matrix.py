@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import json
 import struct
@@ -97,10 +98,20 @@ class _Asker:
             recorded.clear()
         how: dict[str, Any] = {"files": _form(body)} if self._is_form else {"json": body}
         response = await self._client.post(self._path, **how)
+        if body.get("background") and response.status_code == 200:
+            await self._until_made(response.json()["id"])
         ignored = response.headers.get("x-puna-ignored", "")
         asked = [msgspec.to_builtins(one) for one in (*supervisor.requests.values(), *supervisor.tasks.values())]
         told = (asked, [spec.wishes for spec in supervisor.specs], list(supervisor.keep_alives), _kind(response))
         return _Answer(response.status_code, tuple(filter(None, ignored.split(", "))), _code(response), told)
+
+    async def _until_made(self, response_id: str) -> None:
+        """What is asked of the model in the background is not to be taken for what the next body asks."""
+        async with asyncio.timeout(20):
+            while True:
+                if (await self._client.get(f"{self._path}/{response_id}")).json()["status"] == "completed":
+                    return
+                await asyncio.sleep(0)
 
 
 def _form(body: dict[str, Any]) -> list[tuple[str, tuple[str | None, str]]]:

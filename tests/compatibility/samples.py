@@ -19,6 +19,11 @@ from openai.types.responses import response_create_params
 IMAGE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 FUNCTION = {"type": "function", "function": {"name": "f", "description": "An f.", "parameters": SCHEMA}}
+CUSTOM: list[dict[str, Any]] = [
+    {"name": "f"},
+    {"name": "f", "format": {"type": "grammar", "grammar": {"syntax": "regex", "definition": "[a-z]+"}}},
+    {"name": "f", "format": {"type": "grammar", "grammar": {"syntax": "lark", "definition": 'start: "x" | start "x"'}}},
+]
 HELLO = [{"role": "user", "content": "Hello"}]
 JSON_FORMAT = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
 
@@ -88,6 +93,12 @@ OPENAI_CHAT = Method(
                 },
                 {"role": "tool", "tool_call_id": "1", "content": "2"},
             ],
+            [
+                *HELLO,
+                {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}},
+                {"role": "function", "name": "f", "content": "2"},
+            ],
+            [*HELLO, {"role": "assistant", "content": "I"}],
         ],
         "stream": [True],
         "stream_options": [{"include_usage": True}, {"include_obfuscation": False}],
@@ -99,7 +110,7 @@ OPENAI_CHAT = Method(
         "logprobs": [True],
         "top_logprobs": [2],
         "response_format": [{"type": "text"}, {"type": "json_object"}, JSON_FORMAT],
-        "tools": [[FUNCTION], [{"type": "custom", "custom": {"name": "f"}}]],
+        "tools": [[FUNCTION], *([{"type": "custom", "custom": one}] for one in CUSTOM), [{"type": "web_search"}]],
         "tool_choice": [
             "auto",
             "none",
@@ -113,7 +124,7 @@ OPENAI_CHAT = Method(
         ],
         "parallel_tool_calls": [True, False],
         "functions": [[{"name": "f"}]],
-        "function_call": ["auto", {"name": "f"}],
+        "function_call": ["auto", "none", {"name": "f"}],
         "reasoning_effort": ["none", "high"],
         "modalities": [["text"], ["text", "audio"]],
         "audio": [{"format": "wav", "voice": "alloy"}],
@@ -134,6 +145,7 @@ OPENAI_CHAT = Method(
         "top_logprobs": {"logprobs": True},
         "tool_choice": {"tools": [FUNCTION, FUNCTION | {"function": {"name": "g"}}]},
         "parallel_tool_calls": {"tools": [FUNCTION]},
+        "function_call": {"functions": [{"name": "f"}]},
     },
 )
 
@@ -233,6 +245,11 @@ OPENAI_RESPONSES = Method(
                 {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
                 {"type": "function_call_output", "call_id": "1", "output": "2"},
             ],
+            [
+                *HELLO,
+                {"type": "custom_tool_call", "call_id": "1", "name": "f", "input": "x"},
+                {"type": "custom_tool_call_output", "call_id": "1", "output": "2"},
+            ],
         ],
         "stream": [True],
         "stream_options": [{"include_obfuscation": False}],
@@ -244,8 +261,12 @@ OPENAI_RESPONSES = Method(
         "top_logprobs": [2],
         "include": [["message.output_text.logprobs"], ["web_search_call.action.sources"]],
         "text": [{"format": {"type": "text"}}, {"format": {"type": "json_schema", "name": "a", "schema": SCHEMA}}],
-        "tools": [[{"type": "function", "name": "f", "parameters": SCHEMA, "strict": True}], [{"type": "web_search"}]],
-        "tool_choice": ["none", "required", {"type": "function", "name": "f"}],
+        "tools": [
+            [{"type": "function", "name": "f", "parameters": SCHEMA, "strict": True}],
+            [{"type": "custom", "name": "f"}],
+            [{"type": "web_search"}],
+        ],
+        "tool_choice": ["none", "required", {"type": "function", "name": "f"}, {"type": "custom", "name": "f"}],
         "parallel_tool_calls": [True, False],
         "reasoning": [{"effort": "none"}, {"effort": "high", "summary": "auto"}],
         "truncation": ["disabled", "auto"],
@@ -401,6 +422,7 @@ OLLAMA_CHAT = Method(
     | {
         "messages": [
             [*HELLO, {"role": "assistant", "content": "Hi", "thinking": "Hm."}, *HELLO],
+            [*HELLO, {"role": "assistant", "content": "I"}],
             [{"role": "user", "content": "Hi", "images": [IMAGE]}],
             [*HELLO, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]},
              {"role": "tool", "tool_name": "f", "content": "2"}],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.compatibility import methods
 from tests.compatibility.matrix import Outcome, rendered, rows_of
 from tests.compatibility.samples import METHODS, Method
 
@@ -22,7 +23,7 @@ async def test_no_field_is_dropped_and_the_page_is_true() -> None:
     tables = [(method, await rows_of(method)) for method in METHODS]
     dropped = [(method.name, row) for method, rows in tables for row in rows if row.outcome is Outcome.DROPPED]
     assert not dropped
-    page = rendered(tables)
+    page = rendered(tables) + methods.rendered()
     if os.environ.get("PUNA_WRITE_DOCS"):
         PAGE.write_text(page, encoding="utf-8")
     assert PAGE.read_text(encoding="utf-8") == page, "run this test with PUNA_WRITE_DOCS=1 to write the page anew"

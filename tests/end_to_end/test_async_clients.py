@@ -139,6 +139,10 @@ async def test_what_openai_calls_beta_is_the_same(openai_client: Any) -> None:
     async for event in await openai_client.beta.responses.create(**asked, stream=True):
         last = event
     assert last.response.status == "incomplete"
+    behind = await openai_client.beta.responses.create(**asked, background=True)
+    async for event in await openai_client.beta.responses.retrieve(behind.id, stream=True):
+        last = event
+    assert last.response.id == behind.id
     counted = await openai_client.beta.responses.input_tokens.count(model=MODEL, input="Name a colour.")
     assert counted.input_tokens == first.usage.input_tokens
     assert (await openai_client.beta.responses.retrieve(first.id)).output == first.output

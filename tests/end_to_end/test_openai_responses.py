@@ -131,6 +131,9 @@ def test_what_is_called_beta_is_the_same(client: Any) -> None:
     assert item.type == "message"
     *_, last = client.beta.responses.create(**asked, stream=True)
     assert last.response.output[0].content == response.output[0].content
+    behind = client.beta.responses.create(**asked, background=True)
+    *_, last = client.beta.responses.retrieve(behind.id, stream=True)
+    assert last.response.output[0].content == response.output[0].content
     counted = client.beta.responses.input_tokens.count(model=MODEL, input="Name a colour.")
     assert counted.input_tokens == response.usage.input_tokens
     with pytest.raises(openai.BadRequestError):
