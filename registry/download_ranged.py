@@ -18,7 +18,7 @@ from registry.patience import Patience, pause_after
 from registry.progress import Notice
 from registry.sizes import shown_size
 from registry.sources.credentials import shown
-from registry.sources.http import Dropped, HttpClient, is_same_host
+from registry.sources.http import Dropped, HttpClient, is_same_host, version_of
 from registry.sources.resolved import HttpFile
 
 _PIECE_SECONDS = 1.0
@@ -245,13 +245,16 @@ class RangedDownload:
             if not self._has_answered:
                 self._has_answered = True
                 self._start_others()
-            await self._receive(response, span)
+            await self._receive(response, span, last + 1 - self._offset)
         if span.left > 0:
             raise Dropped(f"{self.label} ended too early.")
 
-    async def _receive(self, response: httpx.Response, span: Span) -> None:
-        """Write a body down in pieces; whatever ends it, nothing that came is lost."""
-        asked, version = span.end, version_of(response)
+    async def _receive(self, response: httpx.Response, span: Span, asked: int) -> None:
+        """Write a body down in pieces; whatever ends it, nothing that came is lost.
+
+        `asked` is where the part ends that was asked for; others may have taken over some of it since.
+        """
+        version = version_of(response)
         held, held_at, since = bytearray(), span.position, time.monotonic()
         try:
             async for chunk in response.aiter_raw():
@@ -333,6 +336,9 @@ class RangedDownload:
                 partial.begin_version(version)
             return
         is_other = is_other_size or (partial.completed > 0 and version != partial.version)
+        if is_other and self._window is not None:
+            # Where the wanted part lies in another version, nobody knows.
+            raise SourceError(f"{self.label} has changed while it was downloaded.")
         if is_other and (self._has_answered or partial.completed > 0):
             raise _Changed(total, version)
         if version is not None:
@@ -445,15 +451,6 @@ class _Changed(RegistryError):
         super().__init__("changed")
         self.total = total
         self.version = version
-
-
-def version_of(response: httpx.Response) -> str | None:
-    """What the server calls this state of the file: a strong entity tag, else when it was changed."""
-    tag: str | None = response.headers.get("ETag")
-    if tag and tag.startswith('"') and len(tag) > 2:
-        return tag
-    modified: str | None = response.headers.get("Last-Modified")
-    return modified or None
 
 
 def _length_of(response: httpx.Response) -> int | None:

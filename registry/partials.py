@@ -33,6 +33,7 @@ from registry.journal import (
 from registry.locks import writing
 
 JOURNAL_SUFFIX = ".journal"
+PACKED_SUFFIX = ".packed"
 MAX_AGE_SECONDS = 30 * 24 * 3600.0
 """A partial that nobody has touched for so long is taken for forgotten."""
 
@@ -48,6 +49,20 @@ def key_of_digest(digest: Digest) -> str:
 def key_of_address(address: str) -> str:
     """The name of the partial of a file of which only the address is known."""
     return f"address-{hashlib.sha256(address.encode()).hexdigest()}"
+
+
+def key_of_packed(key: str, start: int, place: int) -> str:
+    """The name of the partial that holds packed what belongs at `start` of another, and lies at `place` at its source.
+
+    It belongs to that other one: whoever may write the one may write both, and they go together.
+    """
+    return f"{key}.{start}-{place}{PACKED_SUFFIX}"
+
+
+def owner_of(file_name: str) -> str:
+    """The key of the partial that a file in the folder belongs to."""
+    name = file_name.removesuffix(JOURNAL_SUFFIX)
+    return name.partition(".")[0] if name.endswith(PACKED_SUFFIX) else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,27 +98,53 @@ class Partials:
         return JournalReader(_journal_path(self.path(key)))
 
     def completed(self, key: str) -> int:
-        """How many bytes are there."""
+        """How many bytes are there; of those that are there packed, an estimate."""
         reader = self.look(key)
-        return reader.state.done.total if reader.refresh() else 0
+        return reader.state.done.total + self._ahead(key, reader.state) if reader.refresh() else 0
 
     def all(self) -> Iterator[PartialStatus]:
         """Every partial that can be gone on with, in the order of their keys."""
         for journal in sorted(self._folder.glob(f"*{JOURNAL_SUFFIX}")):
             key = journal.name.removesuffix(JOURNAL_SUFFIX)
+            if key != owner_of(key):
+                continue
             reader = JournalReader(journal)
             with contextlib.suppress(OSError):
                 status = self.path(key).stat()
                 if reader.refresh():
                     age = max(0.0, time.time() - max(status.st_mtime, journal.stat().st_mtime))
-                    occupied = getattr(status, "st_blocks", status.st_size // 512) * 512
-                    yield PartialStatus(key, reader.state.facts, reader.state.done.total, occupied, age)
+                    occupied = _occupied(status) + sum(self._occupied(one) for one in self._packed(key))
+                    completed = reader.state.done.total + self._ahead(key, reader.state)
+                    yield PartialStatus(key, reader.state.facts, completed, occupied, age)
 
     def remove(self, key: str) -> None:
         """Forget a partial; only whoever holds the key's lock may."""
         with writing(self._folder):
-            self.path(key).unlink(missing_ok=True)
-            _journal_path(self.path(key)).unlink(missing_ok=True)
+            for one in (*self._packed(key), key):
+                self.path(one).unlink(missing_ok=True)
+                _journal_path(self.path(one)).unlink(missing_ok=True)
+
+    def _packed(self, key: str) -> list[str]:
+        """Those that belong to another."""
+        return [path.name for path in self._folder.glob(f"{key}.*{PACKED_SUFFIX}")]
+
+    def _ahead(self, key: str, state: JournalState) -> int:
+        """How much of a file is there packed alone; what is packed takes about the room that it unpacks to."""
+        ahead = 0
+        for one in self._packed(key):
+            reader = self.look(one)
+            if reader.refresh():
+                start = _start_of_packed(one)
+                end = min(start + (reader.state.facts.size or 0), state.facts.size or start)
+                unpacked = (end - start) - sum(stop - begin for begin, stop in state.done.missing(start, end))
+                ahead += max(0, min(reader.state.done.total, end - start) - unpacked)
+        return ahead
+
+    def _occupied(self, key: str) -> int:
+        try:
+            return _occupied(self.path(key).stat())
+        except OSError:
+            return 0
 
     def _state(self, path: Path, facts: FileFacts, name: str | None) -> JournalState:
         reader = JournalReader(_journal_path(path))
@@ -298,12 +339,12 @@ class Partial:
         self.close()
 
     def forget(self) -> None:
-        """Remove what is left of it, the journal too."""
+        """Remove what is left of it, with its journal and what belongs to it."""
         self.close()
-        with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._journal_file.unlink(missing_ok=True)
+        belongings = self._path.parent.glob(f"{self._path.name}.*{PACKED_SUFFIX}*")
+        for path in (*belongings, self._path, self._journal_file):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def _write_at(self, offset: int, content: bytes | bytearray | memoryview) -> None:
         rest = memoryview(content)
@@ -344,6 +385,16 @@ class Partial:
             temporary.replace(self._journal_file)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _start_of_packed(key: str) -> int:
+    """Where in the file that it belongs to."""
+    number = key.removesuffix(PACKED_SUFFIX).rpartition(".")[2].partition("-")[0]
+    return int(number) if number.isdecimal() else 0
+
+
+def _occupied(status: os.stat_result) -> int:
+    return int(getattr(status, "st_blocks", status.st_size // 512)) * 512
 
 
 def _journal_path(path: Path) -> Path:

@@ -22,7 +22,7 @@ from registry.sources.remote_file import LocalFile, RandomAccessFile, RemoteFile
 from registry.sources.resolved import HttpFile, WheelFile
 from registry.sources.simple_index import ACCEPT, MAX_PAGE_BYTES, WheelLink, choose_wheels, read_page
 from registry.sources.source import Sink
-from registry.sources.wheel_member import FetchStored, StoredData, extract
+from registry.sources.wheel_member import FetchData, MemberData, extract
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,17 @@ class IndexOptions:
     default_index: Callable[[], str | None] = find_default_index
 
 
-FetchRange = Callable[[HttpClient, HttpFile, StoredData], Awaitable[None]]
+@dataclass(frozen=True, slots=True)
+class RemoteMember:
+    """A member of a wheel on a server that gives ranges."""
+
+    file: HttpFile
+    data: MemberData
+    version: str | None
+    """What the server calls this state of the wheel."""
+
+
+FetchMember = Callable[[HttpClient, RemoteMember, Sink], Awaitable[None]]
 
 
 class WheelFetcher:
@@ -53,10 +63,10 @@ class WheelFetcher:
         self,
         sink: Callable[[], Sink],
         notice: Notice,
-        fetch_range: FetchRange | None = None,
+        fetch_member: FetchMember | None = None,
         check: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Write the member into a sink; one that lies unpacked on a server is left to `fetch_range`, if given.
+        """Write the member into a sink; where a server gives ranges it is left to `fetch_member`, if given.
 
         A wheel whose member `check` refuses is passed over, as if it were not there. Raises SourceError (also
         SourceUnreachable), DigestMismatch, DiskFull or StoreReadOnly.
@@ -79,7 +89,7 @@ class WheelFetcher:
                 place = HttpFile(wheel.url, logins, hosts)
                 file = self._open(http, place, notice)
                 try:
-                    await extract(file, self._place.member, sink(), _stored(fetch_range, http, place, file))
+                    await extract(file, self._place.member, sink(), _in_ranges(fetch_member, http, place, file))
                     if check is not None:
                         await check()
                     return
@@ -184,16 +194,17 @@ class TrustedHosts:
         return parts.hostname not in self._trusted and parts.netloc.rpartition("@")[2] not in self._trusted
 
 
-def _stored(
-    fetch_range: FetchRange | None, http: HttpClient, place: HttpFile, file: RandomAccessFile
-) -> FetchStored | None:
-    if fetch_range is None or not isinstance(file, RemoteFile):
+def _in_ranges(
+    fetch_member: FetchMember | None, http: HttpClient, place: HttpFile, file: RandomAccessFile
+) -> FetchData | None:
+    if fetch_member is None or not isinstance(file, RemoteFile):
         return None
+    remote = file
 
-    async def fetch_stored(data: StoredData) -> None:
-        await fetch_range(http, place, data)
+    async def fetch_data(data: MemberData, sink: Sink) -> None:
+        await fetch_member(http, RemoteMember(place, data, remote.version), sink)
 
-    return fetch_stored
+    return fetch_data
 
 
 def _told(error: SourceError | DigestMismatch | Unauthorized) -> SourceError | DigestMismatch:

@@ -21,6 +21,17 @@ class Sink:
         self._position = 0
 
     @property
+    def start(self) -> int:
+        """Where in the partial its first byte belongs."""
+        return self._start
+
+    @property
+    def present(self) -> int:
+        """How many of its bytes are in the partial, whoever wrote them."""
+        end = self._start + self.size
+        return self.size - sum(stop - begin for begin, stop in self._partial.missing(self._start, end))
+
+    @property
     def remaining(self) -> int:
         return self.size - self._position
 

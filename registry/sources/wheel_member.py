@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import struct
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-from registry.blobs import PIECE_BYTES
 from registry.errors import SourceError
 from registry.sources.remote_file import RandomAccessFile
 from registry.sources.source import Sink
+from registry.sources.unpacker import DEFLATED, STORED, Unpacker
 
-STORED, DEFLATED = 0, 8
 TAIL_BYTES = 65536 + 22
 MAX_DIRECTORY_BYTES = 16 * 1024 * 1024
 
@@ -38,20 +36,22 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredData:
-    """Where a member's own bytes lie in its archive, when they are not packed."""
+class MemberData:
+    """Where a member's bytes lie in its archive, as they are there."""
 
+    method: int
     start: int
+    size: int
     archive_size: int
 
 
-FetchStored = Callable[[StoredData], Awaitable[None]]
+FetchData = Callable[[MemberData, Sink], Awaitable[None]]
 
 
-async def extract(file: RandomAccessFile, name: str, sink: Sink, fetch_stored: FetchStored | None = None) -> None:
-    """Write a member into the sink, through two ranges where the server gives them, else reading from the start.
+async def extract(file: RandomAccessFile, name: str, sink: Sink, fetch_data: FetchData | None = None) -> None:
+    """Write a member into the sink, through ranges where the server gives them, else reading from the start.
 
-    A member that is not packed is left to `fetch_stored`, if there are ranges. Raises SourceError for an
+    Where there are ranges, the member's bytes are left to `fetch_data`, if given. Raises SourceError for an
     archive that is damaged or lies.
     """
     ending = await file.tail(TAIL_BYTES)
@@ -60,23 +60,26 @@ async def extract(file: RandomAccessFile, name: str, sink: Sink, fetch_stored: F
         return
     size, tail = ending
     member = await _find_member(file, size, tail, name, sink.size)
-    longest = member.offset + _LOCAL.size + 2 * _FULL16 + member.compressed
-    reader = _Reader(file.stream(member.offset, min(size, longest)))
+    most_of_name = 4 * len(name)
+    longest = most_of_name if fetch_data else 2 * _FULL16 + member.compressed
+    reader = _Reader(file.stream(member.offset, min(size, member.offset + _LOCAL.size + longest)))
     try:
         header = _LocalHeader(await reader.exactly(_LOCAL.size))
-        found = await reader.exactly(header.name_length)
-        await reader.exactly(header.extra_length)
+        found = await reader.exactly(min(header.name_length, most_of_name + 1))
         if _text(found, header.flags) != name or header.method != member.method:
             raise SourceError(f"The archive's directory and its member {name!a} disagree.")
-        if member.method != STORED or fetch_stored is None:
+        if fetch_data is None:
+            await reader.exactly(header.extra_length)
             await _copy(reader, member.method, member.compressed, sink)
             return
     finally:
         await reader.aclose()
     start = member.offset + _LOCAL.size + header.name_length + header.extra_length
-    if member.compressed != sink.size or start + sink.size > size:
+    most = sink.size if member.method == STORED else sink.size + sink.size // 64 + 1024
+    least = sink.size if member.method == STORED else 1
+    if not least <= member.compressed <= most or start + member.compressed > size:
         raise SourceError(f"The archive's member {name!a} has another length than it should.")
-    await fetch_stored(StoredData(start, size))
+    await fetch_data(MemberData(member.method, start, member.compressed, size), sink)
 
 
 async def _find_member(file: RandomAccessFile, size: int, tail: bytes, name: str, expected: int) -> Member:
@@ -184,7 +187,7 @@ def _check_member(name: str, flags: int, method: int, plain: int | None, expecte
 
 async def _copy(reader: _Reader, method: int, compressed: int | None, sink: Sink) -> None:
     """Unpack the member's data. Without a length, a packed member ends where its stream says."""
-    unpacker = _Unpacker(method, sink)
+    unpacker = Unpacker(method, sink)
     left = compressed
     while (left is None and not unpacker.is_done) or left:
         chunk = await reader.some()
@@ -196,34 +199,6 @@ async def _copy(reader: _Reader, method: int, compressed: int | None, sink: Sink
         if unpacker.is_done and left:
             raise SourceError("The archive's member ends before its announced length.")
     await asyncio.to_thread(sink.check)
-
-
-class _Unpacker:
-    """Inflates into a sink in bounded pieces; one byte too much stops it."""
-
-    def __init__(self, method: int, sink: Sink) -> None:
-        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS) if method == DEFLATED else None
-        self._sink = sink
-
-    @property
-    def is_done(self) -> bool:
-        return self._inflater is not None and self._inflater.eof
-
-    def feed(self, chunk: bytes) -> None:
-        if self._inflater is None:
-            self._sink.write(chunk)
-            return
-        while not self._inflater.eof:
-            try:
-                # One byte more than the file may have shows a stream that goes on, at no cost.
-                piece = self._inflater.decompress(chunk, min(PIECE_BYTES, self._sink.remaining + 1))
-            except zlib.error:
-                raise SourceError("The archive's member cannot be inflated: its data is damaged.") from None
-            chunk = self._inflater.unconsumed_tail
-            if piece:
-                self._sink.write(piece)
-            elif not chunk:
-                break
 
 
 async def _extract_forward(reader: _Reader, name: str, sink: Sink) -> None:

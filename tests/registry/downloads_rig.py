@@ -56,6 +56,7 @@ class Rig:
     is_digest_known: bool = True
     is_size_known: bool = True
     places: tuple[Place, ...] | None = None
+    environ: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.store = ModelStore(self.folder / "models")
@@ -68,7 +69,7 @@ class Rig:
         return ResolvedFile(MODEL_LAYER, places, digest, len(self.content) if self.is_size_known else None, "model")
 
     def puller(self) -> Puller:
-        return Puller(self.store, [FixedSource((self.file,))], self.options, {})
+        return Puller(self.store, [FixedSource((self.file,))], self.options, self.environ)
 
     async def pull(self, puller: Puller | None = None) -> list[Progress]:
         """Every step; what is shown never goes back."""

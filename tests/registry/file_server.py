@@ -122,7 +122,7 @@ def _handler(owner: FileServer) -> type[BaseHTTPRequestHandler]:
                 self._file(behaviour, owner.files[self.path.partition("?")[0]])
 
         def _file(self, behaviour: Behaviour, content: bytes) -> None:
-            match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+            match = re.fullmatch(r"bytes=(\d*)-(\d+)", self.headers.get("Range", ""))
             headers = {"ETag": behaviour.tag} if behaviour.tag else {}
             if match is None or not behaviour.ranges:
                 if behaviour.length:
@@ -132,7 +132,10 @@ def _handler(owner: FileServer) -> type[BaseHTTPRequestHandler]:
                 self._start(200, headers)
                 self._body(behaviour, content, is_chunked=not behaviour.length)
                 return
-            first, last = int(match.group(1)), min(int(match.group(2)), len(content) - 1)
+            if match.group(1):
+                first, last = int(match.group(1)), min(int(match.group(2)), len(content) - 1)
+            else:
+                first, last = max(0, len(content) - int(match.group(2))), len(content) - 1
             if first > last:
                 self._head(416, {"Content-Range": f"bytes */{len(content)}"})
                 return

@@ -17,20 +17,28 @@ from registry.download_ranged import RangedDownload
 from registry.manifest import MODEL_LAYER
 from registry.pull import Puller
 from registry.sources.http import HttpClient
-from registry.sources.resolved import HttpFile, ResolvedFile
+from registry.sources.package_index import WheelFetcher
+from registry.sources.packed_member import PackedMember
+from registry.sources.resolved import HttpFile, ResolvedFile, WheelFile
 from registry.store import ModelStore
 from tests.registry.downloads_rig import NAME, FixedSource
+from tests.registry.wheel_server import MEMBER
 
 PIECE_BYTES = 32 << 10
 PARALLEL = 8
-LOADED_EARLY = (HttpClient, RangedDownload)  # before the fork, not in each child
+LOADED_EARLY = (HttpClient, RangedDownload, WheelFetcher, PackedMember)  # before the fork, not in each child
+WHEELS = "wheels:"
+"""Before a folder of links, out of one of which the model is to be taken."""
 
 
 async def pull(root: Path, url: str, digest: str, size: int) -> None:
     store = ModelStore(root)
-    file = ResolvedFile(MODEL_LAYER, (HttpFile(url),), Digest.parse(digest), size)
+    folder = url.removeprefix(WHEELS)
+    place = HttpFile(url) if folder == url else WheelFile("tiny-model", "1.0", MEMBER)
+    file = ResolvedFile(MODEL_LAYER, (place,), Digest.parse(digest), size)
     options = PullOptions(PARALLEL, 20, piece_bytes=PIECE_BYTES, keep_free_bytes=0)
-    async for step in Puller(store, [FixedSource((file,))], options, {}).pull(NAME):
+    environ = {"PIP_CONFIG_FILE": os.devnull, "UV_NO_CONFIG": "1", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": folder}
+    async for step in Puller(store, [FixedSource((file,))], options, environ).pull(NAME):
         if step.completed is not None:
             tell(f"shown {step.completed}")
     tell("done")

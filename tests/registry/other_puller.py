@@ -50,8 +50,14 @@ class MortalPuller:
 
 
 @contextlib.contextmanager
-def mortal_puller(rig: Rig) -> Iterator[MortalPuller]:
-    arguments = [str(rig.store.root), f"{rig.server.url}/model", str(Digest.of(rig.content)), str(len(rig.content))]
+def mortal_puller(rig: Rig, source: str | None = None) -> Iterator[MortalPuller]:
+    """It pulls the rig's model, from `source` as mortal_puller understands it."""
+    arguments = [
+        str(rig.store.root),
+        source or f"{rig.server.url}/model",
+        str(Digest.of(rig.content)),
+        str(len(rig.content)),
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.registry.mortal_puller", *arguments],
         stdin=subprocess.PIPE,

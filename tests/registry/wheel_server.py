@@ -74,6 +74,9 @@ class WheelServer:
         self.files: dict[str, bytes] = {}
         self.behaviour = Behaviour()
         self.asked: list[Asked] = []
+        self.sent = 0
+        """Bytes of files."""
+        self._counting = threading.Lock()
         self.release = threading.Event()
         self.stalled = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -95,6 +98,10 @@ class WheelServer:
     def serve_wheel(self, wheel: bytes, name: str = WHEEL) -> None:
         self.files[f"/files/{name}"] = wheel
         self.pages["/simple/tiny-model/"] = json_page((name, f"../../files/{name}"))
+
+    def count(self, sent: int) -> None:
+        with self._counting:
+            self.sent += sent
 
     def asked_for(self, part: str) -> list[Asked]:
         return [one for one in self.asked if part in one.path]
@@ -173,6 +180,7 @@ def _handler(owner: WheelServer) -> type[BaseHTTPRequestHandler]:
                         behaviour.cuts -= 1
                         self.close_connection = True
                     content = content[: behaviour.cut_after]
+                owner.count(len(content))
                 self.wfile.write(content)
 
         def _endless(self) -> None:

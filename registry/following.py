@@ -1,0 +1,43 @@
+"""Work in threads that keeps close behind somebody who writes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+
+_POLL_SECONDS = 0.02
+
+Advance = Callable[[], bool]
+"""Does what can be done by now, in a thread; whether there was anything."""
+
+
+@contextlib.asynccontextmanager
+async def along(advance: Advance) -> AsyncGenerator[None]:
+    """Advance while the body runs. What goes wrong on the way is for `to_the_end` to meet again."""
+    task = asyncio.create_task(_follow(advance))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()
+
+
+async def to_the_end(advance: Advance) -> None:
+    """Do what is left, now that nobody writes any more. Raises as `advance` does."""
+    while await asyncio.to_thread(advance):
+        pass
+
+
+async def _follow(advance: Advance) -> None:
+    while True:
+        step = asyncio.ensure_future(asyncio.to_thread(advance))
+        try:
+            has_moved = await asyncio.shield(step)
+        except asyncio.CancelledError:
+            await asyncio.wait((step,))
+            raise
+        if not has_moved:
+            await asyncio.sleep(_POLL_SECONDS)
