@@ -38,6 +38,8 @@ PROMPTS_PART = 4
 """Prompts get at least one part in so many of the step target, however long the answers' own rows take."""
 MIN_PREFILL_ROWS = 8
 """Prompt tokens beside running answers even when those fill the step alone: everybody gets on."""
+TOGETHER_NS = 10_000_000
+"""Events of quick steps go out together, at least so often: a frame wakes the daemon on a processor that computes."""
 STATS_INTERVAL_NS = 500_000_000
 MAX_FAULTS = 2
 """A request whose steps failed so often ends with an error; the second failure was with itself alone."""
@@ -104,6 +106,9 @@ class Loop:
         """When somebody who waits should be looked at again though nothing has happened."""
         self._sequences: dict[str, Sequence] = {}
         self._events: list[tuple[str, ChatEvent]] = []
+        self._is_urgent = False
+        """Somebody sees the first or the last of an answer in these events."""
+        self._sent_ns = 0
         self._taken: list[tuple[str, int]] = []
         """Tokens that no frame has told of yet."""
         self._stats = _Totals()
@@ -127,6 +132,8 @@ class Loop:
             if self._is_stopping:
                 return
             can_step = self._step()
+            if not can_step:
+                self._flush()
             self._report_stats(force=not can_step)
 
     def save(self, seconds: float) -> None:
@@ -184,6 +191,8 @@ class Loop:
     def _step(self) -> bool:
         """A turn for those that share steps and one for those that must not; False when there was nothing to do."""
         has_stepped = self._step_together()
+        if not has_stepped:
+            self._flush()
         has_stepped |= self._step_media()
         has_stepped |= self._step_solo()
         has_stepped |= self._step_encoding(beside=has_stepped)
@@ -194,6 +203,7 @@ class Loop:
         started, native_before = self._clock(), self._native_ns
         if not self._encoding.is_due(started, beside=beside):
             return False
+        self._flush()
         rows, events = self._encoding.turn(self._prefill_rows() if beside else None)
         self._events += events
         self._flush()
@@ -210,6 +220,7 @@ class Loop:
         turn = plan_turn(self._scheduler, rows=rows)
         if turn is None:
             return False
+        self._flush()
         sequence = turn.sequence
         sequence.first_step_ns = sequence.first_step_ns or started
         try:
@@ -234,6 +245,7 @@ class Loop:
         if sequence is None:
             return False
         started, native_before = self._clock(), self._native_ns
+        self._flush()
         chunk = self._solo.next_chunk(sequence)
         if not sequence.first_step_ns:
             sequence.first_step_ns = started
@@ -264,6 +276,9 @@ class Loop:
         chunks = [self._chunk(item, guesses) for item, guesses in zip(planned, drafts, strict=True)]
         rows = sum(len(chunk.tokens) for chunk in chunks)
         began, processor_began = self._clock(), time.process_time_ns()
+        expected = self._cost.expected(rows, self._keeper.ledger.used + rows)
+        if self._is_urgent or began + expected > self._sent_ns + TOGETHER_NS:
+            self._flush()
         engine.set_threads(self._threads.choose(rows, began))
         try:
             tokens = engine.step(chunks)
@@ -279,7 +294,8 @@ class Loop:
             processor_ns = None if engine.info.gpu_layers else time.process_time_ns() - processor_began
             self._learn(rows, sum(map(len, drafts)), began, processor_ns)
             self._advance(planned, chunks, tokens, started)
-        self._flush()
+        if self._is_urgent:
+            self._flush()
         self._stats.count(rows, self._clock() - started, self._native_ns - native_before)
         return True
 
@@ -387,6 +403,7 @@ class Loop:
         sequence.last_token_ns = now
         if answer.generated == 0:
             sequence.first_token_ns = now
+            self._is_urgent = True
             self._events.append((sequence.request_id, Started(sequence.prompt_tokens, sequence.cached.total)))
         for event in answer.accept(token, self._engine, sampler):
             self._events.append((sequence.request_id, event))
@@ -416,7 +433,6 @@ class Loop:
             if len(sequence.tokens) > room and not self._growth.may_give(len(sequence.tokens)):
                 sequence.window = room
                 self._end_of_window(sequence)
-        self._flush()
 
     def _end_of_window(self, sequence: Sequence) -> None:
         if sequence.request.limits.shift and sequence.sequence_id is not None:
@@ -442,6 +458,7 @@ class Loop:
         self._drop(sequence, keep=False)
 
     def _drop(self, sequence: Sequence, *, keep: bool = True) -> None:
+        self._is_urgent = True
         del self._sequences[sequence.request_id]
         self._draft_plan.forget(sequence)
         if sequence.request.deterministic:
@@ -480,6 +497,7 @@ class Loop:
         if self._events:
             self._emit(Events(self._events, self._taken))
             self._events, self._taken = [], []
+            self._is_urgent, self._sent_ns = False, self._clock()
 
     def _report_stats(self, *, force: bool) -> None:
         now = self._clock()

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from collections.abc import Sequence as ReadOnlySequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -25,7 +26,7 @@ from runner.chat.types import (
 )
 from runner.engine import Chunk
 from runner.messages import CacheOptions, Events, Report, Stats
-from runner.worker.loop import CancelSequence, Loop, LoopCommand, SetPaused, Stop
+from runner.worker.loop import TOGETHER_NS, CancelSequence, Loop, LoopCommand, SetPaused, Stop
 from runner.worker.sequence import Sequence
 from tests.fake_engine import FakeEngine
 
@@ -327,3 +328,28 @@ def test_an_idle_loop_says_that_nothing_runs() -> None:
             pass
     assert report.steps == 5
     assert report.rows == 6
+
+
+@pytest.mark.parametrize(("milliseconds", "tokens_a_frame"), [(2, 5), (4, 2), (20, 1)])
+def test_the_events_of_quick_steps_go_out_together_but_the_first_and_the_last_at_once(
+    milliseconds: int, tokens_a_frame: int
+) -> None:
+    engine = FakeEngine(step_ns=lambda _rows, _cells: milliseconds * 1_000_000)
+    driver = Driver(engine)
+    frames: list[tuple[int, int]] = []
+
+    def note(report: Report) -> None:
+        if isinstance(report, Events):
+            frames.append((engine.now_ns, sum(isinstance(event, TextDelta) for _, event in report.events)))
+        driver.reports.put(report)
+
+    driver.loop = Loop(engine, note, clock=lambda: engine.now_ns)
+    driver.post(make_sequence("one", [1, 2, 3], count=40))
+    driver.run_to_end("one")
+    assert frames[0][1] == 1
+    assert sum(count for _, count in frames) == 40
+    assert max(count for _, count in frames[5:]) <= tokens_a_frame
+    assert len(frames) <= 40 / tokens_a_frame + 6
+    gaps = [later - earlier for (earlier, _), (later, _) in pairwise(frames)]
+    assert max(gaps) <= max(TOGETHER_NS, milliseconds * 1_000_000)
+    assert frames[-1][0] == engine.now_ns
