@@ -28,6 +28,7 @@ _WINDOWS = (4096, 8192)
 _SECONDS = 30.0
 _KEPT = 256
 _PER_1K = 1024
+_NO_WISHES = LoadWishes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def needs_of(measured: Measured, weights: int) -> Needs:
 
 
 def decide(
-    needs: Needs, training_context: int, room: Room, projector: int = 0, wishes: LoadWishes = LoadWishes()
+    needs: Needs, training_context: int, room: Room, projector: int = 0, wishes: LoadWishes = _NO_WISHES
 ) -> tuple[MemoryPlan, LikelyFit]:
     """How the model would be loaded into the room of an empty machine, and how well it fits there."""
     buffers = needs.compute + needs.cache_fixed

@@ -44,6 +44,15 @@ def test_the_plan_is_weights_cache_and_room_to_compute() -> None:
     assert plan_memory(dataclasses.replace(facts(), buffers=7), LoadWishes(), Room(64 * GB, 0)).buffers == 7
 
 
+def test_a_draft_model_is_planned_with_its_weights_and_its_cache() -> None:
+    draft = DraftWish(DraftFiles("small", "sha256:1", ("small.gguf",)), GB, 10 * KB)
+    plain = plan_memory(facts(), LoadWishes(num_ctx=1000), Room(64 * GB, 0))
+    plan = plan_memory(facts(), LoadWishes(num_ctx=1000, draft=draft), Room(64 * GB, 0))
+    assert (plan.weights - plain.weights, plan.kv - plain.kv) == (GB, 10 * KB * 1000)
+    assert plan.kv_per_token == 110 * KB, "its cache grows with the window"
+    assert plan.needed > plain.needed + GB
+
+
 @pytest.mark.parametrize(
     ("model", "wish", "room", "window", "longest"),
     [
