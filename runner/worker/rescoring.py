@@ -19,6 +19,8 @@ class Rescoring:
 
     def scoring(self, start: int, count: int) -> PromptScoring | None:
         """What to ask when the tokens from `start` on are computed."""
+        if start + count + 1 <= len(self._tokens) - self._count:
+            return None  # and what follows may be an image, which has no likelihood
         targets = self._tokens[start + 1 : start + count + 1]
         return PromptScoring(targets, self._alternatives, self._scores) if targets else None
 
