@@ -181,6 +181,44 @@ def test_a_wrong_field_is_a_400_that_names_it(minilm: Daemon, changes: dict[str,
     assert answer.json()["error"]["param"] == param
 
 
+LONG = "word " * 600
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "code", "field"),
+    [
+        ("/api/embed", {"input": ["x"] * 2049}, "invalid_request", "input"),
+        ("/v1/embeddings", {"input": ["x"] * 2049}, "invalid_request", "input"),
+        ("/api/embed", {"input": [101, 102]}, "invalid_request", "input"),
+        ("/api/embed", {"input": {"a": "b"}}, "invalid_request", "input"),
+        ("/api/embeddings", {"prompt": ["x"]}, "invalid_request", "prompt"),
+        ("/api/embed", {"dimensions": -1}, "invalid_request", "dimensions"),
+        ("/api/embed", {"dimensions": 385}, "invalid_request", "dimensions"),
+        ("/v1/embeddings", {"dimensions": 385}, "invalid_request", "dimensions"),
+        ("/v1/embeddings", {"input": [[1], [-1]]}, "invalid_request", "input[1]"),
+        ("/v1/embeddings", {"input": ["x", LONG]}, "context_length_exceeded", None),
+        ("/api/embeddings", {"prompt": LONG}, "context_length_exceeded", None),
+        ("/api/embed", {"options": {"num_ctx": 4}, "input": "one two three four"}, "context_length_exceeded", None),
+        ("/api/embed", {"options": {"nonsense": 4}}, "invalid_request", "options.nonsense"),
+        ("/api/embed", {"model": "nothing"}, "model_not_found", None),
+        ("/v1/embeddings", {"model": "nothing"}, "model_not_found", None),
+        ("/api/embeddings", {"model": ""}, "invalid_request", "model"),
+    ],
+)
+def test_every_route_tells_what_is_wrong_in_its_own_shape(
+    minilm: Daemon, path: str, changes: dict[str, Any], code: str, field: str | None
+) -> None:
+    text = "prompt" if path == "/api/embeddings" else "input"
+    answer = minilm.client.post(path, json={"model": EMBEDDER, text: "x", **changes})
+    assert answer.status_code == (404 if code == "model_not_found" else 400)
+    body = answer.json()
+    told = body["error"] if path.startswith("/v1/") else {**body, "message": body["error"], "param": body.get("field")}
+    assert (told["code"], told["param"]) == (code, field)
+    assert told["message"]
+    if code == "context_length_exceeded":
+        assert told["prompt_tokens"] > told["context_length"]
+
+
 def test_a_chat_model_makes_embeddings_while_it_answers(shared_daemon: Daemon) -> None:
     texts = ["A cat sat on the mat.", "A kitten was sitting on the rug.", "The tax office closes at noon. " * 12]
     question = {"model": MODEL, "prompt": "Tell me a long story.", "stream": False, "options": {"num_predict": 24}}
