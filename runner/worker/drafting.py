@@ -27,6 +27,8 @@ _TRUST = 4.0
 _REMEMBERED = 0.95
 _BELIEF_KEPT = 0.998
 """Of a price, with each step that has no guesses because of it."""
+_FIRST_GUESSES = 4
+"""Tokens guessed at a place of which nothing has come again yet; twice as many as have, later on."""
 _GAIN = 1.1
 """The time that guesses take must give so many times as many tokens as other time: costs are not known exactly."""
 
@@ -38,7 +40,7 @@ class Drafter:
     is noticed without cost. Microseconds a token.
     """
 
-    __slots__ = ("_earlier", "_latest", "_match", "_right", "_source", "_tokens", "_tried")
+    __slots__ = ("_earlier", "_latest", "_match", "_repeated", "_right", "_source", "_tokens", "_tried")
 
     def __init__(self, tokens: Sequence[int]) -> None:
         """`tokens` is all there is so far; `push` tells of each that follows."""
@@ -50,6 +52,8 @@ class Drafter:
         self._source = -1
         self._match = 0
         """Tokens before `_source` that are like those at the end."""
+        self._repeated = 0
+        """Guesses from there that were right, one after another."""
         self._right = [chance * _TRUST for chance in _FIRST_CHANCES]
         self._tried = [_TRUST] * len(_FIRST_CHANCES)
         for token in tokens:
@@ -65,8 +69,10 @@ class Drafter:
             if is_right:
                 self._source += 1
                 self._match += 1
+                self._repeated += 1
             else:
                 self._source = -1
+                self._repeated = 0
         self._index(token)
         if self._source < 0 or self._match <= _CLASSES[-1]:
             self._search()
@@ -75,6 +81,7 @@ class Drafter:
         """The tokens that may come next; none when the end was never seen before."""
         if self._source < 0 or most <= 0:
             return []
+        most = min(most, max(2 * self._repeated, _FIRST_GUESSES))
         return self._tokens[self._source : self._source + most]
 
     def chances(self, count: int) -> list[float]:

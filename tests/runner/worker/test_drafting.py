@@ -25,10 +25,26 @@ def test_nothing_is_guessed_when_the_end_was_never_seen() -> None:
 
 
 def test_no_more_is_guessed_than_there_was_and_no_more_than_is_asked() -> None:
-    drafter = Drafter([*PASSAGE, *PASSAGE[:8]])
+    drafter = Drafter([*PASSAGE, *PASSAGE[:3]])
+    for token in PASSAGE[3:8]:
+        drafter.push(token)
     assert drafter.guesses(2) == [1, 0]
     assert drafter.guesses(30) == [1, 0, *PASSAGE[:8]]
     assert drafter.guesses(0) == []
+
+
+def test_few_tokens_are_guessed_until_more_than_chance_has_come_again() -> None:
+    text = list(range(100, 200))
+    drafter = Drafter([*text, *text[:3]])
+    lengths = []
+    for token in text[3:12]:
+        lengths.append(len(drafter.guesses(30)))
+        drafter.push(token)
+    assert lengths == [4, 4, 4, 6, 8, 10, 12, 14, 16]
+    drafter.push(999)
+    for token in text[:3]:
+        drafter.push(token)
+    assert len(drafter.guesses(30)) == 4
 
 
 def test_the_place_with_the_longer_match_is_copied_though_another_came_later() -> None:
