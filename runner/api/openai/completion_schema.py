@@ -6,9 +6,10 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from runner.api.openai.schema import Count, Penalty, Stop, StreamOptions
-from runner.api.sampling import Alternatives, Grammar, LogitBias
-from runner.api.validation import Body, Ignored, invalid
+from runner.api.openai.schema import Count, StreamOptions
+from runner.api.openai.shaping import CompletingBody
+from runner.api.sampling import Alternatives
+from runner.api.validation import Ignored, invalid
 
 MOST_PROMPTS = 128
 _LARGEST_TOKEN = 2**31 - 1
@@ -60,7 +61,7 @@ Prompts = Annotated[
 ]
 
 
-class CompletionBody(Body):
+class CompletionBody(CompletingBody):
     model: str = ""
     prompt: Prompts
     suffix: str | None = None
@@ -71,19 +72,6 @@ class CompletionBody(Body):
     stream_options: StreamOptions | None = None
 
     max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    seed: int | None = None
-    stop: Stop = None
-    logit_bias: LogitBias = None
     logprobs: Alternatives = None
-    grammar: Grammar | None = None
-    truncate: bool | None = None
-    deterministic: bool | None = None
-    receipt: bool | None = None
 
     user: Ignored = None

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from runner.api.errors import report_failure
 from runner.api.openai.completion_schema import CompletionBody, Prompt
+from runner.api.openai.shaping import chosen_options
 from runner.api.openai.translate import END_OF_STREAM, Json, envelope, error_event, sse_event, truncation, usage
 from runner.api.sampling import one_constraint, told_logprob
 from runner.chat.types import ChatEvent, Failed, Finished, ScoredToken, TextDelta
@@ -20,17 +21,6 @@ MOST_ANSWERS = 128
 DEFAULT_TOKENS = 16
 """What this dialect has always meant by leaving max_tokens out."""
 _KIND, _PREFIX = "text_completion", "cmpl"
-_OPTIONS = (
-    "deterministic",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "frequency_penalty",
-    "presence_penalty",
-    "seed",
-    "stop",
-)
 
 
 def completion_calls(body: CompletionBody, request_id: str) -> list[Call]:
@@ -58,7 +48,7 @@ def candidates_of(body: CompletionBody) -> int:
 
 
 def _call(body: CompletionBody, request_id: str) -> Call:
-    options = {name: value for name in _OPTIONS if (value := getattr(body, name)) is not None}
+    options = chosen_options(body)
     options["num_predict"] = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
     ranks = candidates_of(body) > (body.n or 1)
     return Call(

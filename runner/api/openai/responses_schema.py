@@ -8,8 +8,9 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from runner.api.openai.custom_tools import CustomBody
 from runner.api.openai.schema import Effort, InputAudio, StreamOptions
+from runner.api.openai.shaping import ShapedBody
 from runner.api.openai.tools import known_tool, tool_tag
-from runner.api.sampling import Alternatives, Grammar
+from runner.api.sampling import Alternatives
 from runner.api.validation import Body, Ignored, invalid, lacks, not_honoured, unsupported
 
 MOST_ITEMS = 10_000
@@ -336,26 +337,17 @@ class InputTokensBody(ResponsePromptBody):
     personality: Ignored = None
 
 
-class ResponseBody(ResponsePromptBody):
+class ResponseBody(ResponsePromptBody, ShapedBody):
     """Of POST /v1/responses."""
 
     input: Input
     store: bool | None = None
     metadata: Metadata | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=_LONGEST)] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
     top_logprobs: Alternatives = None
     include: list[Includable] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-
-    top_k: int | None = None
-    min_p: float | None = None
-    seed: int | None = None
-    deterministic: bool | None = None
-    grammar: Grammar | None = None
-    receipt: bool | None = None
 
     background: bool | None = None
     """Make it while nobody waits."""

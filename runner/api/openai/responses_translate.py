@@ -40,6 +40,7 @@ from runner.api.openai.responses_schema import (
     ResponseBody,
     ResponsePromptBody,
 )
+from runner.api.openai.shaping import chosen_options
 from runner.api.openai.tools import (
     AllowedTools,
     AllowedToolsChoice,
@@ -60,8 +61,6 @@ from runner.chat.types import Tool
 from runner.errors import InvalidRequest
 from runner.generate import Call, Conversation
 from runner.sampling import Constraint
-
-_OPTIONS = ("deterministic", "temperature", "top_p", "top_k", "min_p", "seed")
 
 
 def new_id(prefix: str) -> str:
@@ -88,7 +87,7 @@ def read_items(bodies: Sequence[ItemBody], field: str, find: Callable[[str], Ite
 
 def answer_call(body: ResponseBody, request_id: str, items: Sequence[Item]) -> Call:
     """Raises InvalidRequest or Unsupported naming the field."""
-    options = {name: value for name in _OPTIONS if (value := getattr(body, name)) is not None}
+    options = chosen_options(body)
     if body.max_output_tokens is not None:
         options["num_predict"] = body.max_output_tokens
     wants_logprobs = LOGPROBS in (body.include or ()) or bool(body.top_logprobs)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field
 
+from runner.api.openai.shaping import CompletingBody
 from runner.api.openai.tools import CalledFunction, FunctionBody, ToolBody, ToolCallBody, ToolChoice, ToolName
-from runner.api.sampling import Alternatives, Grammar, LogitBias
+from runner.api.sampling import Alternatives
 from runner.api.validation import Body, Ignored, invalid, lacks, not_honoured, unsupported
 
 MOST_CHOICES = 128
 _LONGEST = 2**31 - 1
 Count = Annotated[int, Field(ge=1, le=MOST_CHOICES)]
-Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
 PART_TYPES = ("text", "image_url", "input_audio")
@@ -74,18 +74,9 @@ def _as_parts(value: object) -> object:
     raise invalid("must be a string or an array of parts")
 
 
-def _read_stop(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
 Content = Annotated[
     list[ContentPart] | None,
     BeforeValidator(_as_parts, json_schema_input_type=str | list[ContentPart] | None),
-]
-Stop = Annotated[
-    list[str] | None,
-    BeforeValidator(_read_stop),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]}),
 ]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
 
@@ -130,35 +121,22 @@ class Reasoning(Body):
     effort: Effort = None
 
 
-class ChatCompletionBody(Body):
+class ChatCompletionBody(CompletingBody):
     model: str = ""
     messages: list[ChatMessage]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    seed: int | None = None
-    stop: Stop = None
     max_tokens: Annotated[int, Field(ge=1, le=_LONGEST)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=_LONGEST)] | None = None
-    truncate: bool | None = None
     n: Count | None = None
     response_format: ResponseFormat | None = None
-    grammar: Grammar | None = None
     logprobs: bool | None = None
     top_logprobs: Alternatives = None
-    logit_bias: LogitBias = None
 
     reasoning_effort: Effort = None
     reasoning: Reasoning | None = None
 
-    deterministic: bool | None = None
-    receipt: bool | None = None
     tools: list[ToolBody] | None = None
     tool_choice: ToolChoice = None
     parallel_tool_calls: bool | None = None

@@ -15,6 +15,7 @@ from runner.api.errors import ErrorReport, report_failure
 from runner.api.media_parts import MediaPart, join_parts, read_base64, read_image_url
 from runner.api.openai.called import FUNCTIONS, CallDeltas, CallShape
 from runner.api.openai.schema import ChatCompletionBody, ChatMessage, ImagePart, ResponseFormat, TextPart
+from runner.api.openai.shaping import chosen_options
 from runner.api.openai.tools import (
     CustomTool,
     NamedTool,
@@ -52,17 +53,6 @@ _encode = msgspec.json.encode
 Json = dict[str, object]
 END_OF_STREAM = b"data: [DONE]\n\n"
 
-_OPTIONS = (
-    "deterministic",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "frequency_penalty",
-    "presence_penalty",
-    "seed",
-    "stop",
-)
 _ROLES = {"developer": "system", "function": "tool"}
 """Other names for the same."""
 EFFORTS = {"none": None, "minimal": "low", "xhigh": "high", "max": "high"}
@@ -78,7 +68,7 @@ def chat_calls(body: ChatCompletionBody, request_id: str) -> list[Call]:
 def _chat_call(body: ChatCompletionBody, request_id: str) -> Call:
     if not body.messages:
         raise InvalidRequest("[] is too short - 'messages'", "messages")
-    options = {name: value for name in _OPTIONS if (value := getattr(body, name)) is not None}
+    options = chosen_options(body)
     longest = _longest_answer(body)
     if longest is not None:
         options["num_predict"] = longest
