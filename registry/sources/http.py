@@ -215,6 +215,8 @@ def naming_errors(url: str) -> Iterator[None]:
         yield
     except httpx.InvalidURL:
         raise SourceError(f"{place} is not an address that can be opened.") from None
+    except httpx.ProxyError as error:
+        raise _proxy_error(place, str(error)) from error
     except (httpx.TransportError, httpx.StreamError) as error:
         certificate = _certificate_error(error)
         if certificate is not None:
@@ -225,6 +227,23 @@ def naming_errors(url: str) -> Iterator[None]:
         raise Dropped(f"{place} cannot be reached ({_reason(error)}).") from error
     except httpx.HTTPError as error:
         raise SourceError(f"{place} did not answer as HTTP should ({_reason(error)}).") from error
+
+
+def _proxy_error(place: str, answer: str) -> SourceError:
+    """What a proxy's refusal means; `answer` begins with its status, where it gave one."""
+    status = int(answer[:3]) if answer[:3].isdecimal() else None
+    if status == 407:
+        return SourceError(
+            f"The proxy on the way to {place} wants a login (status 407); put it into PUNA_PULL_PROXY.",
+            http_status=status,
+        )
+    if status is not None and 400 <= status < 500 and status not in RETRY_STATUSES:
+        return SourceError(
+            f"The proxy on the way to {place} refuses to go there (status {status}); ask those who run it, or name "
+            "another one with PUNA_PULL_PROXY.",
+            http_status=status,
+        )
+    return Dropped(f"{place} cannot be reached through the proxy.", http_status=status)
 
 
 def _certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:
@@ -248,10 +267,7 @@ def _check_status(response: httpx.Response, url: str) -> None:
     if status in (401, 403):
         raise Unauthorized(f"{shown(url)} refuses access (status {status}).", http_status=status)
     if status == 407:
-        raise SourceError(
-            f"The proxy on the way to {shown(url)} wants a login (status 407); put it into PUNA_PULL_PROXY.",
-            http_status=status,
-        )
+        raise _proxy_error(shown(url), "407")
     if status in RETRY_STATUSES:
         pause = asked_pause(response.headers)
         raise Dropped(f"{shown(url)} answers with status {status}.", http_status=status, retry_after_seconds=pause)

@@ -6,6 +6,7 @@ import contextlib
 import random
 import re
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -65,10 +66,18 @@ class FileServer:
         self.connections = 0
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=lambda: self._server.serve_forever(0.01))
+        self._scheme = "http"
+        self.host = "127.0.0.1"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://{self.host}:{self._server.server_address[1]}"
+
+    def protect(self, context: ssl.SSLContext) -> None:
+        """Speak TLS from now on; to be called before it runs."""
+        # The handshake is left to the connection's own thread.
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self._scheme = "https"
 
     @contextlib.contextmanager
     def running(self) -> Iterator[FileServer]:
