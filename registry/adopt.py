@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry.bringing import HashedFile, copy_in, hash_file, link_in
-from registry.create import config_of
+from registry.created_config import config_of
 from registry.errors import ModelNotFound
 from registry.found_models import FoundFile, FoundModel
 from registry.linking import Way

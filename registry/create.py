@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 from registry.adapter_files import adapter_checkpoints, described_base, gguf_adapters
 from registry.blobs import Blob
+from registry.created_config import config_by_recipe, config_of
 from registry.digest import Digest
 from registry.errors import InvalidRequest, ModelInvalid, Unsupported
 from registry.file_types import check_quantizable, check_quantizable_to
@@ -37,7 +37,6 @@ from registry.parts import (
 )
 from registry.progress import Progress
 from registry.recipe import Recipe, check_recipe
-from registry.requirement import parse_version
 from registry.scratch import Scratch
 from registry.store import ModelStore
 from registry.stored_model import StoredModel
@@ -66,28 +65,6 @@ async def create_model(
                 yield progress
     finally:
         await asyncio.to_thread(scratch.remove)
-
-
-def check_is_model(metadata: GgufMetadata) -> None:
-    """Raises Unsupported for GGUF files that are a part of a model, or something else.
-
-    Of a model in shards, `metadata` is what `registry.parts.join_shards` makes of them.
-    """
-    check_weights(metadata)
-
-
-def config_of(metadata: GgufMetadata, *projectors: GgufMetadata) -> ModelConfig:
-    """The config blob of a model, from the header of its weights and those of its projectors."""
-    families = [metadata.architecture, *(projector.architecture for projector in projectors)]
-    return ModelConfig(
-        model_format="gguf",
-        model_family=metadata.architecture,
-        model_families=tuple(dict.fromkeys(families)),
-        model_type=metadata.parameter_size,
-        file_type=metadata.file_type_name,
-        context_length=metadata.context_length or None,
-        embedding_length=metadata.embedding_length or None,
-    )
 
 
 class _Creation:
@@ -297,30 +274,9 @@ class _Creation:
         return planned + plan_texts(self._recipe, self._base)
 
     def _config(self) -> ModelConfig:
-        recipe, base = self._recipe, self._base
         projectors = [part.metadata for part in self._parts[PROJECTOR_LAYER]]
-        config = config_of(self._metadata(), *projectors) if base is None or self._has_new_files() else base.config
-        if base is not None:
-            told = base.config
-            config = dataclasses.replace(
-                config,
-                capabilities=told.capabilities,
-                renderer=told.renderer,
-                parser=told.parser,
-                requires=told.requires,
-                requires_program=told.requires_program,
-            )
-        changes: dict[str, str] = {}
-        if recipe.renderer is not None:
-            changes["renderer"] = recipe.renderer
-        if recipe.parser is not None:
-            changes["parser"] = recipe.parser
-        if recipe.requires is not None:
-            changes |= {"requires": str(parse_version(recipe.requires)), "requires_program": "puna"}
-        return dataclasses.replace(config, **changes)  # type: ignore[arg-type]  # mypy joins the fields' types
-
-    def _has_new_files(self) -> bool:
-        return bool(self._recipe.quantize or self._recipe.files)
+        base = self._base.config if self._base is not None else None
+        return config_by_recipe(self._recipe, base, config_of(self._metadata(), *projectors))
 
     def _metadata(self, media_type: str = MODEL_LAYER) -> GgufMetadata:
         if self._made[media_type]:

@@ -37,9 +37,13 @@ def check_quantizable_to(text: str, field: str = "quantize") -> str:
 def check_has_matrix(name: str, field: str = "quantize") -> None:
     """Raises InvalidRequest for a type that would be garbage without statistics of the model's activations."""
     if check_quantizable_to(name) in _NEEDS_MATRIX:
+        # A matrix that comes with the request is one of the model, not of its draft.
+        with_matrix = (
+            ": give one with --imatrix, let one be computed with --calibrate, or" if field == "quantize" else ";"
+        )
         raise InvalidRequest(
-            f"{name} is so small that it needs an importance matrix: give one with --imatrix, let one be computed "
-            "with --calibrate, or choose another type, such as Q3_K_S or IQ4_XS.",
+            f"{name} is so small that it needs an importance matrix{with_matrix} choose another type, such as Q3_K_S "
+            "or IQ4_XS.",
             field=field,
         )
 

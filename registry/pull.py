@@ -10,13 +10,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from registry.blobs import Blob
-from registry.create import check_is_model, config_of
+from registry.created_config import config_of
 from registry.download import Download, PullOptions, http_options, partial_key
 from registry.errors import ModelInvalid, ModelNotFound, Unsupported
 from registry.gguf_metadata import GgufMetadata
 from registry.manifest import CONFIG_TYPE, MODEL_LAYER, PROJECTOR_LAYER, Layer, Manifest
 from registry.name import ModelName
-from registry.parts import join_shards
+from registry.parts import check_weights, join_shards
 from registry.progress import Progress
 from registry.pull_plan import PullPlan, distinct, plan_pull, room_for
 from registry.sources.resolved import Find, ModelSource, ResolvedFile, ResolvedModel
@@ -247,7 +247,7 @@ def make_config(store: ModelStore, layers: Sequence[Layer]) -> bytes | None:
     if not weights:
         return None
     metadata = join_shards(weights)
-    check_is_model(metadata)
+    check_weights(metadata)
     return config_of(metadata, *headers(PROJECTOR_LAYER)).to_bytes()
 
 
