@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -162,6 +163,12 @@ def test_the_model_reads_all_of_the_conversation(shared_daemon: Daemon) -> None:
     prompt = shared_daemon.client.post("/api/render", json=asked).json()["prompt"]
     for told in ("forty-two plums", "Working directory: /work", '"/work/a.txt"'):
         assert told in prompt
+
+
+def test_too_long_a_prompt_is_told_in_the_words_that_agents_know(client: Any) -> None:
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        client.messages.create(model=MODEL, max_tokens=1, messages=[{"role": "user", "content": "word " * 9000}])
+    assert re.search(r"prompt is too long: 90\d\d tokens > 8192 maximum", refused.value.message)
 
 
 def test_a_streamed_call_arrives_in_order_with_usage(shared_daemon: Daemon) -> None:

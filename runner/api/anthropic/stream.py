@@ -153,9 +153,17 @@ def error_body(report: ErrorReport) -> Json:
         facts["details"] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
     return {
         "type": "error",
-        "error": {"type": kind, "message": report.message, "code": report.code, **facts},
+        "error": {"type": kind, "message": _sentence(report), "code": report.code, **facts},
         "request_id": report.request_id,
     }
+
+
+def _sentence(report: ErrorReport) -> str:
+    """The message; of a prompt that does not fit with the words by which agents know that they have to shorten it."""
+    if report.code != "context_length_exceeded":
+        return report.message
+    read, window = (report.facts.get(name) for name in ("prompt_tokens", "context_length"))
+    return f"prompt is too long: {read} tokens > {window} maximum. {report.message}"
 
 
 def error_event(report: ErrorReport) -> bytes:
