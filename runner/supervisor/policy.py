@@ -178,9 +178,10 @@ def _other_reason(options: LoadOptions, loaded: LoadedModel, wishes: LoadWishes)
         if name in ("split_mode", "tensor_split", "num_cpu_moe") and not _knows_gpus(options, loaded):
             continue
         return f"a request asked for {name} {_shown(wished)}, and {_shown(has)} was loaded"
-    if wishes.draft is not None and wishes.draft.files != options.draft and loaded.generates:
-        has = "none" if options.draft is None else options.draft.name
-        return f"a request asked for the draft model {wishes.draft.files.name}, and {has} was loaded"
+    draft, wished_draft = options.draft, wishes.draft and wishes.draft.files
+    if wished_draft and (draft is None or draft.digest != wished_draft.digest) and loaded.generates:
+        has = "none" if draft is None else draft.name
+        return f"a request asked for the draft model {wished_draft.name}, and {has} was loaded"
     for name in ROPE_WISHES if loaded.generates else ():
         wished, has = getattr(wishes, name), getattr(options, name)
         if wished != has:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.draft_model import DraftFiles
 from runner.engine import DeviceUse, LoadedModel, LoadOptions
-from runner.supervisor.memory import Holding, Room
+from runner.supervisor.memory import Holding, MemoryPlan, Room
 from runner.supervisor.policy import (
     Evict,
     Fits,
@@ -18,12 +19,13 @@ from runner.supervisor.policy import (
     Wait,
     crashes_in_a_row,
     includes,
+    load_options,
     make_room,
     merge_wishes,
     reload_reason,
     restart_delay,
 )
-from runner.supervisor.types import LoadWishes
+from runner.supervisor.types import DraftWish, LoadWishes
 
 CPU = DeviceUse("CPU", "cpu", "", 4, 0, 0)
 GPU = DeviceUse("GPU0", "gpu", "", 4, 8 << 30, 8 << 30)
@@ -178,6 +180,24 @@ def test_whoever_asks_for_no_stretching_gets_the_model_as_it_was_made() -> None:
     assert reload_reason(stretched, loaded(), same) is None
     assert not includes(same, plain)
     assert merge_wishes(plain, same) == plain
+
+
+def test_another_draft_model_has_the_model_loaded_again_and_a_request_without_one_takes_any() -> None:
+    def wish(name: str, digest: str) -> LoadWishes:
+        return LoadWishes(draft=DraftWish(DraftFiles(name, digest, ("file",)), 1, 1))
+
+    small = wish("small", "1").draft
+    assert small is not None
+    options = LoadOptions(context_length=4096, draft=small.files)
+    assert reload_reason(options, loaded(), LoadWishes()) is None
+    assert reload_reason(options, loaded(), wish("the same by another name", "1")) is None
+    assert reload_reason(options, loaded(), wish("other", "2")) == (
+        "a request asked for the draft model other, and small was loaded"
+    )
+    assert "and none was loaded" in (reload_reason(LoadOptions(4096), loaded(), wish("small", "1")) or "")
+    assert merge_wishes(LoadWishes(num_ctx=10), wish("small", "1")).draft == small
+    plan = MemoryPlan(0, 0, 0, 4096)
+    assert load_options(wish("small", "1"), plan, max_sequences=1).draft == small.files
 
 
 def test_parts_of_a_model_move_between_gpus_when_they_are_asked_to() -> None:

@@ -76,7 +76,7 @@ class Clock:
         self._patch.setattr(one, "step", slowed)
 
 
-def answer(engine: LlamaEngine, *requests: ChatRequest) -> list[Finished]:
+def answer(engine: LlamaEngine, *requests: ChatRequest, prompt: list[int] = PROMPT) -> list[Finished]:
     """The ends of requests that run together; each has the tokens of its answer."""
     reports: queue.Queue[Report] = queue.Queue()
     ends: dict[str, Finished] = {}
@@ -87,7 +87,7 @@ def answer(engine: LlamaEngine, *requests: ChatRequest) -> list[Finished]:
         for name, request in zip(names, requests, strict=True):
             constraint = request.constraint and engine.compile_constraint(request.constraint)
             seed = request.sampling.seed or 0
-            loop.post(Sequence(name, request, [*PROMPT], window=250, seed=seed, received_ns=0, constraint=constraint))
+            loop.post(Sequence(name, request, [*prompt], window=250, seed=seed, received_ns=0, constraint=constraint))
         thread = threading.Thread(target=loop.run)
         thread.start()
         try:
