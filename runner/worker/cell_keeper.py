@@ -17,16 +17,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import msgspec
-
 from runner.chat.types import CachedTokens
 from runner.engine import Engine
-from runner.messages import CacheStats
 from runner.worker.keeper import Keeper, Wait
 from runner.worker.prefix_cache import PrefixCache, Segment, shared_length
-from runner.worker.prefix_files import FileEvent, PrefixFiles
+from runner.worker.prefix_files import PrefixFiles
 from runner.worker.sequence import Sequence
-from runner.worker.shelf import Shelf
 from runner.worker.stand_ins import whole_length
 from runner.worker.step_cost import StepCost
 
@@ -68,14 +64,13 @@ class CellKeeper(Keeper):
         clock: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         """Blocks while the list of `files` is read."""
-        super().__init__(engine, cost)
+        super().__init__(engine, cache, cost, files)
         self.cache = cache
         self._clock = clock
         self._resting: list[_Resting] = []
         """In the order they came to rest."""
         self._resting_ids = list(engine.info.resting_ids)
         self._restore_ns_per_token = 0.0
-        self._shelf = Shelf(files)
         self._take_index()
 
     def wait_for(self, sequence: Sequence, now: int) -> Wait | None:
@@ -130,24 +125,6 @@ class CellKeeper(Keeper):
         if not self._save_next(resting.scope, resting.tokens, resting.sequence_id):
             self._remove(resting)
         return bool(self._resting)
-
-    def take(self, event: FileEvent) -> None:
-        segment = self._shelf.take(event)
-        if segment is None:
-            return
-        if event.state is None or not self.cache.put(segment, event.state):
-            self._lose_file(segment)
-        else:
-            segment.is_from_disk = True
-
-    @property
-    def stats(self) -> CacheStats:
-        return msgspec.structs.replace(
-            super().stats,
-            memory_bytes=self.cache.memory_bytes,
-            memory_used=self.cache.memory_used,
-            segments=len(self.cache),
-        )
 
     # --- beginning --------------------------------------------------------------------------------
 
@@ -238,10 +215,6 @@ class CellKeeper(Keeper):
             return None
         self._shelf.fetch(missing)
         return until
-
-    def _lose_file(self, segment: Segment) -> None:
-        self._shelf.lose(segment)
-        self.cache.lose_file(segment)
 
     # --- live sequences ---------------------------------------------------------------------------
 

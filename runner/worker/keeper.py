@@ -1,20 +1,22 @@
 """Keeper: which sequences the engine holds, under which ids, and how a new one starts.
 
-This one shares and keeps nothing: every prompt is computed. `cell_keeper.py` and
-`state_keeper.py` are the two ways of not doing work twice.
+What is common to the two ways of not doing work twice, `cell_keeper.py` and `state_keeper.py`.
 """
 
 from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from typing import Protocol
 
 from runner.chat.types import CachedTokens
 from runner.engine import Engine
 from runner.messages import CacheStats
 from runner.worker.ledger import CellLedger
-from runner.worker.prefix_files import FileEvent
+from runner.worker.prefix_cache import Segment
+from runner.worker.prefix_files import FileEvent, PrefixFiles
 from runner.worker.sequence import Sequence
+from runner.worker.shelf import Shelf
 from runner.worker.step_cost import StepCost
 
 UNMEASURED_READ_NS = 2_000_000_000
@@ -28,10 +30,27 @@ class Wait:
     until_ns: int | None = None
 
 
+class Kept(Protocol):
+    """The states in host memory, as segments; one cache for each way of keeping them."""
+
+    memory_bytes: int
+    memory_used: int
+
+    def __len__(self) -> int: ...
+
+    def put(self, segment: Segment, state: memoryview) -> bool:
+        """Take a state that came from disk; False when there is no room for it."""
+        ...
+
+    def lose_file(self, segment: Segment) -> None: ...
+
+
 class Keeper:
     """Owns the sequence ids and the count of cells. Used on the engine thread only."""
 
-    def __init__(self, engine: Engine, cost: StepCost) -> None:
+    def __init__(self, engine: Engine, kept: Kept, cost: StepCost, files: PrefixFiles | None) -> None:
+        self._kept = kept
+        self._shelf = Shelf(files)
         self.engine = engine
         self.cost = cost
         self.ledger = CellLedger()
@@ -122,14 +141,34 @@ class Keeper:
 
     def take(self, event: FileEvent) -> None:
         """Something became of a file."""
+        segment = self._shelf.take(event)
+        if segment is None:
+            return
+        if event.state is None or not self._kept.put(segment, event.state):
+            self._lose_file(segment)
+        else:
+            segment.is_from_disk = True
 
     @property
     def stats(self) -> CacheStats:
         hits = self._hits
-        return CacheStats(prompt_tokens=self._prompt_tokens, live=hits.live, memory=hits.memory, disk=hits.disk)
+        return CacheStats(
+            memory_bytes=self._kept.memory_bytes,
+            memory_used=self._kept.memory_used,
+            segments=len(self._kept),
+            prompt_tokens=self._prompt_tokens,
+            live=hits.live,
+            memory=hits.memory,
+            disk=hits.disk,
+        )
 
     def _fill(self, sequence: Sequence, sequence_id: int) -> CachedTokens:
-        return CachedTokens()
+        """Give a sequence that begins what is there of it; how much came from where."""
+        raise NotImplementedError
+
+    def _lose_file(self, segment: Segment) -> None:
+        self._shelf.lose(segment)
+        self._kept.lose_file(segment)
 
     def _lose_all(self) -> None:
         """The engine holds nothing any more: what runs starts over."""

@@ -8,16 +8,12 @@ reached by another sequence have it stop there.
 
 from __future__ import annotations
 
-import msgspec
-
 from runner.chat.types import CachedTokens
 from runner.engine import Engine
-from runner.messages import CacheStats
 from runner.worker.keeper import Keeper, Wait
-from runner.worker.prefix_cache import Segment, shared_length
-from runner.worker.prefix_files import FileEvent, PrefixFiles
+from runner.worker.prefix_cache import shared_length
+from runner.worker.prefix_files import PrefixFiles
 from runner.worker.sequence import Sequence
-from runner.worker.shelf import Shelf
 from runner.worker.state_cache import StateCache
 from runner.worker.step_cost import StepCost
 
@@ -30,9 +26,8 @@ class StateKeeper(Keeper):
 
     def __init__(self, engine: Engine, cache: StateCache, cost: StepCost, *, files: PrefixFiles | None = None) -> None:
         """Blocks while the list of `files` is read."""
-        super().__init__(engine, cost)
+        super().__init__(engine, cache, cost, files)
         self.cache = cache
-        self._shelf = Shelf(files)
         for key, header in self._shelf.open():
             segment = self.cache.attach(header.root, header.tokens)
             self._shelf.place(key, segment)
@@ -73,24 +68,6 @@ class StateKeeper(Keeper):
         self._save(sequence)
         super().park(sequence)
 
-    def take(self, event: FileEvent) -> None:
-        segment = self._shelf.take(event)
-        if segment is None:
-            return
-        if event.state is None or not self.cache.put(segment, event.state):
-            self._lose(segment)
-        else:
-            segment.is_from_disk = True
-
-    @property
-    def stats(self) -> CacheStats:
-        return msgspec.structs.replace(
-            super().stats,
-            memory_bytes=self.cache.memory_bytes,
-            memory_used=self.cache.memory_used,
-            segments=len(self.cache),
-        )
-
     def _fill(self, sequence: Sequence, sequence_id: int) -> CachedTokens:
         scope, limit = sequence.request.cache_scope, len(sequence.tokens) - 1
         places = {*self.cache.branches(scope, sequence.tokens), sequence.prompt_tokens - 1, *sequence.stops}
@@ -102,7 +79,7 @@ class StateKeeper(Keeper):
                 restored = found.end
             else:
                 self.cache.drop_state(found)
-                self._lose(found)
+                self._lose_file(found)
                 found = None
         self.cache.use(found if restored else None)
         sequence.stops = [place for place in places if max(restored, MIN_STATE - 1) < place <= limit]
@@ -133,7 +110,3 @@ class StateKeeper(Keeper):
         if donor.request_id not in sequence.shared_with:
             sequence.shared_with[donor.request_id] = shared_length(donor.tokens, sequence.tokens)
         return sequence.shared_with[donor.request_id]
-
-    def _lose(self, segment: Segment) -> None:
-        self._shelf.lose(segment)
-        self.cache.lose_file(segment)
