@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from registry.errors import ModelInvalid
@@ -12,8 +13,18 @@ MAX_EXPERTS = 1024
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 _NOT_COMPUTED = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
 """Types that no multiplication takes as weights; the last two are for what is computed on the way."""
-_FACTORS = ("_norm.weight", ".ssm_a", ".ssm_conv1d.weight", ".shortconv.conv.weight")
-"""Tensors of several dimensions that are multiplied element by element, which is done in F32 only."""
+_FACTORS = ("_norm.weight", ".ssm_a", ".ssm_conv1d.weight", ".shortconv.conv.weight", "token_types.weight")
+"""Tensors of several dimensions that are multiplied or added element by element, which is done in F32 only."""
+_EVEN_HEADS = frozenset(
+    {"falcon", "gptneox", "mpt", "phi2", "phi3", "phimoe", "qwen2", "qwen2moe", "qwen2vl", "stablelm", "starcoder2"}
+)
+"""Architectures whose heads divide the width evenly, whatever the file says of their lengths."""
+_ROTATES_ALL = frozenset({"qwen2", "qwen2moe", "qwen3", "qwen3moe"})
+"""Architectures that always rotate whole heads."""
+_WIDER_OUTPUT = ("deepseek", "wavtokenizer")
+"""Architectures whose vectors may be longer than the model is wide."""
+_ATTENTION_IN = (".attn_q.", ".attn_q_a.", ".attn_q_b.", ".attn_qkv.")
+_ATTENTION_OUT = re.compile(r"blk\.[0-9]+\.attn_output\.weight")
 _TABLES = ("tid2eid", "tid2eid.weight")
 """Tensors of integers that some mixtures of experts look their experts up in."""
 _BYTES = 256
@@ -40,8 +51,11 @@ def check_sound(architecture: str, blocks: int, header: GgufHeader) -> None:
             f"{architecture}.rope.scaling.type is {_shown(scaling)}; it can be {', '.join(_ROPE_SCALINGS)}."
         )
     _check_attention(architecture, figures)
+    _check_rotation(architecture, figures, header.tensors)
+    _check_output(architecture, figures)
     if header.values.get("general.type", "model") == "model" and architecture != "clip":
         _check_tensors(header.tensors)
+        _check_blocks(architecture, header.tensors)
         _check_vocabulary(header)
 
 
@@ -75,12 +89,46 @@ def _check_attention(architecture: str, figures: Mapping[str, MetadataValue]) ->
     if has_window and (pattern == 1 or (isinstance(pattern, list) and not any(pattern))):
         raise ModelInvalid(f"{architecture} has a sliding window, and by its pattern no block that uses it.")
     width, heads = figures.get("embedding_length"), figures.get("attention.head_count")
-    if "bert" in architecture and isinstance(width, int) and isinstance(heads, int) and heads > 0:
+    has_even_heads = "bert" in architecture or architecture in _EVEN_HEADS
+    if has_even_heads and isinstance(width, int) and isinstance(heads, int) and heads > 0:
         for name in ("attention.key_length", "attention.value_length"):
             if figures.get(name, width // heads) != width // heads:
                 raise ModelInvalid(
                     f"{architecture}.{name} is {figures[name]}; with {heads} heads it is {width // heads}."
                 )
+
+
+def _check_rotation(architecture: str, figures: Mapping[str, MetadataValue], tensors: Sequence[TensorInfo]) -> None:
+    rotated = figures.get("rope.dimension_count")
+    if not isinstance(rotated, int):
+        return
+    width, heads = figures.get("embedding_length"), figures.get("attention.head_count")
+    even = width // heads if isinstance(width, int) and isinstance(heads, int) and heads > 0 else None
+    most = figures.get("attention.key_length", even)
+    is_too_large = isinstance(most, int) and rotated > most
+    # A model that remembers by other means may rotate nothing.
+    is_too_small = rotated == 0 and not any(".ssm_" in tensor.name for tensor in tensors)
+    is_a_part = architecture in _ROTATES_ALL and rotated != most
+    if rotated % 2 or is_too_large or is_too_small or is_a_part:
+        raise ModelInvalid(
+            f"{architecture}.rope.dimension_count is {rotated}, which does not go with the length of its heads."
+        )
+
+
+def _check_output(architecture: str, figures: Mapping[str, MetadataValue]) -> None:
+    width, out = figures.get("embedding_length"), figures.get("embedding_length_out", 0)
+    if isinstance(width, int) and isinstance(out, int) and out > width and not architecture.startswith(_WIDER_OUTPUT):
+        raise ModelInvalid(f"{architecture}.embedding_length_out is {out}, and the model is only {width} wide.")
+
+
+def _check_blocks(architecture: str, tensors: Sequence[TensorInfo]) -> None:
+    """Attention that comes out has to go in somewhere; one family has blocks with the way out alone."""
+    if architecture == "deci":
+        return
+    entered = {tensor.name.split(".attn_")[0] for tensor in tensors if any(one in tensor.name for one in _ATTENTION_IN)}
+    for tensor in tensors:
+        if _ATTENTION_OUT.fullmatch(tensor.name) and tensor.name.split(".attn_")[0] not in entered:
+            raise ModelInvalid(f"{_shown(tensor.name)} is there, and no tensor of that block that makes queries.")
 
 
 def _check_tensors(tensors: Sequence[TensorInfo]) -> None:

@@ -11,12 +11,13 @@ from registry.gguf_types import ARRAY, SCALARS, STRING
 from tests.gguf_document import Document
 
 UINT32, INT32, FLOAT32, BOOL, UINT64 = 4, 5, 6, 7, 10
-COUNTS = (0, 1, 3, 7, 64, 255, 261, 513, 65536, 1 << 24, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
+COUNTS = (0, 1, 3, 7, 8, 64, 255, 261, 513, 65536, 1 << 24, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
 FLOATS = (float("nan"), float("inf"), float("-inf"), 0.0, -1.0, 1e-30, 1e38)
 TEXTS = (b"", b"x", b"yarn", b"\xff\xfe", b"\0", b"llama", b"bert", b"rwkv", b"none", b"A" * 5000)
 ADDED_COUNTS = (
     "vocab_size", "expert_count", "expert_used_count", "expert_group_count", "nextn_predict_layers", "pooling_type",
-    "attention.sliding_window", "attention.key_length", "leading_dense_block_count", "embedding_length_out",
+    "attention.sliding_window", "attention.key_length", "attention.value_length", "rope.dimension_count",
+    "leading_dense_block_count", "embedding_length_out",
 )  # fmt: skip
 ADDED_FLOATS = ("rope.freq_base", "rope.scaling.factor", "attention.clamp_kqv", "logit_scale", "attention.scale")
 ADDED_IDS = ("unknown_token_id", "padding_token_id", "eot_token_id", "cls_token_id", "token_type_count")

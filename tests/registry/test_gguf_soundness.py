@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from registry.errors import ModelInvalid
-from registry.gguf_metadata import read_gguf
+from registry.gguf_metadata import GgufMetadata, read_gguf
 from registry.gguf_types import ARRAY, SCALARS, STRING
 from tests.gguf_document import Document, TensorEntry
 from tests.registry.gguf_bytes import GgufFile, Tensor, default_pairs, number_pair, string_pair, strings_pair
@@ -55,6 +55,10 @@ def text(content: str) -> bytes:
         ("llama.expert_group_count", 2, "is 2; here it can be 0 at most"),
         ("llama.nextn_predict_layers", 3, "is 3; here it can be 2 at most"),
         ("llama.block_count", 513, "at most 512"),
+        ("llama.rope.dimension_count", 0, "is 0, which does not go with the length of its heads"),
+        ("llama.rope.dimension_count", 7, "does not go with"),
+        ("llama.rope.dimension_count", 18, "does not go with"),
+        ("llama.embedding_length_out", 65, "is 65, and the model is only 64 wide"),
         ("general.alignment", 0, "not a power of two"),
         ("general.alignment", 3, "not a power of two"),
         ("general.alignment", 1 << 31, "not a power of two"),
@@ -77,6 +81,42 @@ def test_attention_that_contradicts_itself_is_refused(tmp_path: Path, sound: Doc
     pairs += [number_pair(f"bert.{name}", value) for name, value in (("embedding_length", 64), ("block_count", 2))]
     pairs += [number_pair("bert.attention.head_count", 4), number_pair("bert.attention.key_length", 17)]
     assert "with 4 heads it is 16" in refusal(tmp_path, GgufFile(pairs=pairs).to_bytes())
+
+
+@pytest.mark.parametrize("architecture", ["bert", "qwen2", "phi3", "stablelm"])
+@pytest.mark.parametrize("figure", ["key_length", "value_length"])
+def test_heads_that_do_not_divide_the_width_are_refused_where_the_engine_takes_that_for_granted(
+    tmp_path: Path, architecture: str, figure: str
+) -> None:
+    pairs = [*default_pairs()[2:], string_pair("general.architecture", architecture)]
+    named = (("embedding_length", 64), ("block_count", 2), ("attention.head_count", 4))
+    pairs += [number_pair(f"{architecture}.{name}", value) for name, value in named]
+    assert read(tmp_path, pairs).block_count == 2
+    pairs.append(number_pair(f"{architecture}.attention.{figure}", 8))
+    assert "with 4 heads it is 16" in refusal(tmp_path, GgufFile(pairs=pairs).to_bytes())
+
+
+def test_only_a_family_that_can_rotates_a_part_of_its_heads(tmp_path: Path) -> None:
+    for architecture, is_let_through in (("phi2", True), ("qwen3", False)):
+        pairs = [*default_pairs()[2:], string_pair("general.architecture", architecture)]
+        named = (("embedding_length", 64), ("block_count", 2), ("attention.head_count", 4), ("rope.dimension_count", 8))
+        pairs += [number_pair(f"{architecture}.{name}", value) for name, value in named]
+        if is_let_through:
+            assert read(tmp_path, pairs).architecture == architecture
+        else:
+            assert "rope.dimension_count is 8" in refusal(tmp_path, GgufFile(pairs=pairs).to_bytes())
+
+
+def test_attention_without_its_beginning_is_refused(tmp_path: Path, sound: Document) -> None:
+    rest = tuple(tensor for tensor in sound.tensors if tensor.name != b"blk.1.attn_q.weight")
+    message = refusal(tmp_path, replace(sound, tensors=rest).to_bytes())
+    assert message == "'blk.1.attn_output.weight' is there, and no tensor of that block that makes queries."
+
+
+def read(folder: Path, pairs: list[bytes]) -> GgufMetadata:
+    path = folder / "read.gguf"
+    path.write_bytes(GgufFile(pairs=pairs).to_bytes())
+    return read_gguf(path)
 
 
 def test_experts_that_go_together_are_let_through(tmp_path: Path, sound: Document) -> None:

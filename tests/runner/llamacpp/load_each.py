@@ -1,4 +1,4 @@
-"""Loads model files named on standard input, one after the other, and computes a few tokens with each.
+"""Loads model files named on standard input, one after the other, and computes a few tokens and a vector with each.
 
 Says `begin PATH` before and `end` after each, so that a reader knows which one ended this process.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from runner.engine import Chunk, EngineFault, LoadOptions, SamplerPlan
+from runner.engine import Chunk, EncodingChunk, EngineFault, LoadOptions, SamplerPlan
 from runner.errors import RunnerError
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
@@ -30,9 +30,12 @@ def main() -> None:
 def use(library: Library, path: Path) -> None:
     engine = LlamaEngine(library, path, LoadOptions(context_length=64, max_sequences=2, num_batch=32, num_thread=1))
     try:
+        tokens = engine.tokenize("hi \u00e9\u4f60", add_special=True, parse_special=True)[:16] or [1]
+        if engine.info.encoding is not None:
+            engine.prepare_encoding(len(tokens))
+            engine.encode([EncodingChunk(0, 0, tokens, is_last=True)])
         if not engine.info.generates:
             return
-        tokens = engine.tokenize("hi \u00e9\u4f60", add_special=True, parse_special=True)[:16] or [1]
         sampler = engine.create_sampler(SamplerPlan(SamplingParams(temperature=0), 1), tokens)
         computed = 0
         for _ in range(3):
