@@ -24,7 +24,7 @@ from runner.llamacpp.tensors import Tensor, Tensors
 from runner.llamacpp.vocabulary import Vocabulary
 
 CHUNK = 512
-"""Tokens that are read together, each time from nothing; what llama.cpp's own tool reads."""
+"""Most tokens that are read together, each time from nothing; what llama.cpp's own tool reads."""
 _LEAST_TOKENS = 64
 _LEAST_ROWS = 16
 """A shorter rest of the text is left out."""
@@ -51,7 +51,9 @@ def calibrate(job: Calibrate, library: Library, on_progress: Callable[[float], N
     library.log.start_recording()
     model = load_weights(files, options, placement.gpu_layers, library.log, on_progress=None)
     try:
-        chunks = _chunks(_read_text(Path(job.text)), Vocabulary(model))
+        # Positions beyond the window are more than some models have.
+        window = min(CHUNK, int(lib.llama_model_n_ctx_train(model)))
+        chunks = _chunks(_read_text(Path(job.text)), Vocabulary(model), window)
         collector = _Collector()
         _read_chunks(model, options, chunks, collector, library.log, on_progress)
     finally:
@@ -67,7 +69,7 @@ def _read_text(path: Path) -> str:
         raise InvalidRequest("What the matrix is to be computed from is not text in UTF-8.", "calibration") from None
 
 
-def _chunks(text: str, vocabulary: Vocabulary) -> list[list[int]]:
+def _chunks(text: str, vocabulary: Vocabulary, window: int) -> list[list[int]]:
     begin = vocabulary.tokenize("", add_special=True, parse_special=False)
     tokens = vocabulary.tokenize(text, add_special=False, parse_special=False)
     if len(tokens) < _LEAST_TOKENS:
@@ -76,7 +78,7 @@ def _chunks(text: str, vocabulary: Vocabulary) -> list[list[int]]:
             "with some tens of thousands.",
             "calibration",
         )
-    step = CHUNK - len(begin)
+    step = window - len(begin)
     parts = [tokens[start : start + step] for start in range(0, len(tokens), step)]
     return [begin + part for part in parts if len(part) >= _LEAST_ROWS]
 
@@ -94,6 +96,7 @@ def _read_chunks(
     try:
         for done, chunk in enumerate(chunks, start=1):
             _fill(batch, chunk)
+            collector.begin()
             if memory := lib.llama_get_memory(context):
                 lib.llama_memory_clear(memory, False)
             status: int = lib.llama_decode(context, batch)
@@ -142,6 +145,14 @@ class _Collector:
         self.failure: Exception | None = None
         self.callback = lib.ggml_backend_sched_eval_callback(self._hear)
         self._tensors = Tensors()
+        self._taken = 0
+        """Multiplications of this chunk so far."""
+        self._all = 0
+        """Those of a whole chunk; 0 until one has been read."""
+
+    def begin(self) -> None:
+        """A chunk comes; each makes the same multiplications."""
+        self._all, self._taken = max(self._all, self._taken), 0
 
     def _hear(self, address: int, asks: bool, _user_data: Any) -> bool:
         """Asked before a tensor is computed whether it is wanted, and told when it is there."""
@@ -151,10 +162,12 @@ class _Collector:
             if asks:
                 return _is_wanted(tensor)
             self._take(tensor)
+            self._taken += 1
         except Exception as error:
             self.failure = self.failure or error
             return False
-        return True
+        # What comes behind the last block, the head over the whole vocabulary, need not be computed.
+        return self._taken != self._all
 
     def _take(self, tensor: Tensor) -> None:
         weights, inputs = tensor.operand(0), tensor.operand(1)

@@ -18,6 +18,7 @@ from runner.llamacpp.importance import read_importance
 from runner.llamacpp.library import Library
 from runner.llamacpp.quantize import quantize
 from runner.supervisor.workshop import importance_of
+from tests.tiny_encoders import write_tiny_bert
 from tests.tiny_mixture import EXPERTS, USED, write_tiny_mixture
 from tests.tiny_model import BEGIN, write_tiny_model
 
@@ -76,6 +77,12 @@ def test_experts_are_told_apart(library: Library, tmp_path: Path) -> None:
     for part in ("gate", "up", "down"):
         counts = matrix[f"blk.0.ffn_{part}_exps.weight.counts"]
         assert counts.size == EXPERTS and counts.sum() == done.tokens * USED
+    check_importance(read_importance_matrix(tmp_path / "matrix.gguf"), read_gguf(model).tensors)
+
+
+def test_a_text_is_read_in_pieces_that_the_model_has_positions_for(library: Library, tmp_path: Path) -> None:
+    model = write_tiny_bert(tmp_path / "m.gguf", context_length=64)
+    calibrate(job(tmp_path, model, "hello world " * 60), library, lambda _: None)
     check_importance(read_importance_matrix(tmp_path / "matrix.gguf"), read_gguf(model).tensors)
 
 
