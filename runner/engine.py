@@ -508,6 +508,10 @@ class Engine(Protocol):
         """
         ...
 
+    def solo_memory(self, end: int, most: int) -> int:
+        """Bytes that the solo context takes for a sequence of `end` tokens, which becomes no longer than `most`."""
+        ...
+
     def begin_solo(self, window: int) -> None:
         """Start a sequence that is computed apart from all others, with room for `window` tokens.
 
@@ -520,6 +524,10 @@ class Engine(Protocol):
 
         What comes out depends on the sequence and the sizes of its chunks alone. Its id does not count.
         """
+        ...
+
+    def encoding_memory(self, tokens: int) -> int:
+        """Bytes that the context for vectors takes once it is prepared for an input of so many tokens."""
         ...
 
     def prepare_encoding(self, tokens: int) -> None:

@@ -10,6 +10,7 @@ its input ends.
 
 from __future__ import annotations
 
+import enum
 import struct
 
 import msgspec
@@ -95,6 +96,29 @@ class KeepWindow(msgspec.Struct, frozen=True, tag="keep_window"):
     """The largest that there is memory for."""
 
 
+class Beside(enum.StrEnum):
+    """A context beside the main one."""
+
+    DETERMINISTIC = "deterministic"
+    VECTORS = "vectors"
+
+
+class RoomGiven(msgspec.Struct, frozen=True, tag="room_given"):
+    """The memory that was wanted is there."""
+
+    purpose: Beside
+    size: int
+
+
+class RoomRefused(msgspec.Struct, frozen=True, tag="room_refused"):
+    """It is not, not even when everybody else who is idle went."""
+
+    purpose: Beside
+    size: int
+    """That was wanted."""
+    available: int
+
+
 class LoadProgress(msgspec.Struct, frozen=True, tag="load_progress"):
     fraction: float
 
@@ -128,6 +152,13 @@ class GrowFailed(msgspec.Struct, frozen=True, tag="grow_failed"):
     """The engine found no memory for the larger window; all is as it was."""
 
     message: str
+
+
+class RoomWanted(msgspec.Struct, frozen=True, tag="room_wanted"):
+    """A context beside the main one needs so many bytes in all. Answered by `RoomGiven` or `RoomRefused`."""
+
+    purpose: Beside
+    size: int
 
 
 class Events(msgspec.Struct, frozen=True, tag="events"):
@@ -174,8 +205,8 @@ class Stats(msgspec.Struct, frozen=True, tag="stats"):
     """Threads that compute prompts, and many answers at a time."""
 
 
-Command = Load | Generate | Perform | Cancel | Pause | Resume | Grow | KeepWindow
-Report = LoadProgress | Loaded | LoadFailed | Events | Stats | WindowWanted | Grown | GrowFailed
+Command = Load | Generate | Perform | Cancel | Pause | Resume | Grow | KeepWindow | RoomGiven | RoomRefused
+Report = LoadProgress | Loaded | LoadFailed | Events | Stats | WindowWanted | Grown | GrowFailed | RoomWanted
 
 _encoder = msgspec.msgpack.Encoder()
 _command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

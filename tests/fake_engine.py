@@ -93,6 +93,8 @@ class FakeEngine:
     ) -> None:
         self.native_ns = 0
         self.draft: DraftModel | None = None
+        self.beside_bytes = 0
+        """For each token of a context beside the main one."""
         self.growths: list[tuple[int, int]] = []
         self._forgets_when_growing = forgets_when_growing
         self.cells: dict[int, list[Cell]] = {}
@@ -238,6 +240,12 @@ class FakeEngine:
         assert held[chunk.start :] == list(chunk.tokens), "the guesses are gone already"
         assert right <= chunk.drafted < len(chunk.tokens)
         return self.next_token(held[: len(held) - chunk.drafted + right])
+
+    def solo_memory(self, end: int, most: int) -> int:
+        return end * self.beside_bytes
+
+    def encoding_memory(self, tokens: int) -> int:
+        return tokens * self.beside_bytes
 
     def begin_solo(self, window: int) -> None:
         self.solo_window = window

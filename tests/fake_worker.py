@@ -9,6 +9,7 @@ where the model file is a real one; how it answers stands in each prompt:
     flood N   as `say`, without any pause       garbage   a word, then bytes that are no message
     oversize  a word, then a frame announced that is far too long
     want N    a larger window is asked for, and the answer comes when it is there or refused
+    room N    N bytes are asked for beside the model, and the answer, a word, comes when they are given or refused
     faint K N as `say N`, but it kills itself after K words unless its model was loaded before
 
 Each word is a token; a request that brings tokens goes on behind so many words.
@@ -37,6 +38,7 @@ from runner.engine import DeviceUse, LoadedModel, LoadOptions
 from runner.messages import (
     FRAME_HEADER,
     MAX_FRAME_BYTES,
+    Beside,
     Cancel,
     Command,
     Events,
@@ -52,6 +54,9 @@ from runner.messages import (
     Pause,
     Report,
     Resume,
+    RoomGiven,
+    RoomRefused,
+    RoomWanted,
     Stats,
     WindowWanted,
     decode_command,
@@ -191,6 +196,9 @@ class _FakeWorker:
                 elif verb == "want":
                     self.answers[request_id] = _Answer(0, "hold")
                     self.send(WindowWanted(int(count)))
+                elif verb == "room":
+                    self.answers[request_id] = _Answer(0, "hold")
+                    self.send(RoomWanted(Beside.VECTORS, int(count)))
                 else:
                     self.answers[request_id] = _Answer(1, verb)
                 self.answers[request_id].go_on_behind(len(taken))
@@ -201,7 +209,7 @@ class _FakeWorker:
                     self.model = msgspec.structs.replace(self.model, context_length=context_length)
                     self.send(Grown(self.model))
                 self.end_waiting()
-            case KeepWindow():
+            case KeepWindow() | RoomGiven() | RoomRefused():
                 self.end_waiting()
             case Cancel(request_id):
                 self.answers.pop(request_id, None)

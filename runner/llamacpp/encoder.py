@@ -71,7 +71,7 @@ class Encoder:
         self._sums.clear()
         if self._context is None or tokens > self.room:
             self.close()
-            self._open(max(_FIRST_ROOM, 1 << (tokens - 1).bit_length()))
+            self._open(room_for(tokens))
         if self._memory:
             lib.llama_memory_clear(self._memory, False)
 
@@ -162,6 +162,11 @@ class Encoder:
                 self._sums[chunk.slot] = here
                 vectors.append(None)
         return vectors
+
+
+def room_for(tokens: int) -> int:
+    """The room of a context that takes an input of so many tokens."""
+    return max(_FIRST_ROOM, 1 << (tokens - 1).bit_length())
 
 
 def _floats(values: np.ndarray[Any, Any]) -> array.array[float]:

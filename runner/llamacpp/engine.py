@@ -39,11 +39,12 @@ from runner.engine import (
 from runner.errors import ModelInvalid, Unsupported
 from runner.llamacpp.adapters import Adapters
 from runner.llamacpp.batch import Batch, VectorBatch
+from runner.llamacpp.beside import BesideNeeds
 from runner.llamacpp.candidates import Candidates, read_row, score_of
 from runner.llamacpp.constraint import CompiledConstraint, ConstraintCompiler
 from runner.llamacpp.devices import Device, Placement, list_devices, place
 from runner.llamacpp.draft import LlamaDraft, open_draft, own_options
-from runner.llamacpp.encoder import WHOLE_ROWS, Encoder
+from runner.llamacpp.encoder import WHOLE_ROWS, Encoder, room_for
 from runner.llamacpp.folded_memory import Fold, FoldedMemory
 from runner.llamacpp.library import Library
 from runner.llamacpp.media import Projector, Vectors, length_of
@@ -88,8 +89,9 @@ class LlamaEngine:
         self._library = library
         self._options = options
         self._threads = threads
-        self._solo: Solo | None = None
         self._model = Model(files, options, placement.gpu_layers, threads, library.log, on_progress)
+        self._solo = Solo(self._model.handle, options, threads, library.log)
+        self._beside = BesideNeeds(self._model, options)
         self._projector: Projector | None = None
         self._projector_size = 0
         self._media_failure = ""
@@ -326,6 +328,10 @@ class LlamaEngine:
     def encoding_rows(self) -> int:
         return 0 if self._encoder is None else self._encoder.rows
 
+    def encoding_memory(self, tokens: int) -> int:
+        assert self._encoding is not None
+        return self._beside.encoder(max(self.encoding_room, room_for(tokens)), is_whole=self._encoding.is_whole)
+
     def encode(self, chunks: Sequence[EncodingChunk]) -> list[array.array[float] | None]:
         assert self._encoder is not None
         before = self._encoder.native_ns
@@ -360,9 +366,13 @@ class LlamaEngine:
         logger.info("the window has grown to %d tokens", self._window)
         return has_moved
 
+    def solo_memory(self, end: int, most: int) -> int:
+        window = self._solo.window_for(end, most)
+        needed = self._beside.solo(window)
+        # Both are there while the sequence moves.
+        return needed + (self._beside.solo(self._solo.window) if 0 < self._solo.window < window else 0)
+
     def begin_solo(self, window: int) -> None:
-        if self._solo is None:
-            self._solo = Solo(self._model.handle, self._options, self._threads, self._library.log)
         self._solo.begin(window)
 
     def step_solo(self, chunk: Chunk) -> int | None:

@@ -69,12 +69,15 @@ class Model:
         self.memory: Any = None
         self.context_buffers: dict[str, float] = {}
         """Bytes of the context by the name of the buffer's device."""
+        self.cache = 0
+        """Those of them that are its cache."""
         before = dict(log.buffers)
         try:
             _refuse_what_does_not_generate(self.handle)
             if not self.encodes_only:
                 self.context = make_context(self.handle, options, threads, log)
                 self.context_buffers = {name: size - before.get(name, 0) for name, size in log.buffers.items()}
+                self.cache = int(log.cache)
         except Exception:
             lib.llama_model_free(self.handle)
             raise

@@ -22,6 +22,12 @@ _FIRST = 1024
 """Tokens that a context is made for at first; it grows to twice as many and so on."""
 
 
+def make_solo_context(model: Any, options: LoadOptions, window: int, threads: int, log: LibraryLog) -> Any:
+    """A context for one sequence, over loaded weights, to be freed by the caller. Raises InsufficientMemory."""
+    options = msgspec.structs.replace(options, context_length=window, max_sequences=1, num_batch=SOLO_ROWS)
+    return make_context(model, options, threads, log)
+
+
 class Solo:
     """Makes the context when it is first needed, and a larger one when the sequence needs that.
 
@@ -45,6 +51,17 @@ class Solo:
         """None before the first `begin`."""
         return self._context
 
+    def window_for(self, end: int, most: int) -> int:
+        """The window of the context that holds a sequence of `end` tokens, which becomes no longer than `most`."""
+        if self._context is None:
+            return max(_FIRST, end)
+        return self._window if end <= self._window else max(end, min(2 * self._window, most))
+
+    @property
+    def window(self) -> int:
+        """Of the context there is; 0 without one."""
+        return self._window
+
     def begin(self, window: int) -> None:
         """Forget the sequence before; the next one gets no longer than `window`. Raises InsufficientMemory."""
         self._most = window
@@ -57,7 +74,7 @@ class Solo:
         end = chunk.start + len(chunk.tokens)
         if end <= self._window:
             return
-        larger = self._make(max(end, min(2 * self._window, self._most)))
+        larger = self._make(self.window_for(end, self._most))
         moves = [Move(0, chunk.start)] if chunk.start else []
         has_moved = Memory(self._context, self._kind, 1).move_to(Memory(larger, self._kind, 1), moves)
         lib.llama_free(self._context)
@@ -82,8 +99,7 @@ class Solo:
         return chunk.sampler.sample(self._context, len(chunk.tokens) - 1)
 
     def _make(self, window: int) -> Any:
-        options = msgspec.structs.replace(self._options, context_length=window, max_sequences=1, num_batch=SOLO_ROWS)
-        context = make_context(self._model, options, self._threads, self._log)
+        context = make_solo_context(self._model, self._options, window, self._threads, self._log)
         self._window = int(lib.llama_n_ctx_seq(context))
         logger.info("made a context of its own for deterministic requests, window %d", self._window)
         return context

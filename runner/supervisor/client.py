@@ -24,6 +24,7 @@ from runner.messages import (
     Pause,
     Report,
     Resume,
+    RoomWanted,
     Stats,
     WindowWanted,
     decode_report,
@@ -35,7 +36,7 @@ MAX_REPORT_BYTES = 64 << 20
 """Far above any honest report, and below what four bytes of stray text read as a length."""
 
 LoadReport = LoadProgress | Loaded | LoadFailed
-WindowReport = WindowWanted | Grown | GrowFailed
+MemoryReport = WindowWanted | Grown | GrowFailed | RoomWanted
 
 
 class GarbledPipe(Exception):
@@ -53,13 +54,13 @@ class WorkerClient:
         write: Callable[[bytes], None],
         on_load_report: Callable[[LoadReport], None],
         clock: Callable[[], float],
-        on_window_report: Callable[[WindowReport], None] = lambda _report: None,
+        on_memory_report: Callable[[MemoryReport], None] = lambda _report: None,
     ) -> None:
         self.stats: Stats | None = None
         self._write = write
         self._on_load_report = on_load_report
         self._clock = clock
-        self._on_window_report = on_window_report
+        self._on_memory_report = on_memory_report
         self._streams: dict[str, EventStream] = {}
         self._partial = bytearray()
         self._last_progress = clock()
@@ -162,9 +163,9 @@ class WorkerClient:
             self.stats = report
         elif isinstance(report, LoadProgress | Loaded | LoadFailed):
             self._on_load_report(report)
-        elif isinstance(report, WindowWanted | Grown | GrowFailed):
+        elif isinstance(report, WindowWanted | Grown | GrowFailed | RoomWanted):
             self._last_progress = self._clock()
-            self._on_window_report(report)
+            self._on_memory_report(report)
 
     # --- as the owner of streams ---
 

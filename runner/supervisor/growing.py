@@ -30,12 +30,51 @@ class AskLater:
     """Somebody is leaving, whose memory may be what is missing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Give:
+    """There is memory for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """There is not, not even when everybody else who is idle went."""
+
+    available: int
+    """What there is, in bytes."""
+
+
+RoomDecision = Give | Keep | AskLater | Evict
 GrowDecision = GrowTo | StayAt | AskLater | Evict
+
+
+def decide_room(more: int, loaded: LoadedModel, room: Room, others: Sequence[Occupant]) -> RoomDecision:
+    """Whether a model gets so many bytes more. Idle models go for it, least recently used first, as few as it takes."""
+    if more <= _free(loaded, room):
+        return Give()
+    if any(other.is_leaving for other in others):
+        return AskLater()
+    gone = []
+    for other in sorted((other for other in others if other.is_idle), key=lambda other: other.last_used):
+        gone.append(other.key)
+        room = _without(room, other)
+        if more <= _free(loaded, room):
+            return Evict(tuple(gone))
+    return Keep(_free(loaded, room))
+
+
+def _free(loaded: LoadedModel, room: Room) -> int:
+    """Where the model is."""
+    return room.vram if loaded.size_vram and room.vram is not None else room.ram
+
+
+def _without(room: Room, other: Occupant) -> Room:
+    vram = None if room.vram is None else room.vram + other.holding.vram
+    return Room(room.ram + other.holding.ram, vram)
 
 
 def largest_window(plan: MemoryPlan, loaded: LoadedModel, room: Room) -> int:
     """The largest window that fits beside the one that is loaded: both are there while the sequences move."""
-    free = room.vram if loaded.size_vram and room.vram is not None else room.ram
+    free = _free(loaded, room)
     fits = loaded.reach if plan.kv_per_token <= 0 else free // plan.kv_per_token
     return max(loaded.context_length, min(loaded.reach, fits - fits % WINDOW_STEP))
 
@@ -67,8 +106,7 @@ def decide_growth(
     gone = []
     for other in sorted((other for other in others if other.is_idle), key=lambda other: other.last_used):
         gone.append(other.key)
-        vram = None if room.vram is None else room.vram + other.holding.vram
-        room = Room(room.ram + other.holding.ram, vram)
+        room = _without(room, other)
         if cells <= largest_window(plan, loaded, room):
             return Evict(tuple(gone))
     return StayAt(largest)

@@ -163,11 +163,14 @@ def holding_of_plan(plan: MemoryPlan, room: Room) -> Holding:
     return Holding(ram=plan.needed, vram=0)
 
 
-def holding_of_model(plan: MemoryPlan, loaded: LoadedModel, gpus: Gpus) -> Holding:
-    """Where a loaded model is, by its own account; the larger of account and plan counts."""
-    size = max(loaded.size, plan.weights + plan.kv)
+def holding_of_model(plan: MemoryPlan, loaded: LoadedModel, gpus: Gpus, beside: int = 0) -> Holding:
+    """Where a loaded model is, by its own account; the larger of account and plan counts.
+
+    `beside` is what was given for contexts beside the main one.
+    """
+    size = max(loaded.size, plan.weights + plan.kv if loaded.generates else 0)
     on_gpus = loaded.size_vram if gpus.memory else 0
-    return Holding(ram=max(0, size - on_gpus), vram=on_gpus)
+    return Holding(ram=max(0, size - on_gpus), vram=on_gpus).plus(beside, on_gpus=on_gpus > 0)
 
 
 def free_room(machine: Machine, gpus: Gpus, holdings: list[Holding]) -> Room:

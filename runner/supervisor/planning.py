@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from runner.errors import InsufficientMemory
-from runner.supervisor.growing import GrowDecision, decide_growth, largest_window
+from runner.supervisor.growing import GrowDecision, RoomDecision, decide_growth, decide_room, largest_window
 from runner.supervisor.memory import (
     Gpus,
     Machine,
@@ -17,7 +17,7 @@ from runner.supervisor.memory import (
     plan_memory,
     shortage,
 )
-from runner.supervisor.policy import Refuse, RoomDecision, make_room, merge_wishes
+from runner.supervisor.policy import LoadDecision, Refuse, make_room, merge_wishes
 from runner.supervisor.residents import Resident
 from runner.supervisor.types import LoadWishes
 
@@ -29,7 +29,7 @@ class LoadPlan:
     wishes: LoadWishes
     memory: MemoryPlan
     room: Room
-    decision: RoomDecision
+    decision: LoadDecision
 
 
 def plan_load(resident: Resident, residents: Iterable[Resident], machine: Machine, gpus: Gpus) -> LoadPlan:
@@ -65,6 +65,16 @@ def plan_growth(resident: Resident, residents: Iterable[Resident], machine: Mach
     others = [other.occupant(math.inf) for other in present if other is not resident]
     room = free_room(machine, gpus, [other.holding for other in present])
     return decide_growth(resident.wanted_cells, resident.plan, resident.loaded, room, others)
+
+
+def plan_room(
+    resident: Resident, more: int, residents: Iterable[Resident], machine: Machine, gpus: Gpus
+) -> RoomDecision:
+    """Whether a model that is loaded gets so many bytes more."""
+    assert resident.loaded is not None
+    present = [other for other in residents if other.worker is not None]
+    others = [other.occupant(math.inf) for other in present if other is not resident]
+    return decide_room(more, resident.loaded, free_room(machine, gpus, [other.holding for other in present]), others)
 
 
 def largest_windows(residents: Iterable[Resident], machine: Machine, gpus: Gpus) -> dict[str, int]:

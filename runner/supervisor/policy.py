@@ -66,10 +66,10 @@ class Refuse:
     """Of the empty house."""
 
 
-RoomDecision = Fits | Evict | Wait | Refuse
+LoadDecision = Fits | Evict | Wait | Refuse
 
 
-def make_room(needed: int, room: Room, occupants: Sequence[Occupant], *, uses_gpu: bool = True) -> RoomDecision:
+def make_room(needed: int, room: Room, occupants: Sequence[Occupant], *, uses_gpu: bool = True) -> LoadDecision:
     """Choose what has to go for `needed` bytes, if anything.
 
     Idle models go first, least recently used first, only as many as it takes, and none when

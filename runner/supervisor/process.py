@@ -25,7 +25,7 @@ from runner.chat.types import Failed
 from runner.engine import LoadedModel
 from runner.errors import EngineCrashed, ReportedError, RunnerError
 from runner.messages import Load, Loaded, LoadProgress
-from runner.supervisor.client import GarbledPipe, LoadReport, WindowReport, WorkerClient
+from runner.supervisor.client import GarbledPipe, LoadReport, MemoryReport, WorkerClient
 
 logger = logging.getLogger(__name__)
 worker_logger = logging.getLogger("runner.worker")
@@ -82,7 +82,7 @@ class WorkerProcess:
         *,
         watchdog_seconds: float,
         on_gone: Callable[[WorkerProcess], None],
-        on_window_report: Callable[[WindowReport], None] = lambda _report: None,
+        on_memory_report: Callable[[MemoryReport], None] = lambda _report: None,
     ) -> None:
         self.state = WorkerState.STARTING
         self.pid: int | None = None
@@ -109,7 +109,7 @@ class WorkerProcess:
         self._has_exited = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._cause: str | None = None
-        self.client = WorkerClient(self._write, self._take_load_report, self._loop.time, on_window_report)
+        self.client = WorkerClient(self._write, self._take_load_report, self._loop.time, on_memory_report)
 
     async def start(self, load: Load) -> None:
         """Spawn the process and tell it what to load; `ensure_ready` tells how that went."""

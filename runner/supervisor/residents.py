@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from runner.engine import LoadedModel, LoadOptions
+from runner.messages import Beside
 from runner.supervisor.lease import Lease
 from runner.supervisor.line import Line
 from runner.supervisor.memory import Holding, MemoryPlan
@@ -78,6 +79,10 @@ class Resident:
     """Evicted because the engine found too little memory: load again when it is gone."""
     is_kept: bool = False
     """Crashed while it was resident: load it again although nobody waits."""
+    beside: dict[Beside, int] = field(default_factory=dict)
+    """Bytes that were given for contexts beside the main one."""
+    wanted_beside: dict[Beside, int] = field(default_factory=dict)
+    """Its worker asked for so many, and was not answered yet."""
     wanted_cells: int = 0
     """Its worker asked for a window of so many, and was not answered yet."""
     is_growing: bool = False

@@ -43,9 +43,20 @@ def _row(resident: Resident, expires_in: float, largest_context: int) -> ModelSt
         stats=None if worker is None else worker.client.stats,
         load_fraction=1.0 if resident.loaded is not None else 0.0 if worker is None else worker.load_fraction,
         largest_context=largest_context,
+        planned=resident.holding.ram + resident.holding.vram,
+        planned_vram=resident.holding.vram,
+        memory=_memory(resident),
         growths=resident.growths,
         grown_at=resident.grown_at,
     )
+
+
+def _memory(resident: Resident) -> dict[str, int]:
+    """What the model is counted with; the rest of what is planned is room to compute."""
+    if resident.plan is None or resident.worker is None:
+        return {}
+    parts = {"weights": resident.plan.weights, "kv_cache": resident.plan.kv}
+    return parts | {purpose.value: size for purpose, size in resident.beside.items()}
 
 
 def _local_time(seconds_from_now: float) -> datetime | None:

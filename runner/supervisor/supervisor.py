@@ -10,30 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import math
 import time
 from collections.abc import Coroutine, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from runner.chat.types import Failed
 from runner.engine import LoadOptions
 from runner.errors import DeadlineExceeded, EngineCrashed, InsufficientMemory, RunnerError, ServerShutdown
-from runner.messages import Grow, GrowFailed, Grown, KeepWindow, Load, WindowWanted
+from runner.messages import Load
 from runner.settings import Settings
 from runner.supervisor.caching import cache_options
-from runner.supervisor.client import WindowReport
+from runner.supervisor.client import MemoryReport
 from runner.supervisor.crashes import CrashLog
 from runner.supervisor.devices import probe_gpus
-from runner.supervisor.growing import AskLater, GrowTo, StayAt, largest_at_first
+from runner.supervisor.giving import Giving
+from runner.supervisor.growing import largest_at_first
 from runner.supervisor.lease import Lease
 from runner.supervisor.likely_fit import LikelyFit, likely_fit
 from runner.supervisor.line import Line
 from runner.supervisor.memory import (
-    Gpus,
     Holding,
     Machine,
     ThisMachine,
@@ -41,13 +39,14 @@ from runner.supervisor.memory import (
     holding_of_plan,
     learn_gpus,
 )
-from runner.supervisor.planning import LoadPlan, largest_windows, plan_growth, plan_load, shortage_of
+from runner.supervisor.planning import LoadPlan, largest_windows, plan_load, shortage_of
 from runner.supervisor.policy import Evict, Fits, Refuse, Wait, includes, load_options, reload_reason
 from runner.supervisor.process import WORKER_COMMAND, WorkerProcess, WorkerState
 from runner.supervisor.queue import RETRY_AFTER_SECONDS, Queue
 from runner.supervisor.residents import Phase, Resident, Waiter
 from runner.supervisor.status import status_of
 from runner.supervisor.suspects import Suspects
+from runner.supervisor.table import Table
 from runner.supervisor.types import LoadWishes, ModelSpec, ModelStatus
 
 logger = logging.getLogger(__name__)
@@ -68,9 +67,9 @@ class Supervisor:
         self._settings = settings
         self._cache_folder = cache_folder
         self._worker_command = tuple(worker_command)
-        self._machine = machine or ThisMachine()
-        self._gpus = Gpus()
-        self._residents: dict[str, Resident] = {}
+        self._table = Table(machine or ThisMachine())
+        self._giving = Giving(self._table, self._evict_idle)
+        self._residents = self._table.residents
         self._crashes = CrashLog()
         self._suspects = Suspects()
         self._barriers: dict[str, float] = {}
@@ -88,7 +87,7 @@ class Supervisor:
 
     async def start(self) -> None:
         """Look for GPUs in the background; the first load waits for the result."""
-        if self._machine.may_have_gpu_memory():
+        if self._table.machine.may_have_gpu_memory():
             self._probe = asyncio.create_task(self._learn_gpus())
 
     async def lease(self, spec: ModelSpec, *, keep_alive: float | None = None) -> Lease:
@@ -165,7 +164,7 @@ class Supervisor:
     def status(self) -> list[ModelStatus]:
         """All models that are loaded or on the way, the one that stays longest first."""
         residents = self._residents.values()
-        largest = largest_windows(residents, self._machine, self._gpus)
+        largest = largest_windows(residents, self._table.machine, self._table.gpus)
         return status_of(residents, asyncio.get_running_loop().time(), largest)
 
     def is_answering(self, weights_digest: str) -> bool:
@@ -175,7 +174,7 @@ class Supervisor:
 
     def likely_fit(self, size: int) -> LikelyFit:
         """Whether a model of that many bytes would run here, as far as its size tells."""
-        return likely_fit(size, self._machine, self._gpus)
+        return likely_fit(size, self._table.machine, self._table.gpus)
 
     async def stop(self) -> None:
         """Refuse new leases, let running ones end for a while, then end them; returns when no process is left."""
@@ -253,7 +252,7 @@ class Supervisor:
         while True:
             for resident in list(self._residents.values()):
                 if resident.phase is Phase.READY:
-                    self._answer_growth(resident)
+                    self._giving.answer(resident)
                     self._serve(resident, now)
                 elif not resident.is_used:
                     self._abandon(resident, now)
@@ -290,30 +289,6 @@ class Supervisor:
         if not resident.is_used and resident.expires_at <= now:
             logger.info("%s: unloading", resident.spec.name)
             self._stop_worker(resident)
-
-    def _answer_growth(self, resident: Resident) -> None:
-        """Grant or refuse the cells that a worker wants, as soon as that can be told."""
-        if not resident.wanted_cells or resident.is_growing:
-            return
-        assert resident.worker is not None
-        decision = plan_growth(resident, self._residents.values(), self._machine, self._gpus)
-        match decision:
-            case GrowTo(window):
-                assert resident.plan is not None
-                kv = resident.plan.kv_per_token * window
-                resident.is_growing, resident.wanted_cells = True, 0
-                # Both windows are there while the sequences move.
-                resident.holding = resident.holding.plus(kv, on_gpus=resident.holding.vram > 0)
-                resident.plan = dataclasses.replace(resident.plan, kv=kv, context_length=window)
-                resident.worker.client.send(Grow(window))
-            case StayAt(largest):
-                logger.info("%s: no memory for a window of %d tokens", resident.spec.name, resident.wanted_cells)
-                resident.wanted_cells = 0
-                resident.worker.client.send(KeepWindow(largest))
-            case Evict(keys):
-                self._evict_idle(keys)
-            case AskLater():
-                pass
 
     def _abandon(self, resident: Resident, now: float) -> None:
         """Give a load up that nobody waits for; a model that crashed is wanted back until its time is over."""
@@ -398,7 +373,7 @@ class Supervisor:
         waiter.answer.set_result(lease)
 
     def _plan(self, resident: Resident) -> LoadPlan:
-        return plan_load(resident, self._residents.values(), self._machine, self._gpus)
+        return plan_load(resident, self._residents.values(), self._table.machine, self._table.gpus)
 
     def _reload_reason(self, resident: Resident, wishes: LoadWishes) -> str | None:
         assert resident.options is not None
@@ -420,7 +395,7 @@ class Supervisor:
             resident.spec.name,
             watchdog_seconds=self._settings.worker.watchdog_seconds,
             on_gone=lambda worker: self._worker_gone(resident, worker),
-            on_window_report=lambda report: self._hear_of_window(resident, report),
+            on_memory_report=lambda report: self._hear_of_memory(resident, report),
         )
         resident.worker = worker
         self._run(
@@ -438,12 +413,12 @@ class Supervisor:
         if resident.worker is not worker or resident.phase is not Phase.LOADING:
             return
         assert resident.plan is not None
-        if not self._gpus.known and (load.options.num_gpu != 0 or loaded.gpu_layers):
-            self._gpus = learn_gpus(loaded.devices)
+        if not self._table.gpus.known and (load.options.num_gpu != 0 or loaded.gpu_layers):
+            self._table.gpus = learn_gpus(loaded.devices)
         now = asyncio.get_running_loop().time()
         resident.phase = Phase.READY
         resident.loaded = loaded
-        resident.holding = holding_of_model(resident.plan, loaded, self._gpus)
+        resident.holding = holding_of_model(resident.plan, loaded, self._table.gpus)
         if not resident.is_kept:
             resident.expires_at = now + resident.keep_alive
         resident.is_kept = False
@@ -452,28 +427,8 @@ class Supervisor:
         resident.line.found(worker.client)
         self._settle()
 
-    def _hear_of_window(self, resident: Resident, report: WindowReport) -> None:
-        if resident.phase is not Phase.READY:
-            return
-        match report:
-            case WindowWanted(cells):
-                resident.wanted_cells = cells
-            case Grown(model):
-                resident.loaded = model
-                resident.growths += 1
-                resident.grown_at = datetime.now().astimezone()
-                logger.info("%s: its window has grown to %d tokens", resident.spec.name, model.context_length)
-            case GrowFailed(message):
-                logger.warning("%s: its window could not grow: %s", resident.spec.name, message)
-        if not isinstance(report, WindowWanted):
-            assert resident.plan is not None
-            assert resident.loaded is not None
-            window = resident.loaded.context_length
-            resident.is_growing = False
-            resident.plan = dataclasses.replace(
-                resident.plan, kv=resident.plan.kv_per_token * window, context_length=window
-            )
-            resident.holding = holding_of_model(resident.plan, resident.loaded, self._gpus)
+    def _hear_of_memory(self, resident: Resident, report: MemoryReport) -> None:
+        self._giving.hear(resident, report)
         self._settle()
 
     def _evict_idle(self, keys: Sequence[str]) -> None:
@@ -490,7 +445,7 @@ class Supervisor:
             cache=cache_options(
                 self._settings.cache,
                 self._cache_folder,
-                machine_memory=self._machine.total(),
+                machine_memory=self._table.machine.total(),
                 weights_digest=spec.weights_digest,
             ),
             largest_context=largest_context,
@@ -510,6 +465,8 @@ class Supervisor:
         resident.loaded = None
         resident.holding = Holding(0, 0)
         resident.wanted_cells, resident.is_growing = 0, False
+        resident.beside.clear()
+        resident.wanted_beside.clear()
         if resident.leases:
             resident.expires_at = now + resident.keep_alive
         if not worker.was_stopped:
@@ -558,7 +515,7 @@ class Supervisor:
         self._changed.set()
 
     async def _learn_gpus(self) -> None:
-        self._gpus = await probe_gpus(self._worker_command)
+        self._table.gpus = await probe_gpus(self._worker_command)
         self._probe = None
         self._settle()
 

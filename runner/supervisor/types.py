@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -122,6 +123,12 @@ class ModelStatus:
     """How much of the model is loaded, 0 to 1."""
     largest_context: int = 0
     """How far the window could grow now; 0 while that is not known."""
+    planned: int = 0
+    """Bytes that are counted for it, wherever they are; 0 while nothing is."""
+    planned_vram: int = 0
+    """Those of them on GPUs with memory of their own."""
+    memory: Mapping[str, int] = field(default_factory=dict)
+    """What they are for, in bytes."""
     growths: int = 0
     """How often it has grown since the model was first wanted."""
     grown_at: datetime | None = None

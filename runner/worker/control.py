@@ -28,6 +28,8 @@ from runner.messages import (
     Perform,
     Report,
     Resume,
+    RoomGiven,
+    RoomRefused,
 )
 from runner.sampling import Constraint
 from runner.tasks import Detokenized, Tokenized
@@ -80,7 +82,7 @@ class Control:
                 self._forward(SetPaused(request_id, paused=True))
             case Resume(request_id):
                 self._forward(SetPaused(request_id, paused=False))
-            case Grow() | KeepWindow():
+            case Grow() | KeepWindow() | RoomGiven() | RoomRefused():
                 self._post(command)
             case Load():
                 logger.error("a second model was to be loaded into this worker; refused")

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from runner.chat.types import ChatEvent, Failed
 from runner.engine import ENCODING_SLOTS, EncodingChunk, Engine, EngineFault, OutOfCells
 from runner.errors import RunnerError
+from runner.messages import Beside
 from runner.tasks import Encoded, ShortenedInput, Vectors
+from runner.worker.reserve import Answer, Reserve
 from runner.worker.vectors import shaped
 
 TURN_SHARE = 3
@@ -55,6 +57,7 @@ class EncodingQueue:
     """
 
     engine: Engine
+    reserve: Reserve
     _jobs: deque[EncodingJob] = field(default_factory=deque)
     _active: list[_Input] = field(default_factory=list)
     _suspects: deque[tuple[EncodingJob, int]] = field(default_factory=deque)
@@ -76,6 +79,8 @@ class EncodingQueue:
 
     def is_due(self, now: int, *, beside: bool) -> bool:
         """Whether it is these inputs' turn; `beside` says that answers are being computed."""
+        if self.reserve.is_asked(Beside.VECTORS) and not self._active:
+            return False
         return bool(self._jobs) and (not beside or now >= self._not_before_ns)
 
     def turn_took(self, began_ns: int, now: int) -> None:
@@ -114,6 +119,12 @@ class EncodingQueue:
                 break
             tokens = job.inputs[index]
             if not self._active:
+                room = self.reserve.ask(Beside.VECTORS, engine.encoding_memory(len(tokens)))
+                if room is Answer.ASKED:
+                    break
+                if room is Answer.REFUSED:
+                    self._drop(job)
+                    return [(job.request_id, self.reserve.refusal(Beside.VECTORS, f"inputs of {len(tokens)} tokens"))]
                 try:
                     engine.prepare_encoding(len(tokens))
                 except RunnerError as error:

@@ -12,7 +12,19 @@ from pathlib import Path
 from runner.chat.types import ChatEvent, Failed, FinishReason, Started
 from runner.engine import Chunk, Engine, EngineFault, MediaChunk, MemoryKind, OutOfCells, Sampler
 from runner.errors import InsufficientMemory
-from runner.messages import CacheOptions, Events, Grow, GrowFailed, Grown, KeepWindow, Report, Stats
+from runner.messages import (
+    Beside,
+    CacheOptions,
+    Events,
+    Grow,
+    GrowFailed,
+    Grown,
+    KeepWindow,
+    Report,
+    RoomGiven,
+    RoomRefused,
+    Stats,
+)
 from runner.worker.admission import Admission
 from runner.worker.cell_keeper import CellKeeper
 from runner.worker.draft_plan import DraftPlan
@@ -23,6 +35,7 @@ from runner.worker.keeper import Keeper
 from runner.worker.media_turns import chunk_of, encode, forget_computed, plan_turn
 from runner.worker.prefix_cache import PrefixCache
 from runner.worker.prefix_files import FileEvent, PrefixFiles
+from runner.worker.reserve import Answer, Reserve
 from runner.worker.scheduler import PlannedChunk, Scheduler
 from runner.worker.sequence import Sequence
 from runner.worker.solo import SoloQueue
@@ -60,7 +73,8 @@ class Stop:
     """End the loop after the current step."""
 
 
-LoopCommand = Sequence | EncodingJob | AwaitWindow | CancelSequence | SetPaused | Grow | KeepWindow | FileEvent | Stop
+MemoryAnswer = Grow | KeepWindow | RoomGiven | RoomRefused
+LoopCommand = Sequence | EncodingJob | AwaitWindow | CancelSequence | SetPaused | MemoryAnswer | FileEvent | Stop
 
 
 class Loop:
@@ -100,8 +114,9 @@ class Loop:
         self._keeper = _make_keeper(engine, options, self._cost, self._files, self._clock)
         self._growth = Growth(engine, emit, self._clock, largest=largest_context)
         self._admission = Admission(self._scheduler, self._keeper, self._growth)
-        self._solo = SoloQueue(engine)
-        self._encoding = EncodingQueue(engine)
+        self._reserve = Reserve(emit)
+        self._solo = SoloQueue(engine, self._reserve)
+        self._encoding = EncodingQueue(engine, self._reserve)
         self._ask_again_ns: int | None = None
         """When somebody who waits should be looked at again though nothing has happened."""
         self._sequences: dict[str, Sequence] = {}
@@ -176,6 +191,8 @@ class Loop:
                 self._grow(context_length)
             case KeepWindow(largest):
                 self._growth.was_refused(largest)
+            case RoomGiven() | RoomRefused():
+                self._reserve.take(command)
             case FileEvent():
                 self._keeper.take(command)
             case Stop():
@@ -247,6 +264,13 @@ class Loop:
         started, native_before = self._clock(), self._native_ns
         self._flush()
         chunk = self._solo.next_chunk(sequence)
+        room = self._solo.room(sequence, chunk)
+        if room is Answer.ASKED:
+            return False
+        if room is Answer.REFUSED:
+            self._fail(sequence, self._reserve.refusal(Beside.DETERMINISTIC, "a deterministic answer of this length"))
+            self._flush()
+            return True
         if not sequence.first_step_ns:
             sequence.first_step_ns = started
         outcome = self._solo.compute(sequence, chunk)

@@ -9,7 +9,6 @@ from runner.worker.answer import TokenReader
 from runner.worker.rescoring import Rescoring
 from runner.worker.sequence import Sequence
 
-
 MOST_RETAKEN = 512
 """More tokens would take seconds longer one at a time."""
 

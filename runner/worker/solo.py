@@ -5,6 +5,8 @@ from __future__ import annotations
 from runner.chat.types import Failed
 from runner.engine import SOLO_ROWS, Chunk, Engine, EngineFault, OutOfCells
 from runner.errors import RunnerError
+from runner.messages import Beside
+from runner.worker.reserve import Answer, Reserve
 from runner.worker.sequence import Sequence
 
 
@@ -15,8 +17,9 @@ class SoloQueue:
     step: the numbers are the same whatever else runs.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, reserve: Reserve) -> None:
         self._engine = engine
+        self._reserve = reserve
         self._sequences: list[Sequence] = []
         self._begun: Sequence | None = None
 
@@ -45,6 +48,11 @@ class SoloQueue:
         count = min(sequence.pending, SOLO_ROWS)
         is_last = count == sequence.pending
         return Chunk(0, start, sequence.tokens[start : start + count], sequence.sampler if is_last else None)
+
+    def room(self, sequence: Sequence, chunk: Chunk) -> Answer:
+        """Whether there is memory for a chunk."""
+        size = self._engine.solo_memory(chunk.start + len(chunk.tokens), _room(sequence))
+        return self._reserve.ask(Beside.DETERMINISTIC, size)
 
     def compute(self, sequence: Sequence, chunk: Chunk) -> int | Failed | None:
         """Compute a chunk: the token that was sampled, if one was to be, or what went wrong."""

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from runner.chat.types import Finished
 from runner.engine import LoadedModel
-from runner.supervisor.growing import AskLater, GrowTo, StayAt, decide_growth, largest_window, next_window
+from runner.supervisor.growing import (
+    AskLater,
+    Give,
+    GrowTo,
+    Keep,
+    StayAt,
+    decide_growth,
+    decide_room,
+    largest_window,
+    next_window,
+)
 from runner.supervisor.memory import WINDOW_STEP, Holding, MemoryPlan, Room
 from runner.supervisor.policy import Evict, Occupant
 from runner.supervisor.types import ModelState
@@ -134,3 +144,38 @@ async def test_a_worker_that_dies_while_its_window_grows_comes_back_as_it_was_lo
         assert (status.loaded.context_length, status.restarts) == (4096, 1)
         async with asyncio.timeout(20):
             assert isinstance((await here.say(spec, "want 5000"))[-1], Finished)
+
+
+async def test_memory_beside_a_model_is_counted_until_its_worker_is_gone(tmp_path: Path) -> None:
+    async with house(tmp_path, FakeMachine(memory=2 * GB)) as here:
+        spec = here.model()
+        await here.say(spec)
+        before = here.supervisor.status()[0].planned
+        async with await here.lease(spec) as lease:
+            await read(lease.generate("a", ask("room 500000000")))
+            [status] = here.supervisor.status()
+            assert (status.planned - before, status.memory["vectors"]) == (500_000_000, 500_000_000)
+            await read(lease.generate("b", ask("room 200000000")))
+            assert here.supervisor.status()[0].planned - before == 200_000_000, "in all, not more"
+            await read(lease.generate("c", ask("faint 1 2")))
+        assert here.supervisor.status()[0].planned == before
+
+
+async def test_memory_beside_a_model_is_refused_when_there_is_none_and_idle_models_go_for_it(tmp_path: Path) -> None:
+    async with house(tmp_path, FakeMachine(memory=2 * GB)) as here:
+        await here.say(here.model("idle", weights=900_000_000, size=900_000_000, training_context=256))
+        spec = here.model("busy")
+        assert isinstance((await here.say(spec, "room 5000000000"))[-1], Finished)
+        [refused] = here.journal("busy", kind="room_refused")
+        assert refused["size"] == 5 * GB and 0 < refused["available"] < 2 * GB
+        assert len(here.supervisor.status()) == 2, "nobody goes in vain"
+        assert isinstance((await here.say(spec, "room 1500000000"))[-1], Finished)
+        assert [one.spec.name for one in here.supervisor.status()] == ["busy:latest"]
+
+
+def test_memory_beside_is_that_of_the_device_the_model_is_on() -> None:
+    room = Room(ram=GB, vram=3 * GB)
+    assert decide_room(2 * GB, loaded(size_vram=1), room, []) == Give()
+    assert decide_room(2 * GB, loaded(), room, []) == Keep(GB)
+    leaving = other("gone", 1, is_idle=False, is_leaving=True)
+    assert decide_room(2 * GB, loaded(), room, [leaving]) == AskLater()

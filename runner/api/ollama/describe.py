@@ -66,11 +66,11 @@ def loaded_model(status: ModelStatus) -> Json:
     entry: Json = {
         "name": spec.name,
         "model": spec.name,
-        "size": loaded.size if loaded else spec.memory.weights,
+        "size": status.planned or (loaded.size if loaded else spec.memory.weights),
         "digest": spec.digest,
         "details": spec.details,
         "expires_at": (status.expires_at or _NEVER).isoformat(),
-        "size_vram": loaded.size_vram if loaded else 0,
+        "size_vram": status.planned_vram or (loaded.size_vram if loaded else 0),
         "state": status.state.value,
         "restarts": status.restarts,
         "last_reload_reason": status.last_reload_reason,
@@ -85,6 +85,7 @@ def loaded_model(status: ModelStatus) -> Json:
         "devices": loaded.devices,
         "placement": loaded.placement,
         "options": _load_options(loaded.options),
+        "memory": status.memory,
         "sequences": {
             "running": stats.running if stats else 0,
             "waiting": stats.waiting if stats else 0,

@@ -15,6 +15,7 @@ from runner.engine import EncodingChunk, EngineFault
 from runner.errors import ContextLengthExceeded, InsufficientMemory, InvalidRequest, Unsupported
 from runner.tasks import DetokenizeTask, EmbedTask, Encoded, RerankTask, Tokenized, TokenizeTask, Vectors
 from runner.worker.encoding import EncodingJob, EncodingQueue
+from runner.worker.reserve import Reserve
 from runner.worker.sequence import Sequence as AnswerSequence
 from runner.worker.tasks import prepare_task
 from runner.worker.vectors import shaped
@@ -50,7 +51,7 @@ _jobs = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=12), min_size
 def test_every_input_of_every_job_gets_its_own_vector(
     reads_whole: bool, lengths: list[list[int]], most_rows: int | None
 ) -> None:
-    queue = EncodingQueue(FakeEngine(cells=64, reads_whole=reads_whole))
+    queue = EncodingQueue(FakeEngine(cells=64, reads_whole=reads_whole), Reserve(lambda _: None))
     for number, job in enumerate(lengths):
         inputs = [[number + 1] * length for length in job]
         assert queue.add(EncodingJob(str(number), inputs)) == []
@@ -64,7 +65,7 @@ def test_every_input_of_every_job_gets_its_own_vector(
 
 def test_inputs_of_several_jobs_share_a_batch() -> None:
     engine = FakeEngine(cells=64)
-    queue = EncodingQueue(engine)
+    queue = EncodingQueue(engine, Reserve(lambda _: None))
     engine.prepare_encoding(16)
     for name in ("a", "b", "c"):
         queue.add(EncodingJob(name, [[1, 2], [3]]))
@@ -74,7 +75,7 @@ def test_inputs_of_several_jobs_share_a_batch() -> None:
 
 
 def test_nothing_to_do_is_done_at_once() -> None:
-    queue = EncodingQueue(FakeEngine())
+    queue = EncodingQueue(FakeEngine(), Reserve(lambda _: None))
     assert queue.add(EncodingJob("empty", [])) == [("empty", Encoded(0))]
     assert len(queue) == 0
 
@@ -92,7 +93,7 @@ def test_a_vector_that_is_no_number_is_tried_alone_and_then_told_with_its_input(
             return super().encode(chunks)
 
     engine = Contagious(cells=64, vector_of=vector_of)
-    queue = EncodingQueue(engine)
+    queue = EncodingQueue(engine, Reserve(lambda _: None))
     engine.prepare_encoding(16)
     queue.add(EncodingJob("good", [[1], [2, 3]]))
     queue.add(EncodingJob("bad", [[4], [5, 9]]))
@@ -116,7 +117,7 @@ def test_a_batch_that_fails_ends_only_the_job_at_fault() -> None:
                 raise EngineFault("told to fail")
             return super().encode(chunks)
 
-    queue = EncodingQueue(Failing(cells=64))
+    queue = EncodingQueue(Failing(cells=64), Reserve(lambda _: None))
     queue.engine.prepare_encoding(16)
     for name, tokens in (("a", [1]), ("bad", [9]), ("b", [2])):
         queue.add(EncodingJob(name, [tokens]))
@@ -132,7 +133,7 @@ def test_a_job_without_memory_for_its_inputs_ends_and_the_next_goes_on() -> None
                 raise InsufficientMemory("too much")
             super().prepare_encoding(tokens)
 
-    queue = EncodingQueue(Small(cells=64))
+    queue = EncodingQueue(Small(cells=64), Reserve(lambda _: None))
     queue.add(EncodingJob("large", [[1] * 20]))
     queue.add(EncodingJob("small", [[1] * 4]))
     events = drain(queue)
@@ -141,7 +142,7 @@ def test_a_job_without_memory_for_its_inputs_ends_and_the_next_goes_on() -> None
 
 @given(_jobs, st.integers(0, 20))
 def test_a_cancelled_job_is_gone_and_the_others_end(lengths: list[list[int]], turns: int) -> None:
-    queue = EncodingQueue(FakeEngine(cells=64))
+    queue = EncodingQueue(FakeEngine(cells=64), Reserve(lambda _: None))
     for number, job in enumerate(lengths):
         queue.add(EncodingJob(str(number), [[1] * length for length in job]))
     early = [queue.turn(5) for _ in range(turns) if queue.is_due(0, beside=False)]
@@ -153,7 +154,7 @@ def test_a_cancelled_job_is_gone_and_the_others_end(lengths: list[list[int]], tu
 
 
 def test_beside_answers_a_turn_is_short_and_answers_have_their_time() -> None:
-    queue = EncodingQueue(FakeEngine(cells=64))
+    queue = EncodingQueue(FakeEngine(cells=64), Reserve(lambda _: None))
     queue.add(EncodingJob("long", [[1] * 40]))
     rows, _ = queue.turn(4)
     assert rows == 4

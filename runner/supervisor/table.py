@@ -1,0 +1,17 @@
+"""Table: the models that are loaded or should be, and the machine they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from runner.supervisor.memory import Gpus, Machine
+from runner.supervisor.residents import Resident
+
+
+@dataclass(slots=True)
+class Table:
+    """One for a daemon; only the supervisor and its helpers change it, and only between awaits."""
+
+    machine: Machine
+    gpus: Gpus = field(default_factory=Gpus)
+    residents: dict[str, Resident] = field(default_factory=dict)
