@@ -7,15 +7,13 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as ReadOnlySequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from runner.chat.types import ChatEvent, Failed, FinishReason, Started
-from runner.engine import Chunk, Engine, EngineFault, MediaChunk, MemoryKind, OutOfCells, Sampler
+from runner.chat.types import Failed, FinishReason, Started
+from runner.engine import Chunk, Engine, EngineFault, MediaChunk, OutOfCells, Sampler
 from runner.errors import InsufficientMemory
 from runner.messages import (
     Beside,
     CacheOptions,
-    Events,
     Grow,
     GrowFailed,
     Grown,
@@ -23,36 +21,26 @@ from runner.messages import (
     Report,
     RoomGiven,
     RoomRefused,
-    Stats,
 )
 from runner.worker.admission import Admission
-from runner.worker.cell_keeper import CellKeeper
 from runner.worker.draft_plan import DraftPlan
 from runner.worker.encoding import EncodingJob, EncodingQueue
 from runner.worker.growth import AwaitWindow, Growth
 from runner.worker.idle_processors import IdleProcessors
-from runner.worker.keeper import Keeper
+from runner.worker.keeping import make_keeper, open_files
 from runner.worker.media_turns import chunk_of, encode, forget_computed, plan_turn
-from runner.worker.prefix_cache import PrefixCache
-from runner.worker.prefix_files import FileEvent, PrefixFiles
+from runner.worker.outbox import Outbox
+from runner.worker.prefix_files import FileEvent
+from runner.worker.prompt_share import prompt_rows
 from runner.worker.reserve import Answer, Reserve
 from runner.worker.scheduler import PlannedChunk, Scheduler
 from runner.worker.sequence import Sequence
 from runner.worker.solo import SoloQueue
-from runner.worker.state_cache import StateCache
-from runner.worker.state_keeper import StateKeeper
 from runner.worker.step_cost import StepCost
 from runner.worker.thread_control import ThreadControl
+from runner.worker.totals import Totals
 
 STEP_TARGET_NS = 80_000_000
-UNMEASURED_PREFILL_ROWS = 32
-"""Prompt tokens beside running answers while nobody knows what they cost."""
-PROMPTS_PART = 4
-"""Prompts get at least one part in so many of the step target, however long the answers' own rows take."""
-MIN_PREFILL_ROWS = 8
-"""Prompt tokens beside running answers even when those fill the step alone: everybody gets on."""
-TOGETHER_NS = 10_000_000
-"""Events of quick steps go out together, at least so often: a frame wakes the daemon on a processor that computes."""
 STATS_INTERVAL_NS = 500_000_000
 MAX_FAULTS = 2
 """A request whose steps failed so often ends with an error; the second failure was with itself alone."""
@@ -110,8 +98,8 @@ class Loop:
         )
         self._scheduler = Scheduler(max_sequences=engine.info.max_sequences, max_rows=engine.info.max_rows)
         options = cache or CacheOptions()
-        self._files = _open_files(engine, options, self.post)
-        self._keeper = _make_keeper(engine, options, self._cost, self._files, self._clock)
+        self._files = open_files(engine, options, self.post)
+        self._keeper = make_keeper(engine, options, self._cost, self._files, self._clock)
         self._growth = Growth(engine, emit, self._clock, largest=largest_context)
         self._admission = Admission(self._scheduler, self._keeper, self._growth)
         self._reserve = Reserve(emit)
@@ -120,13 +108,8 @@ class Loop:
         self._ask_again_ns: int | None = None
         """When somebody who waits should be looked at again though nothing has happened."""
         self._sequences: dict[str, Sequence] = {}
-        self._events: list[tuple[str, ChatEvent]] = []
-        self._is_urgent = False
-        """Somebody sees the first or the last of an answer in these events."""
-        self._sent_ns = 0
-        self._taken: list[tuple[str, int]] = []
-        """Tokens that no frame has told of yet."""
-        self._stats = _Totals()
+        self._outbox = Outbox(emit, self._clock)
+        self._stats = Totals()
         self._stats_sent_ns = 0
         self._is_stopping = False
 
@@ -148,7 +131,7 @@ class Loop:
                 return
             can_step = self._step()
             if not can_step:
-                self._flush()
+                self._outbox.send()
             self._report_stats(force=not can_step)
 
     def save(self, seconds: float) -> None:
@@ -176,8 +159,8 @@ class Loop:
             case Sequence():
                 self._start(command)
             case EncodingJob():
-                self._events += self._encoding.add(command)
-                self._flush()
+                self._outbox.add_all(self._encoding.add(command))
+                self._outbox.send()
             case CancelSequence(request_id):
                 self._encoding.cancel(request_id)
                 if sequence := self._sequences.get(request_id):
@@ -203,13 +186,13 @@ class Loop:
         (self._solo if sequence.request.deterministic else self._scheduler).add(sequence)
         if sequence.answer.ended is not None:
             self._finish(sequence, sequence.answer.ended)
-            self._flush()
+            self._outbox.send()
 
     def _step(self) -> bool:
         """A turn for those that share steps and one for those that must not; False when there was nothing to do."""
         has_stepped = self._step_together()
         if not has_stepped:
-            self._flush()
+            self._outbox.send()
         has_stepped |= self._step_media()
         has_stepped |= self._step_solo()
         has_stepped |= self._step_encoding(beside=has_stepped)
@@ -220,10 +203,10 @@ class Loop:
         started, native_before = self._clock(), self._native_ns
         if not self._encoding.is_due(started, beside=beside):
             return False
-        self._flush()
+        self._outbox.send()
         rows, events = self._encoding.turn(self._prefill_rows() if beside else None)
-        self._events += events
-        self._flush()
+        self._outbox.add_all(events)
+        self._outbox.send()
         self._encoding.turn_took(started, self._clock())
         self._stats.count(rows, self._clock() - started, self._native_ns - native_before)
         return True
@@ -237,7 +220,7 @@ class Loop:
         turn = plan_turn(self._scheduler, rows=rows)
         if turn is None:
             return False
-        self._flush()
+        self._outbox.send()
         sequence = turn.sequence
         sequence.first_step_ns = sequence.first_step_ns or started
         try:
@@ -253,7 +236,7 @@ class Loop:
             self._give_way()
         except EngineFault as fault:
             self._fail(sequence, Failed(code="internal", message=f"An image or sound could not be computed ({fault})."))
-        self._flush()
+        self._outbox.send()
         self._stats.count(turn.count, self._clock() - started, self._native_ns - native_before)
         return True
 
@@ -262,14 +245,14 @@ class Loop:
         if sequence is None:
             return False
         started, native_before = self._clock(), self._native_ns
-        self._flush()
+        self._outbox.send()
         chunk = self._solo.next_chunk(sequence)
         room = self._solo.room(sequence, chunk)
         if room is Answer.ASKED:
             return False
         if room is Answer.REFUSED:
             self._fail(sequence, self._reserve.refusal(Beside.DETERMINISTIC, "a deterministic answer of this length"))
-            self._flush()
+            self._outbox.send()
             return True
         if not sequence.first_step_ns:
             sequence.first_step_ns = started
@@ -279,7 +262,7 @@ class Loop:
         elif chunk.sampler is not None:
             assert outcome is not None
             self._accept(sequence, chunk.sampler, outcome, self._clock())
-        self._flush()
+        self._outbox.send()
         self._stats.count(len(chunk.tokens), self._clock() - started, self._native_ns - native_before)
         return True
 
@@ -301,8 +284,8 @@ class Loop:
         rows = sum(len(chunk.tokens) for chunk in chunks)
         began, processor_began = self._clock(), time.process_time_ns()
         expected = self._cost.expected(rows, self._keeper.ledger.used + rows)
-        if self._is_urgent or began + expected > self._sent_ns + TOGETHER_NS:
-            self._flush()
+        if not self._outbox.may_wait(began + expected):
+            self._outbox.send()
         engine.set_threads(self._threads.choose(rows, began))
         try:
             tokens = engine.step(chunks)
@@ -318,8 +301,8 @@ class Loop:
             processor_ns = None if engine.info.gpu_layers else time.process_time_ns() - processor_began
             self._learn(rows, sum(map(len, drafts)), began, processor_ns)
             self._advance(planned, chunks, tokens, started)
-        if self._is_urgent:
-            self._flush()
+        if self._outbox.is_urgent:
+            self._outbox.send()
         self._stats.count(rows, self._clock() - started, self._native_ns - native_before)
         return True
 
@@ -342,14 +325,8 @@ class Loop:
 
     def _prefill_rows(self) -> int:
         """How many tokens of prompts may stand beside the running answers in the next step."""
-        if not self._cost.is_known:
-            return UNMEASURED_PREFILL_ROWS
         decoding = sum(sequence.is_decoding for sequence in self._scheduler.running if not sequence.paused)
-        cells = self._keeper.ledger.used
-        rows = self._cost.rows_within(self._step_target_ns, cells, beside=decoding)
-        # Where the answers alone fill a step, as on a machine with other work, prompts would never end.
-        share = self._cost.rows_for(self._step_target_ns / PROMPTS_PART, cells)
-        return max(rows, share, MIN_PREFILL_ROWS)
+        return prompt_rows(self._cost, self._step_target_ns, cells=self._keeper.ledger.used, decoding=decoding)
 
     def _chunk(self, item: PlannedChunk, guesses: list[int]) -> Chunk:
         sequence, count = item.sequence, item.count
@@ -415,7 +392,7 @@ class Loop:
         """One more token of an answer: its text goes out, and it may be the last."""
         answer = sequence.answer
         sequence.tokens.append(token)
-        self._taken.append((sequence.request_id, token))
+        self._outbox.take(sequence.request_id, token)
         if sequence.rescoring is not None:
             answer.rescore(sequence.rescoring.scores, self._engine)
             sequence.rescoring = None
@@ -427,10 +404,9 @@ class Loop:
         sequence.last_token_ns = now
         if answer.generated == 0:
             sequence.first_token_ns = now
-            self._is_urgent = True
-            self._events.append((sequence.request_id, Started(sequence.prompt_tokens, sequence.cached.total)))
-        for event in answer.accept(token, self._engine, sampler):
-            self._events.append((sequence.request_id, event))
+            self._outbox.is_urgent = True
+            self._outbox.add(sequence.request_id, Started(sequence.prompt_tokens, sequence.cached.total))
+        self._outbox.add(sequence.request_id, *answer.accept(token, self._engine, sampler))
         if answer.failed is not None:
             self._fail(sequence, answer.failed)
         elif answer.ended is not None:
@@ -473,16 +449,16 @@ class Loop:
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         answer = sequence.answer
-        self._events += [(sequence.request_id, event) for event in answer.finish()]
-        self._events.append((sequence.request_id, sequence.finished(answer.ended or reason)))
+        self._outbox.add(sequence.request_id, *answer.finish())
+        self._outbox.add(sequence.request_id, sequence.finished(answer.ended or reason))
         self._drop(sequence)
 
     def _fail(self, sequence: Sequence, failure: Failed) -> None:
-        self._events.append((sequence.request_id, failure))
+        self._outbox.add(sequence.request_id, failure)
         self._drop(sequence, keep=False)
 
     def _drop(self, sequence: Sequence, *, keep: bool = True) -> None:
-        self._is_urgent = True
+        self._outbox.is_urgent = True
         del self._sequences[sequence.request_id]
         self._draft_plan.forget(sequence)
         if sequence.request.deterministic:
@@ -517,12 +493,6 @@ class Loop:
             elif sequence.sequence_id is not None:
                 self._keeper.forget(sequence)
 
-    def _flush(self) -> None:
-        if self._events:
-            self._emit(Events(self._events, self._taken))
-            self._events, self._taken = [], []
-            self._is_urgent, self._sent_ns = False, self._clock()
-
     def _report_stats(self, *, force: bool) -> None:
         now = self._clock()
         if not force and now - self._stats_sent_ns < STATS_INTERVAL_NS:
@@ -531,47 +501,3 @@ class Loop:
         waiting, running = len(self._scheduler.waiting), len(self._scheduler.running)
         running += len(self._solo) + len(self._encoding)
         self._emit(self._stats.report(running, waiting, self._keeper, self._admission, self._threads))
-
-
-def _open_files(engine: Engine, cache: CacheOptions, post: Callable[[LoopCommand], None]) -> PrefixFiles | None:
-    if not (cache.memory_bytes and cache.disk_bytes and cache.directory and cache.weights_digest):
-        return None
-    fingerprint = f"{cache.weights_digest} {engine.state_format}"
-    return PrefixFiles(Path(cache.directory), fingerprint, cache.disk_bytes, post)
-
-
-def _make_keeper(
-    engine: Engine, cache: CacheOptions, cost: StepCost, files: PrefixFiles | None, clock: Callable[[], int]
-) -> Keeper:
-    if engine.info.memory is MemoryKind.CELLS:
-        return CellKeeper(engine, PrefixCache(cache.memory_bytes), cost, files=files, clock=clock)
-    return StateKeeper(engine, StateCache(cache.memory_bytes), cost, files=files)
-
-
-class _Totals:
-    """What the loop has done since the model was loaded."""
-
-    def __init__(self) -> None:
-        self.steps = self.rows = self.sampled = self.step_ns = self.native_ns = 0
-
-    def count(self, rows: int, step_ns: int, native_ns: int) -> None:
-        self.steps += 1
-        self.rows += rows
-        self.step_ns += step_ns
-        self.native_ns += native_ns
-
-    def report(self, running: int, waiting: int, keeper: Keeper, admission: Admission, threads: ThreadControl) -> Stats:
-        return Stats(
-            running=running,
-            waiting=waiting,
-            cells_used=keeper.ledger.used,
-            steps=self.steps,
-            rows=self.rows,
-            sampled=self.sampled,
-            step_ns=self.step_ns,
-            native_ns=self.native_ns,
-            preempted=admission.parked,
-            cache=keeper.stats,
-            decode_threads=threads.narrow,
-            prefill_threads=threads.wide,
-        )
