@@ -21,11 +21,12 @@ from registry.manifest import CONFIG_TYPE, Layer, Manifest, ModelConfig
 from registry.name import ModelName
 from registry.outdated import Verdict
 from registry.progress import Progress
+from registry.pull_plan import PullPlan
 from registry.search import FoundModel
 from registry.sources.model_url import ModelUrl
 from runner.chat.types import ChatEvent, ChatRequest, Finished, FinishReason, TextDelta, Truncation, Usage
-from runner.engine import DeviceUse, LoadedModel
 from runner.errors import RunnerError
+from runner.loaded_model import DeviceUse, LoadedModel
 from runner.messages import FRAME_HEADER, Cancel, Events, Generate, Pause, Perform, decode_command, encode_frame
 from runner.supervisor.client import WorkerClient
 from runner.supervisor.lease import Lease
@@ -243,6 +244,9 @@ class FakePuller:
                 raise self.error
         finally:
             self.stopped.set()
+
+    async def plan(self, name: ModelName, *, insecure: bool = False, find: object = None) -> PullPlan:
+        return PullPlan(name, (), free=10**9, keep_free=0)
 
     def processes(self, name: ModelName) -> list[int]:
         return []

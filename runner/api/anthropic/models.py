@@ -23,29 +23,32 @@ def model_info(model: StoredModel) -> Json:
     }
 
 
-def models_page(models: Sequence[StoredModel], after: str | None, before: str | None, limit: str | None) -> Json:
-    """The page that a request asks for. Raises InvalidRequest."""
+def models_on_page(
+    models: Sequence[StoredModel], after: str | None, before: str | None, limit: str | None
+) -> tuple[Sequence[StoredModel], bool]:
+    """Those that a request asks for, and whether there are more in its direction. Raises InvalidRequest."""
     if after is not None and before is not None:
         raise InvalidRequest("after_id and before_id exclude each other.", "before_id")
     wanted = "20" if limit is None else limit
     if not wanted.isascii() or not wanted.isdigit() or len(wanted) > 4 or not 1 <= int(wanted) <= MOST:
         raise InvalidRequest(f"limit must be a whole number from 1 to {MOST}.", "limit")
-    entries = [model_info(model) for model in models]
-    ids = [str(entry["id"]) for entry in entries]
+    ids = [model.name.short for model in models]
     count = int(wanted)
     if before is not None:
         end = _place(ids, before, "before_id")
         start = max(end - count, 0)
-        has_more = start > 0
-    else:
-        start = 0 if after is None else _place(ids, after, "after_id") + 1
-        end = min(start + count, len(ids))
-        has_more = end < len(ids)
+        return models[start:end], start > 0
+    start = 0 if after is None else _place(ids, after, "after_id") + 1
+    return models[start : start + count], start + count < len(ids)
+
+
+def models_page(models: Sequence[StoredModel], *, has_more: bool) -> Json:
+    entries = [model_info(model) for model in models]
     return {
-        "data": entries[start:end],
+        "data": entries,
         "has_more": has_more,
-        "first_id": ids[start] if start < end else None,
-        "last_id": ids[end - 1] if start < end else None,
+        "first_id": entries[0]["id"] if entries else None,
+        "last_id": entries[-1]["id"] if entries else None,
     }
 
 

@@ -30,6 +30,18 @@ async def test_the_anthropic_client_pages_through_the_models_in_both_directions(
     assert (one.id, one.type) == ("c:latest", "model")
 
 
+async def test_the_openai_client_gets_all_models_or_the_page_it_asks_for() -> None:
+    daemon = FakeDaemon(store=FakeStore(*[FakeModel(name=ModelName.parse(f"m{number}")) for number in range(30)]))
+    async with (
+        serve(daemon.app()) as base,
+        openai.AsyncOpenAI(base_url=f"{base}/v1", api_key="any", max_retries=0) as client,
+    ):
+        assert len([model async for model in client.models.list()]) == 30
+        assert len([model async for model in client.models.list(extra_query={"limit": 2})]) == 2
+        with pytest.raises(openai.BadRequestError):
+            await client.models.list(extra_query={"lifecycle": "odd"})
+
+
 async def test_the_openai_client_sees_a_response_fail_and_raises_the_error() -> None:
     daemon = FakeDaemon(FakeSupervisor([TextDelta("Hel"), Failed("engine_crashed", "The worker ended.")]))
     async with (
