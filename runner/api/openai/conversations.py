@@ -12,9 +12,10 @@ from runner.api.bodies import read_body
 from runner.api.context import owner
 from runner.api.documents import json_body, query
 from runner.api.openai.conversation_store import ConversationStore, StoredConversation
+from runner.api.openai.item_schema import ItemBody
 from runner.api.openai.paging import MOST, Page, page_of
 from runner.api.openai.responses_items import Item
-from runner.api.openai.responses_schema import ItemBody, Metadata
+from runner.api.openai.responses_schema import Metadata
 from runner.api.openai.responses_translate import new_id, read_items
 from runner.api.streaming import JsonResponse, ignored_header
 from runner.api.validation import Body, ignored_fields

@@ -9,6 +9,19 @@ from typing import Literal
 
 from runner.api.media_parts import read_base64, read_image_url
 from runner.api.openai.custom_tools import custom_tool
+from runner.api.openai.item_schema import (
+    CustomCallBody,
+    CustomOutputBody,
+    FunctionCallBody,
+    FunctionOutputBody,
+    InputImage,
+    InputSound,
+    ItemBody,
+    MessageBody,
+    PartBody,
+    ReasoningBody,
+    Refusal,
+)
 from runner.api.openai.responses_items import (
     CallItem,
     CustomCallItem,
@@ -23,20 +36,9 @@ from runner.api.openai.responses_items import (
 from runner.api.openai.responses_schema import (
     LOGPROBS,
     Choice,
-    CustomCallBody,
-    CustomOutputBody,
     CustomTool,
     FormatBody,
-    FunctionCallBody,
-    FunctionOutputBody,
     FunctionTool,
-    InputImage,
-    InputSound,
-    ItemBody,
-    MessageBody,
-    PartBody,
-    ReasoningBody,
-    Refusal,
     ResponseBody,
     ResponsePromptBody,
 )

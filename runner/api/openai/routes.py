@@ -8,11 +8,12 @@ from runner.api.bodies import read_body
 from runner.api.context import request_id
 from runner.api.documents import json_body
 from runner.api.openai.answering import complete, event_stream
+from runner.api.openai.chat_answers import Chunks, completion
 from runner.api.openai.completion_schema import CompletionBody
 from runner.api.openai.completions import CompletionChunks, completion_calls
 from runner.api.openai.completions import completion as text_completion
 from runner.api.openai.schema import ChatCompletionBody
-from runner.api.openai.translate import Chunks, call_shape, chat_calls, completion
+from runner.api.openai.translate import call_shape, chat_calls
 from runner.api.standing import with_standing
 from runner.api.streaming import JsonResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
