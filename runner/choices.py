@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from registry.stored_model import StoredModel
 from runner.chat.types import ChatEvent, ChatRequest, Failed, Finished
-from runner.engine import LoadedModel
 from runner.errors import ReportedError
+from runner.loaded_model import LoadedModel
 from runner.supervisor.lease import Lease
 from runner.supervisor.stream import EventStream
 

@@ -44,9 +44,9 @@ from runner.chat.types import (
     ToolUse,
 )
 from runner.choices import Choices
-from runner.engine import LoadedModel
 from runner.errors import ContextLengthExceeded, EngineCrashed, InvalidRequest, ReportedError, Unsupported
 from runner.errors import ModelNotFound as NoSuchModel
+from runner.loaded_model import LoadedModel
 from runner.model_spec import adapters_of, model_spec, named_draft, own_draft
 from runner.options import Resolved, resolve_options
 from runner.sampling import Constraint

@@ -16,8 +16,8 @@ import struct
 import msgspec
 
 from runner.chat.types import ChatEvent, ChatRequest
-from runner.engine import LoadedModel, LoadOptions
 from runner.errors import Fact
+from runner.loaded_model import LoadedModel, LoadOptions
 from runner.tasks import Task
 
 FRAME_HEADER = struct.Struct("<I")

@@ -18,23 +18,20 @@ from runner.engine import (
     SOLO_ROWS,
     Chunk,
     CompiledConstraint,
-    Encoding,
     EncodingChunk,
     EncodingInput,
     EngineFault,
     InsertTokens,
-    LoadedModel,
     MediaChunk,
     MediaInput,
     MediaPiece,
     MediaVectors,
-    MemoryKind,
     Move,
     OutOfCells,
-    Pooling,
     SamplerPlan,
     TokenScore,
 )
+from runner.loaded_model import Encoding, LoadedModel, MemoryKind, Pooling
 from runner.sampling import Constraint
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz ."

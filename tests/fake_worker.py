@@ -34,7 +34,7 @@ import msgspec
 import psutil
 
 from runner.chat.types import ChatEvent, ChatPrompt, Failed, Finished, FinishReason, TextDelta, Usage
-from runner.engine import DeviceUse, LoadedModel, LoadOptions
+from runner.loaded_model import DeviceUse, LoadedModel, LoadOptions
 from runner.messages import (
     FRAME_HEADER,
     MAX_FRAME_BYTES,

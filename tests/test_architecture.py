@@ -33,32 +33,43 @@ ALLOWED: dict[str, set[str]] = {
     "runner.tidying": {"registry"},
     "runner.listening": {"registry.paths", "runner.runtime_file"},
     "runner.draft_model": set(),
-    "runner.engine": {"runner.adapters", "runner.draft_model", "runner.chat.types", "runner.sampling", "runner.errors"},
-    "runner.messages": {"runner.chat.types", "runner.tasks", "runner.engine", "runner.sampling", "runner.errors"},
+    "runner.loaded_model": {"runner.draft_model"},
+    "runner.engine": {
+        "runner.adapters", "runner.draft_model", "runner.loaded_model", "runner.chat.types", "runner.sampling",
+        "runner.errors",
+    },
+    "runner.messages": {
+        "runner.chat.types", "runner.tasks", "runner.engine", "runner.loaded_model", "runner.sampling",
+        "runner.errors",
+    },
     "runner.jobs": {"runner.messages", "runner.errors"},
     "runner.chat": {
         "runner.adapters", "runner.sampling", "runner.tasks", "runner.errors", "registry.template_language",
     },
     "runner.worker": {
         "runner.adapters", "runner.draft_model",
-        "runner.engine", "runner.messages", "runner.tasks", "runner.jobs", "runner.chat", "runner.sampling",
+        "runner.engine", "runner.loaded_model", "runner.messages", "runner.tasks", "runner.jobs", "runner.chat",
+        "runner.sampling",
         "runner.errors", "runner.logs",
     },
     "runner.worker.__main__": {
         "runner.worker", "runner.llamacpp", "runner.logs", "runner.messages", "runner.jobs", "runner.engine",
     },
     "runner.llamacpp": {
-        "runner.adapters", "runner.draft_model", "runner.engine", "runner.jobs", "runner.sampling", "runner.errors",
+        "runner.adapters", "runner.draft_model", "runner.engine", "runner.loaded_model", "runner.jobs",
+        "runner.sampling", "runner.errors",
     },
     "runner.supervisor": {
-        "runner.messages", "runner.tasks", "runner.jobs", "runner.engine", "runner.chat.types", "runner.sampling",
+        "runner.messages", "runner.tasks", "runner.jobs", "runner.engine", "runner.loaded_model",
+        "runner.chat.types", "runner.sampling",
         "runner.errors", "runner.settings", "registry",
     },
-    "runner.supervisor.types": {"runner.draft_model", "runner.engine", "runner.messages"},
+    "runner.supervisor.types": {"runner.draft_model", "runner.engine", "runner.loaded_model", "runner.messages"},
     "runner.options": {"runner.supervisor.types", "runner.sampling", "runner.errors", "registry"},
     "runner.answers": {"runner.chat.types"},
     "runner.choices": {
-        "runner.chat.types", "runner.engine", "runner.errors", "runner.supervisor", "registry.stored_model",
+        "runner.chat.types", "runner.engine", "runner.loaded_model", "runner.errors", "runner.supervisor",
+        "registry.stored_model",
     },
     "runner.model_spec": {
         "runner.adapters", "runner.draft_model", "runner.errors", "runner.options", "runner.settings",
@@ -71,13 +82,14 @@ ALLOWED: dict[str, set[str]] = {
     "runner.generate": {
         "runner.model_spec", "runner.answers", "runner.choices", "runner.options",
         "runner.chat.media", "runner.chat.types", "runner.supervisor",
-        "runner.messages", "runner.engine", "runner.sampling", "runner.errors", "runner.settings", "registry",
+        "runner.messages", "runner.engine", "runner.loaded_model", "runner.sampling", "runner.errors",
+        "runner.settings", "registry",
     },
     "runner.receipt": {"runner.generate", "runner.choices", "runner.chat.types"},
     "runner.api": {
         "runner.receipt",
         "runner.answers", "runner.choices", "runner.generate", "runner.model_tasks", "runner.tasks",
-        "runner.options", "runner.engine", "runner.chat.types",
+        "runner.options", "runner.engine", "runner.loaded_model", "runner.chat.types",
         "runner.chat.media", "runner.chat.template", "runner.supervisor", "runner.messages", "runner.sampling",
         "runner.errors", "runner.settings", "runner.config_file", "runner.notation", "runner.sources", "registry",
     },

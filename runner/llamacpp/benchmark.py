@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import Chunk, EngineFault, LoadOptions, SamplerPlan
+from runner.engine import Chunk, EngineFault, SamplerPlan
 from runner.errors import Unsupported
 from runner.jobs import Benchmark, Benchmarked, Speed
 from runner.llamacpp.batch import Batch
@@ -19,6 +19,7 @@ from runner.llamacpp.fit import cpu_features
 from runner.llamacpp.library import Library
 from runner.llamacpp.model import Model, measure
 from runner.llamacpp.sampler import SamplerChain
+from runner.loaded_model import LoadOptions
 from runner.sampling import SamplingParams
 
 _WINDOW = 1024

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import LoadOptions
 from runner.llamacpp.encoder import CHUNK_ROWS
 from runner.llamacpp.model import Model
+from runner.loaded_model import LoadOptions
 
 _BITS = {"f16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
 """Of a number in a cache, by the cache's type."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import psutil
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import EngineFault, LoadOptions
+from runner.engine import EngineFault
 from runner.errors import InsufficientMemory, InvalidRequest
 from runner.jobs import Calibrate, Calibrated
 from runner.llamacpp.devices import list_devices, place
@@ -22,6 +22,7 @@ from runner.llamacpp.library import Library, LibraryLog
 from runner.llamacpp.model import context_params, load_weights, measure
 from runner.llamacpp.tensors import Tensor, Tensors
 from runner.llamacpp.vocabulary import Vocabulary
+from runner.loaded_model import LoadOptions
 
 CHUNK = 512
 """Most tokens that are read together, each time from nothing; what llama.cpp's own tool reads."""

@@ -13,7 +13,7 @@ import numpy as np
 from llama_cpp import llama_cpp as lib
 
 from runner.draft_model import DraftChunk, DraftFiles, Guess
-from runner.engine import EngineFault, LoadOptions, MemoryKind, OutOfCells
+from runner.engine import EngineFault, OutOfCells
 from runner.errors import InsufficientMemory, RunnerError, Unsupported
 from runner.llamacpp.batch import Batch
 from runner.llamacpp.candidates import read_row
@@ -23,6 +23,7 @@ from runner.llamacpp.memory import Memory, kind_of
 from runner.llamacpp.model import Model, make_context
 from runner.llamacpp.vocabulary import Vocabulary
 from runner.llamacpp.vocabulary_match import vocabulary_difference
+from runner.loaded_model import LoadOptions, MemoryKind
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,12 @@ import msgspec
 import numpy as np
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import ENCODING_SLOTS, EncodingChunk, EngineFault, LoadOptions, OutOfCells, Pooling
+from runner.engine import ENCODING_SLOTS, EncodingChunk, EngineFault, OutOfCells
 from runner.errors import InsufficientMemory
 from runner.llamacpp.batch import Batch
 from runner.llamacpp.library import LibraryLog
 from runner.llamacpp.model import context_params
+from runner.loaded_model import LoadOptions, Pooling
 
 logger = logging.getLogger(__name__)
 

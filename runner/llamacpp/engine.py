@@ -19,18 +19,13 @@ from runner.adapters import AdapterSet
 from runner.draft_model import DraftFiles
 from runner.engine import (
     Chunk,
-    DeviceUse,
-    Encoding,
     EncodingChunk,
     EncodingInput,
     EngineFault,
     InsertTokens,
-    LoadedModel,
-    LoadOptions,
     MediaChunk,
     MediaInput,
     MediaPiece,
-    MemoryKind,
     Move,
     OutOfCells,
     PromptScoring,
@@ -53,6 +48,7 @@ from runner.llamacpp.model import Model, cache_format, make_context, measure
 from runner.llamacpp.sampler import GreedySampler, SamplerChain, ShapedSampler, is_greedy
 from runner.llamacpp.solo import Solo
 from runner.llamacpp.vocabulary import Vocabulary
+from runner.loaded_model import DeviceUse, Encoding, LoadedModel, LoadOptions, MemoryKind
 from runner.sampling import Constraint
 
 logger = logging.getLogger(__name__)

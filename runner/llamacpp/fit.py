@@ -7,11 +7,11 @@ from pathlib import Path
 
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import LoadOptions
 from runner.jobs import DeviceFacts, Measure, Measured, WindowNeeds
 from runner.llamacpp.devices import list_devices
 from runner.llamacpp.library import Library
 from runner.llamacpp.model import measure_contexts
+from runner.loaded_model import LoadOptions
 
 _FEATURE = re.compile(r"([A-Z0-9_]+) = ([1-9][0-9]*)")
 

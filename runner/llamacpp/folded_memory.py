@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from runner.engine import Chunk, MemoryKind, Move
+from runner.engine import Chunk, Move
 from runner.llamacpp.memory import Memory
+from runner.loaded_model import MemoryKind
 
 
 @dataclass(frozen=True, slots=True)

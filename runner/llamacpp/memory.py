@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import Chunk, MemoryKind, Move
+from runner.engine import Chunk, Move
+from runner.loaded_model import MemoryKind
 
 _MOST_IDS = 256
 """llama.cpp's own limit, fixed when it is compiled. A unified cache holds any of them; only those below the

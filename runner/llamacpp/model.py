@@ -11,11 +11,12 @@ from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import MAX_DRAFTED_ROWS, MAX_SCORED_ROWS, LoadOptions, Pooling
+from runner.engine import MAX_DRAFTED_ROWS, MAX_SCORED_ROWS
 from runner.errors import InsufficientMemory, InvalidRequest, ModelInvalid, Unsupported
 from runner.llamacpp.devices import ALL_LAYERS, experts_on_cpu
 from runner.llamacpp.library import LibraryLog
 from runner.llamacpp.memory import kind_of, native_ids
+from runner.loaded_model import LoadOptions, Pooling
 
 _UBATCH = 512
 """Most tokens llama.cpp computes at once; a step larger than this is cut by the library."""

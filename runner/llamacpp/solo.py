@@ -9,12 +9,13 @@ from typing import Any
 import msgspec
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import SOLO_ROWS, Chunk, EngineFault, LoadOptions, Move, OutOfCells
+from runner.engine import SOLO_ROWS, Chunk, EngineFault, Move, OutOfCells
 from runner.llamacpp.batch import Batch
 from runner.llamacpp.library import LibraryLog
 from runner.llamacpp.memory import Memory, kind_of
 from runner.llamacpp.model import make_context
 from runner.llamacpp.sampler import SamplerChain, ShapedSampler
+from runner.loaded_model import LoadOptions
 
 logger = logging.getLogger(__name__)
 

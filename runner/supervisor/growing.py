@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.engine import LoadedModel
+from runner.loaded_model import LoadedModel
 from runner.supervisor.memory import WINDOW_STEP, MemoryPlan, Room
 from runner.supervisor.policy import Evict, Occupant
 

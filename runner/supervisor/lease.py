@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from runner.chat.types import ChatRequest
-from runner.engine import LoadedModel
+from runner.loaded_model import LoadedModel
 from runner.supervisor.line import Line
 from runner.supervisor.stream import EventStream
 from runner.tasks import Task

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import psutil
 
-from runner.engine import LoadedModel
 from runner.errors import InsufficientMemory
+from runner.loaded_model import LoadedModel
 from runner.supervisor.types import LoadWishes, MemoryFacts
 
 FIRST_WINDOW = 4096

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from runner.engine import LoadedModel, LoadOptions
+from runner.loaded_model import LoadedModel, LoadOptions
 from runner.supervisor.memory import Holding, MemoryPlan, Room, clamp_window
 from runner.supervisor.types import ROPE_WISHES, LoadWishes
 

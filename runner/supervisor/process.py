@@ -22,8 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from runner.chat.types import Failed
-from runner.engine import LoadedModel
 from runner.errors import EngineCrashed, ReportedError, RunnerError
+from runner.loaded_model import LoadedModel
 from runner.messages import Load, Loaded, LoadProgress
 from runner.supervisor.client import GarbledPipe, LoadReport, MemoryReport, WorkerClient
 

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from runner.engine import LoadedModel, LoadOptions
+from runner.loaded_model import LoadedModel, LoadOptions
 from runner.messages import Beside
 from runner.supervisor.lease import Lease
 from runner.supervisor.line import Line
@@ -111,6 +111,16 @@ class Resident:
         """Leases at a time. A few more than the worker runs at once, so that the next are prepared by then."""
         sequences = 1 if self.loaded is None else self.loaded.max_sequences
         return sequences + max(2, sequences // 2)
+
+    def lose_worker(self) -> None:
+        """Its process is gone, with all that it held."""
+        self.phase = Phase.WANTED
+        self.worker = None
+        self.loaded = None
+        self.holding = Holding(0, 0)
+        self.wanted_cells, self.is_growing = 0, False
+        self.beside.clear()
+        self.wanted_beside.clear()
 
     def occupant(self, ticket: float, *, is_leaving: bool = False) -> Occupant:
         """As whoever wants room since `ticket` sees it: those who came later do not make it busy."""

@@ -13,41 +13,27 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from runner.chat.types import Failed
-from runner.engine import LoadOptions
-from runner.errors import DeadlineExceeded, EngineCrashed, InsufficientMemory, RunnerError, ServerShutdown
-from runner.messages import Load
+from runner.errors import DeadlineExceeded, RunnerError
 from runner.settings import Settings
-from runner.supervisor.caching import cache_options
-from runner.supervisor.client import MemoryReport
-from runner.supervisor.crashes import CrashLog
 from runner.supervisor.devices import probe_gpus
-from runner.supervisor.giving import Giving
-from runner.supervisor.growing import largest_at_first
 from runner.supervisor.lease import Lease
 from runner.supervisor.likely_fit import LikelyFit, likely_fit
-from runner.supervisor.line import Line
 from runner.supervisor.memory import (
-    Holding,
     Machine,
     ThisMachine,
-    holding_of_model,
-    holding_of_plan,
-    learn_gpus,
 )
 from runner.supervisor.planning import LoadPlan, largest_windows, plan_load, shortage_of
-from runner.supervisor.policy import Evict, Fits, Refuse, Wait, includes, load_options, reload_reason
-from runner.supervisor.process import WORKER_COMMAND, WorkerProcess, WorkerState
-from runner.supervisor.queue import RETRY_AFTER_SECONDS, Queue
+from runner.supervisor.policy import Evict, Fits, Refuse, Wait, reload_reason
+from runner.supervisor.process import WORKER_COMMAND, WorkerState
+from runner.supervisor.queue import Queue
 from runner.supervisor.residents import Phase, Resident, Waiter
 from runner.supervisor.status import status_of
-from runner.supervisor.suspects import Suspects
 from runner.supervisor.table import Table
 from runner.supervisor.types import LoadWishes, ModelSpec, ModelStatus
+from runner.supervisor.workers import Workers, shutting_down
 
 logger = logging.getLogger(__name__)
 
@@ -65,20 +51,14 @@ class Supervisor:
     ) -> None:
         """`cache_folder` is where workers keep what outlives them, unless a setting names another place."""
         self._settings = settings
-        self._cache_folder = cache_folder
         self._worker_command = tuple(worker_command)
         self._table = Table(machine or ThisMachine())
-        self._giving = Giving(self._table, self._evict_idle)
         self._residents = self._table.residents
-        self._crashes = CrashLog()
-        self._suspects = Suspects()
         self._barriers: dict[str, float] = {}
         """Models that a load waits for: waiters with later tickets than this get no lease there."""
-        self._uses = 0
         self._queue = Queue(settings.queue)
-        self._is_stopping = False
+        self._workers = Workers(worker_command, settings, cache_folder, self._table, self._queue, self._note_change)
         self._probe: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         """Set whenever a lease or a resident goes; `stop` waits for it."""
@@ -97,8 +77,8 @@ class Supervisor:
         infinite for ever, None as before. Raises RunnerError: what loading failed with, QueueFull,
         DeadlineExceeded, InsufficientMemory, EngineCrashed, ServerShutdown. Cancelling gives up.
         """
-        if self._is_stopping:
-            raise _shutting_down()
+        if self._workers.is_stopping:
+            raise shutting_down()
         resident = self._residents.get(spec.weights_digest)
         if resident is None or not self._can_serve_now(resident, spec.wishes):
             self._queue.refuse_when_full(spec, resident)
@@ -153,9 +133,9 @@ class Supervisor:
         resident.expires_at = -math.inf
         worker = resident.worker
         self._queue.fail_all(resident, error)
-        self._end_requests(resident, error)
+        self._workers.end_requests(resident, error)
         if worker is not None and resident.phase is Phase.READY:
-            self._stop_worker(resident)
+            self._workers.stop(resident)
         self._settle()
         if worker is not None:
             await worker.wait_gone()
@@ -178,10 +158,10 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Refuse new leases, let running ones end for a while, then end them; returns when no process is left."""
-        self._is_stopping = True
+        self._workers.is_stopping = True
         for resident in self._residents.values():
             resident.is_kept = False
-            self._queue.fail_all(resident, _shutting_down())
+            self._queue.fail_all(resident, shutting_down())
         self._settle()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.worker.drain_seconds):
@@ -189,9 +169,8 @@ class Supervisor:
                     self._changed.clear()
                     await self._changed.wait()
         for resident in list(self._residents.values()):
-            self._end_requests(resident, _shutting_down())
-        workers = [resident.worker for resident in self._residents.values() if resident.worker is not None]
-        await asyncio.gather(*(worker.stop() for worker in workers), *self._tasks)
+            self._workers.end_requests(resident, shutting_down())
+        await self._workers.stop_all()
         if self._probe is not None:
             self._probe.cancel()
             await asyncio.gather(self._probe, return_exceptions=True)
@@ -200,7 +179,7 @@ class Supervisor:
 
     def kill(self) -> None:
         """End every worker process without waiting for anything; for a daemon that must end at once."""
-        self._is_stopping = True
+        self._workers.is_stopping = True
         for resident in self._residents.values():
             if resident.worker is not None:
                 resident.worker.kill()
@@ -210,9 +189,7 @@ class Supervisor:
     def _add_resident(self, spec: ModelSpec) -> Resident:
         configured = self._settings.model(spec.name).keep_alive
         keep_alive = self._settings.worker.keep_alive if configured is None else configured
-        resident = Resident(spec, keep_alive, Line(spec.name, self._suspects))
-        resident.not_before = self._crashes.not_before(resident.key)
-        self._residents[resident.key] = resident
+        resident = self._residents[spec.weights_digest] = self._workers.resident(spec, keep_alive)
         return resident
 
     def _can_serve_now(self, resident: Resident, wishes: LoadWishes) -> bool:
@@ -230,18 +207,17 @@ class Supervisor:
         elif not waiter.answer.cancelled() and waiter.answer.exception() is None:
             waiter.answer.result().release()  # granted in the same moment
 
-    def _touch(self, resident: Resident) -> None:
-        # Counted, not timed: some event loops' clocks tick in milliseconds.
-        self._uses += 1
-        resident.last_used = self._uses
-
     def _release(self, resident: Resident, lease: Lease) -> None:
         if lease not in resident.leases:
             return  # its worker died before
         resident.leases.remove(lease)
         now = asyncio.get_running_loop().time()
-        self._touch(resident)
+        self._table.touch(resident)
         resident.expires_at = now + resident.keep_alive
+        self._changed.set()
+        self._settle()
+
+    def _note_change(self) -> None:
         self._changed.set()
         self._settle()
 
@@ -252,7 +228,7 @@ class Supervisor:
         while True:
             for resident in list(self._residents.values()):
                 if resident.phase is Phase.READY:
-                    self._giving.answer(resident)
+                    self._workers.answer_wishes(resident)
                     self._serve(resident, now)
                 elif not resident.is_used:
                     self._abandon(resident, now)
@@ -284,11 +260,11 @@ class Supervisor:
                 if not resident.leases:
                     logger.info("%s: loading again: %s", resident.spec.name, reason)
                     resident.last_reload_reason = reason
-                    self._stop_worker(resident)
+                    self._workers.stop(resident)
                 return
         if not resident.is_used and resident.expires_at <= now:
             logger.info("%s: unloading", resident.spec.name)
-            self._stop_worker(resident)
+            self._workers.stop(resident)
 
     def _abandon(self, resident: Resident, now: float) -> None:
         """Give a load up that nobody waits for; a model that crashed is wanted back until its time is over."""
@@ -320,19 +296,19 @@ class Supervisor:
                 if error is None:
                     break
                 if resident.leases:
-                    self._end_requests(resident, error)
+                    self._workers.end_requests(resident, error)
                 elif resident.waiters:
                     self._queue.fail(resident, resident.waiters[0], error)
                 if not resident.is_used:
                     self._forget(resident)
                     break
             if isinstance(decision, Fits):
-                self._start_loading(resident, plan)
+                self._workers.start(resident, plan)
             elif not resident.is_used:
                 if not isinstance(decision, Refuse):
                     self._forget(resident)  # nobody else has to go for a model that nobody waits for
             elif isinstance(decision, Evict):
-                self._evict_idle(decision.keys)
+                self._workers.evict_idle(decision.keys)
             elif isinstance(decision, Wait):
                 for key in decision.keys:
                     barriers[key] = min(resident.ticket, barriers.get(key, math.inf))
@@ -360,7 +336,7 @@ class Supervisor:
             return
         assert resident.loaded is not None
         resident.spec = waiter.spec
-        self._touch(resident)
+        self._table.touch(resident)
         if waiter.keep_alive is not None:
             resident.keep_alive = waiter.keep_alive
         lease = Lease(
@@ -380,136 +356,6 @@ class Supervisor:
         assert resident.loaded is not None
         return reload_reason(resident.options, resident.loaded, wishes)
 
-    def _start_loading(self, resident: Resident, plan: LoadPlan) -> None:
-        options = load_options(plan.wishes, plan.memory, self._settings.worker.max_sequences)
-        resident.phase = Phase.LOADING
-        resident.wishes = plan.wishes
-        resident.plan = plan.memory
-        resident.options = options
-        resident.holding = holding_of_plan(plan.memory, plan.room)
-        for number, waiter in enumerate(resident.waiters):
-            waiter.is_served = number == 0 or includes(plan.wishes, waiter.spec.wishes)
-        logger.info("%s: loading with a window of %d tokens", resident.spec.name, plan.memory.context_length)
-        worker = WorkerProcess(
-            self._worker_command,
-            resident.spec.name,
-            watchdog_seconds=self._settings.worker.watchdog_seconds,
-            on_gone=lambda worker: self._worker_gone(resident, worker),
-            on_memory_report=lambda report: self._hear_of_memory(resident, report),
-        )
-        resident.worker = worker
-        self._run(
-            self._load(
-                resident, worker, self._load_command(resident.spec, options, largest_at_first(plan.memory, plan.room))
-            )
-        )
-
-    async def _load(self, resident: Resident, worker: WorkerProcess, load: Load) -> None:
-        await worker.start(load)
-        try:
-            loaded = await worker.ensure_ready()
-        except RunnerError:
-            return  # `_worker_gone` tells those who wait
-        if resident.worker is not worker or resident.phase is not Phase.LOADING:
-            return
-        assert resident.plan is not None
-        if not self._table.gpus.known and (load.options.num_gpu != 0 or loaded.gpu_layers):
-            self._table.gpus = learn_gpus(loaded.devices)
-        now = asyncio.get_running_loop().time()
-        resident.phase = Phase.READY
-        resident.loaded = loaded
-        resident.holding = holding_of_model(resident.plan, loaded, self._table.gpus)
-        if not resident.is_kept:
-            resident.expires_at = now + resident.keep_alive
-        resident.is_kept = False
-        self._touch(resident)
-        logger.info("%s: loaded, window %d; %s", resident.spec.name, loaded.context_length, loaded.placement)
-        resident.line.found(worker.client)
-        self._settle()
-
-    def _hear_of_memory(self, resident: Resident, report: MemoryReport) -> None:
-        self._giving.hear(resident, report)
-        self._settle()
-
-    def _evict_idle(self, keys: Sequence[str]) -> None:
-        for key in keys:
-            logger.info("%s: unloading to make room", self._residents[key].spec.name)
-            self._stop_worker(self._residents[key])
-
-    def _load_command(self, spec: ModelSpec, options: LoadOptions, largest_context: int) -> Load:
-        return Load(
-            str(spec.path),
-            options,
-            tuple(str(shard) for shard in spec.shards),
-            projector="" if spec.projector is None else str(spec.projector),
-            cache=cache_options(
-                self._settings.cache,
-                self._cache_folder,
-                machine_memory=self._table.machine.total(),
-                weights_digest=spec.weights_digest,
-            ),
-            largest_context=largest_context,
-            step_target_ms=self._settings.worker.step_target_ms,
-        )
-
-    def _stop_worker(self, resident: Resident) -> None:
-        assert resident.worker is not None
-        resident.phase = Phase.STOPPING
-        self._run(resident.worker.stop())
-
-    def _worker_gone(self, resident: Resident, worker: WorkerProcess) -> None:
-        now = asyncio.get_running_loop().time()
-        phase = resident.phase
-        resident.phase = Phase.WANTED
-        resident.worker = None
-        resident.loaded = None
-        resident.holding = Holding(0, 0)
-        resident.wanted_cells, resident.is_growing = 0, False
-        resident.beside.clear()
-        resident.wanted_beside.clear()
-        if resident.leases:
-            resident.expires_at = now + resident.keep_alive
-        if not worker.was_stopped:
-            lived = 0.0 if worker.ready_at is None else now - worker.ready_at
-            self._crashes.note(resident.key, lived_seconds=lived, now=now)
-            resident.not_before = self._crashes.not_before(resident.key)
-        if phase is Phase.LOADING:
-            assert worker.failure is not None
-            if worker.failure.code != InsufficientMemory.code or not self._evict_one_for(resident):
-                self._queue.fail_all(resident, worker.failure)
-                self._end_requests(resident, worker.failure)
-            resident.is_kept = False
-        elif phase is Phase.READY and not self._is_stopping:
-            resident.restarts += 1
-            resident.is_kept = True
-            resident.line.lost(worker.ending)
-        else:
-            was_unloaded = EngineCrashed("The model was unloaded in the middle of this answer.")
-            self._end_requests(resident, _shutting_down() if self._is_stopping else was_unloaded)
-        self._changed.set()
-        self._settle()
-
-    def _evict_one_for(self, resident: Resident) -> bool:
-        """When the engine found less memory than was planned with: let the next idle model go, if there is one."""
-        idle = [
-            other
-            for other in self._residents.values()
-            if other.phase is Phase.READY and not other.is_used and other is not resident
-        ]
-        if not idle or not resident.is_used:
-            return False
-        victim = min(idle, key=lambda other: other.last_used)
-        logger.info("%s: unloading, because the engine had too little memory", victim.spec.name)
-        resident.room_from = victim.worker
-        self._stop_worker(victim)
-        return True
-
-    def _end_requests(self, resident: Resident, error: RunnerError) -> None:
-        """End all that holds the model; whoever gets it next begins anew."""
-        resident.line.end(Failed(error.code, error.message, dict(error.facts)))
-        resident.line = Line(resident.spec.name, self._suspects)
-        resident.leases.clear()
-
     def _forget(self, resident: Resident) -> None:
         del self._residents[resident.key]
         self._changed.set()
@@ -518,14 +364,3 @@ class Supervisor:
         self._table.gpus = await probe_gpus(self._worker_command)
         self._probe = None
         self._settle()
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-def _shutting_down() -> ServerShutdown:
-    return ServerShutdown(
-        "The server is shutting down; try again in a moment.", retry_after_seconds=RETRY_AFTER_SECONDS
-    )

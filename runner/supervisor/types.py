@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from runner.draft_model import DraftFiles
-from runner.engine import LoadedModel
+from runner.loaded_model import LoadedModel
 from runner.messages import Stats
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from collections.abc import Sequence as ReadOnlySequence
 
 from runner.draft_model import Guess
-from runner.engine import MAX_DRAFTED_ROWS, Engine, MemoryKind
+from runner.engine import MAX_DRAFTED_ROWS, Engine
+from runner.loaded_model import MemoryKind
 from runner.worker.draft_cells import DraftCells
 from runner.worker.drafting import MAX_DRAFT, DraftCost, Drafter, worthwhile
 from runner.worker.guesser import Guesser, Record

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from runner.engine import Engine, MemoryKind
+from runner.engine import Engine
+from runner.loaded_model import MemoryKind
 from runner.messages import CacheOptions
 from runner.worker.cell_keeper import CellKeeper
 from runner.worker.keeper import Keeper

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from runner.engine import Encoding, EncodingInput, Engine, Pooling
+from runner.engine import EncodingInput, Engine
 from runner.errors import ContextLengthExceeded, InvalidRequest, Unsupported
+from runner.loaded_model import Encoding, Pooling
 from runner.tasks import (
     Detokenized,
     DetokenizeTask,

@@ -10,9 +10,10 @@ import pytest
 
 from registry.name import ModelName
 from registry.store import ModelStore
-from runner.engine import MAX_SCORED_ROWS, Chunk, LoadOptions, PromptScoring, SamplerPlan, TokenScore
+from runner.engine import MAX_SCORED_ROWS, Chunk, PromptScoring, SamplerPlan, TokenScore
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.loaded_model import LoadOptions
 from runner.sampling import SamplingParams
 from tests.end_to_end.conftest import MODEL, Daemon
 from tests.end_to_end.test_creating import upload

@@ -14,9 +14,10 @@ import pytest
 
 from registry.name import ModelName
 from registry.store import ModelStore
-from runner.engine import Chunk, LoadOptions, SamplerPlan
+from runner.engine import Chunk, SamplerPlan
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.loaded_model import LoadOptions
 from runner.sampling import SamplingParams
 from tests.end_to_end.conftest import MODEL, SLIDING_MODEL, TIMEOUT, Daemon, running_daemon
 from tests.end_to_end.test_streams import LIKELIEST, TOLERANCE, log_probabilities

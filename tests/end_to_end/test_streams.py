@@ -16,9 +16,10 @@ from registry.name import ModelName
 from registry.store import ModelStore
 from runner.chat.template import ChatTemplate
 from runner.chat.types import Message
-from runner.engine import Chunk, LoadOptions, SamplerPlan
+from runner.engine import Chunk, SamplerPlan
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.loaded_model import LoadOptions
 from runner.sampling import SamplingParams
 from tests.end_to_end.conftest import MODEL, TIMEOUT, Daemon
 

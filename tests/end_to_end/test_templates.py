@@ -11,9 +11,9 @@ from registry.modelfile import parse_modelfile
 from registry.name import ModelName
 from registry.store import ModelStore
 from runner.chat.types import ChatPrompt, ChatRequest, Message
-from runner.engine import LoadOptions
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.loaded_model import LoadOptions
 from runner.worker.prompt import prepare_prompt
 from tests.end_to_end.conftest import MODEL, REPOSITORY, Daemon
 from tests.end_to_end.test_cli import puna

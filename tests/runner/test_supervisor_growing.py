@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.chat.types import Finished
-from runner.engine import LoadedModel
+from runner.loaded_model import LoadedModel
 from runner.supervisor.growing import (
     AskLater,
     Give,

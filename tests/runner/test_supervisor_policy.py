@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.draft_model import DraftFiles
-from runner.engine import DeviceUse, LoadedModel, LoadOptions
+from runner.loaded_model import DeviceUse, LoadedModel, LoadOptions
 from runner.supervisor.memory import Holding, MemoryPlan, Room
 from runner.supervisor.policy import (
     Evict,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from runner.chat.types import Failed, Finished
-from runner.engine import LoadOptions
 from runner.errors import ModelNotFound, ServerShutdown
+from runner.loaded_model import LoadOptions
 from runner.messages import Load
 from runner.supervisor.process import LONGEST_LOG_LINE, WorkerProcess, _LogRelay, worker_environment
 from tests.runner.supervisor_fixtures import ask, house, process_is_gone, read, settings, until

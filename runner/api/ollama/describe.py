@@ -13,7 +13,7 @@ from registry.gguf_metadata import GgufMetadata
 from registry.manifest import ADAPTER_LAYER, DRAFT_LAYER, MODEL_LAYER, PROJECTOR_LAYER
 from registry.modelfile_of import modelfile_of
 from registry.stored_model import StoredModel
-from runner.engine import LoadedModel, LoadOptions
+from runner.loaded_model import LoadedModel, LoadOptions
 from runner.messages import Stats
 from runner.supervisor.fit import Fit
 from runner.supervisor.types import ModelStatus

@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from runner.engine import Chunk, EncodingChunk, EngineFault, LoadOptions, SamplerPlan
+from runner.engine import Chunk, EncodingChunk, EngineFault, SamplerPlan
 from runner.errors import RunnerError
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.loaded_model import LoadOptions
 from runner.sampling import SamplingParams
 
 

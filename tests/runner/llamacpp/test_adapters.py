@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from runner.adapters import AdapterSet, AdapterUse
-from runner.engine import Chunk, LoadOptions, SamplerPlan
+from runner.engine import Chunk, SamplerPlan
 from runner.errors import ModelInvalid
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.loaded_model import LoadOptions
 from runner.sampling import SamplingParams
 from tests.tiny_adapter import write_tiny_adapter
 from tests.tiny_model import write_tiny_model

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from runner.engine import LoadOptions, SamplerPlan
+from runner.engine import SamplerPlan
 from runner.errors import ConstraintInvalid
 from runner.llamacpp.constraint import CompiledConstraint
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.loaded_model import LoadOptions
 from runner.sampling import Constraint, ConstraintKind, SamplingParams
 from tests.runner.llamacpp.answering import OPEN, Answerer, answer, compiled_state, constraint
 

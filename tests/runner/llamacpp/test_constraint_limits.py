@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from runner.engine import LoadOptions
 from runner.errors import ConstraintInvalid
 from runner.llamacpp.constraint_limits import expansion
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.loaded_model import LoadOptions
 from runner.sampling import Constraint, ConstraintKind
 from runner.worker.serve import STACK_BYTES
 from tests.runner.llamacpp.answering import constraint

@@ -14,9 +14,10 @@ import pytest
 
 from runner.chat.types import ChatRequest, Failed, Finished, Limits, TextPrompt
 from runner.draft_model import DraftChunk, DraftFiles
-from runner.engine import Chunk, LoadOptions
+from runner.engine import Chunk
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.loaded_model import LoadOptions
 from runner.messages import CacheOptions, Events, Report
 from runner.sampling import Constraint, ConstraintKind, SamplingParams
 from runner.worker.loop import Loop, Stop

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from runner.chat.types import ChatRequest, Failed, Finished, Limits, TextDelta, TextPrompt
-from runner.engine import Chunk, LoadOptions, SamplerPlan
+from runner.engine import Chunk, SamplerPlan
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.loaded_model import LoadOptions
 from runner.messages import CacheOptions, Events, Report
 from runner.sampling import Constraint, ConstraintKind, SamplingParams
 from runner.worker.loop import Loop, Stop

@@ -10,10 +10,11 @@ import gguf
 import numpy as np
 import pytest
 
-from runner.engine import Chunk, EncodingChunk, LoadOptions, Pooling, SamplerPlan
+from runner.engine import Chunk, EncodingChunk, SamplerPlan
 from runner.llamacpp.encoder import CHUNK_ROWS
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.loaded_model import LoadOptions, Pooling
 from runner.sampling import SamplingParams
 from tests.tiny_encoders import CLS, SEP, write_tiny_bert
 from tests.tiny_model import BEGIN, write_tiny_model

@@ -15,13 +15,14 @@ import llama_cpp
 import numpy as np
 import pytest
 
-from runner.engine import NO_NUMBERS, Chunk, LoadOptions, OutOfCells, SamplerPlan
+from runner.engine import NO_NUMBERS, Chunk, OutOfCells, SamplerPlan
 from runner.errors import ModelInvalid, RunnerError
 from runner.llamacpp.devices import ALL_LAYERS, MARGIN, Device, list_devices, place
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import FUNCTIONS, TESTED_VERSIONS, Library, check_version
 from runner.llamacpp.model import measure
 from runner.llamacpp.sampler import GreedySampler, SamplerChain, native_seed
+from runner.loaded_model import LoadOptions
 from runner.sampling import SamplingParams
 from tests.tiny_model import BEGIN, END, write_tiny_model
 

@@ -14,10 +14,11 @@ from llama_cpp import mtmd_cpp as mtmd
 
 from runner.chat.media import Media, MediaKind
 from runner.chat.types import ChatRequest, Finished, Limits, Message, TextPrompt
-from runner.engine import Chunk, LoadOptions, MediaChunk, MediaPiece, Move, Picture, SamplerPlan
+from runner.engine import Chunk, MediaChunk, MediaPiece, Move, Picture, SamplerPlan
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
 from runner.llamacpp.model import make_context
+from runner.loaded_model import LoadOptions
 from runner.messages import CacheOptions
 from runner.worker.pictures import read_picture
 from tests.pictures import BLUE, RED, picture

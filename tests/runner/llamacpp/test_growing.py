@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from runner.chat.types import ChatRequest, Failed, Finished, Limits, TextPrompt
-from runner.engine import LoadOptions
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.loaded_model import LoadOptions
 from runner.messages import Events, Grow, Grown, Report, WindowWanted
 from runner.sampling import SamplingParams
 from runner.worker.loop import Loop, Stop

@@ -11,11 +11,12 @@ import llama_cpp
 import numpy as np
 import pytest
 
-from runner.engine import Chunk, LoadOptions, SamplerPlan
+from runner.engine import Chunk, SamplerPlan
 from runner.errors import InvalidRequest, Unsupported
 from runner.llamacpp.devices import experts_on_cpu
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.loaded_model import LoadOptions
 from runner.sampling import SamplingParams
 from tests.tiny_model import BEGIN, write_tiny_model
 

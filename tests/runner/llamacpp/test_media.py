@@ -11,10 +11,11 @@ import pytest
 
 from runner.chat.media import MediaKind
 from runner.chat.types import ChatPrompt, ChatRequest, Failed, Finished, Limits, Message
-from runner.engine import EngineFault, LoadOptions, MediaChunk, MediaPiece, Picture, Sound
+from runner.engine import EngineFault, MediaChunk, MediaPiece, Picture, Sound
 from runner.errors import InvalidRequest, ModelInvalid, Unsupported
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.loaded_model import LoadOptions
 from runner.messages import Cancel
 from runner.worker.media import place_pieces
 from runner.worker.prompt import prepare_prompt

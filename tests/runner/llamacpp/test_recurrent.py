@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from runner.chat.types import ChatRequest, Failed, Finished, Limits, TextPrompt
-from runner.engine import LoadOptions
 from runner.errors import Unsupported
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.loaded_model import LoadOptions
 from runner.messages import Events, Report
 from runner.sampling import SamplingParams
 from runner.worker.loop import CancelSequence, Loop, Stop

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from runner.engine import Chunk, LoadOptions, SamplerPlan
+from runner.engine import Chunk, SamplerPlan
 from runner.errors import ModelInvalid
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
 from runner.llamacpp.model import measure
+from runner.loaded_model import LoadOptions
 from runner.sampling import SamplingParams
 from tests.tiny_model import write_tiny_model
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.chat.types import Finished, Usage
-from runner.engine import MemoryKind
+from runner.loaded_model import MemoryKind
 from runner.messages import Grow
 from runner.worker.loop import CancelSequence
 from runner.worker.sequence import Sequence

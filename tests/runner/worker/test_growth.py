@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.chat.types import ChatRequest, Failed, Finished, FinishReason, Limits, TextPrompt
-from runner.engine import MemoryKind
 from runner.errors import InsufficientMemory
+from runner.loaded_model import MemoryKind
 from runner.messages import CacheOptions, Generate, Grow, GrowFailed, Grown, KeepWindow, Report, WindowWanted
 from runner.worker.control import Control
 from runner.worker.ledger import CellLedger

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runner.chat.types import ChatEvent, ChatPrompt, ChatRequest, Failed, Finished, Limits, Message, Started, TextDelta
-from runner.engine import LoadOptions
+from runner.loaded_model import LoadOptions
 from runner.messages import (
     FRAME_HEADER,
     Cancel,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.chat.types import CachedTokens, Finished
-from runner.engine import MemoryKind
+from runner.loaded_model import MemoryKind
 from runner.messages import CacheOptions
 from runner.worker.state_cache import StateCache
 from tests.fake_engine import FakeEngine
