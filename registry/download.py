@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from filelock import BaseFileLock
 
 from registry.blobs import Blob
+from registry.byte_ranges import Range
 from registry.errors import DigestMismatch, RegistryForbidden, SourceError, SourceUnreachable, Unauthorized
 from registry.journal import FileFacts
 from registry.partial_hash import PartialHash
@@ -231,7 +232,15 @@ class Download:
             await hashing.finish()
             if self._file.digest in (None, hashing.digest()):
                 return await asyncio.to_thread(self._install, partial, hashing)
-            if partial.has_doubtful and doubts:
+            wrong = self._wrong_chunks(hashing)
+            if wrong:
+                # The file was whole here once: its other chunks are good, whatever this place sends.
+                for start, end in wrong:
+                    partial.drop(start, end)
+                if not doubts:
+                    raise DigestMismatch(str(self._file.digest), str(hashing.digest()))
+                doubts -= 1
+            elif partial.has_doubtful and doubts:
                 # Some of it is of another version, or was lost with the power: the rest may be good.
                 doubts -= 1
                 partial.drop_doubtful()
@@ -241,6 +250,12 @@ class Download:
                 partial.drop_all()
                 is_all_from_here = True
             self._notices.append("what was kept of an earlier download is damaged and fetched again")
+
+    def _wrong_chunks(self, hashing: PartialHash) -> list[Range]:
+        """What differs from the file as it once was verified here; nothing where that was never so."""
+        digest, found = self._file.digest, hashing.chunk_sums()
+        known = self._store.blobs.chunks(digest) if digest is not None else None
+        return known.damaged(found) if known is not None and known.size == found.size else []
 
     def _refuse(self, partial: Partial, hashing: PartialHash) -> NoReturn:
         """What one place has sent, all of it, is not what was asked for."""

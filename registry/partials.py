@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -375,7 +376,13 @@ class Partial:
 
     def _note(self, event: str) -> None:
         """Write an event down, then hold it true; the lock is held, and the descriptors are open."""
-        os.write(self._journal, to_line(event))
+        line = to_line(event)
+        with writing(self._path.parent):
+            written = os.write(self._journal, line)
+            if written < len(line):
+                # Nobody would read what came behind half a line.
+                os.ftruncate(self._journal, os.lseek(self._journal, 0, os.SEEK_END) - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._state.apply(event)
 
     def _rewrite_journal(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 
 from registry.digest import Digest
 from registry.errors import ModelCorrupt, RegistryError, SourceError
@@ -12,7 +13,7 @@ from registry.name import ModelName
 from registry.progress import Progress
 from registry.pull import Puller, make_config
 from registry.sizes import shown_size
-from registry.sources.resolved import Find, ResolvedFile
+from registry.sources.resolved import Find, ResolvedFile, ResolvedModel
 from registry.store import ModelStore
 from registry.stored_model import StoredModel
 from registry.verify import FileVerdict, Verification, verify
@@ -38,7 +39,7 @@ async def repair(
     if found.unsound:
         yield Progress(_summary(found.unsound))
         try:
-            files = await _find_again({verdict.digest for verdict in found.unsound}, finds)
+            files = await _find_again(model, {verdict.digest for verdict in found.unsound}, finds)
         except RegistryError as error:
             raise _lost_original(model, found.unsound) or error from error
         async with contextlib.aclosing(puller.fetch_files(model.name, list(files.values()))) as fetching:
@@ -87,7 +88,23 @@ def _summary(unsound: Sequence[FileVerdict]) -> str:
     return f"{count} damaged: fetching {shown_size(damaged)} of {shown_size(total)}"
 
 
-async def _find_again(wanted: set[Digest], finds: Sequence[Find]) -> dict[Digest, ResolvedFile]:
+def _with_digests(found: ResolvedModel, model: StoredModel) -> list[ResolvedFile]:
+    """Files that a source knows no digest of are taken for the model's, in their order: what comes is verified."""
+    files = []
+    layers = model.manifest.all_layers
+    for media_type in dict.fromkeys(file.media_type for file in found.files):
+        here = [layer for layer in layers if layer.media_type == media_type]
+        there = [file for file in found.files if file.media_type == media_type]
+        if len(here) == len(there):
+            there = [
+                replace(file, digest=layer.digest, size=layer.size) if file.digest is None else file
+                for file, layer in zip(there, here, strict=True)
+            ]
+        files += there
+    return files
+
+
+async def _find_again(model: StoredModel, wanted: set[Digest], finds: Sequence[Find]) -> dict[Digest, ResolvedFile]:
     """Where the very same bytes can be had. Raises what the last source raised, when none could be asked."""
     files: dict[Digest, ResolvedFile] = {}
     error: RegistryError | None = None
@@ -96,12 +113,12 @@ async def _find_again(wanted: set[Digest], finds: Sequence[Find]) -> dict[Digest
         if wanted <= files.keys():
             break
         try:
-            model = await find(lambda notice: None)
+            found = await find(lambda notice: None)
         except RegistryError as problem:
             error = problem
             continue
         has_answer = True
-        for file in model.files:
+        for file in _with_digests(found, model):
             if file.digest in wanted and file.digest not in files:
                 files[file.digest] = file
     if not has_answer:

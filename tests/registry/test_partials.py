@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from registry.errors import DiskFull
 from registry.journal import FileFacts
 from registry.partials import MAX_AGE_SECONDS, Partials, key_of_address
 from registry.store import ModelStore
@@ -106,6 +107,22 @@ def test_closing_waits_for_those_who_write_and_lets_nobody_write_later(partials:
     again = partials.open("one", FileFacts(64 << 20))
     assert again.completed == partial.completed
     again.close()
+
+
+def test_a_disk_without_room_for_the_journal_takes_nothing_that_was_noted(
+    partials: Partials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partial = partials.open("k", FileFacts(100))
+    partial.write(0, b"x" * 10)
+    really = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, content: really(descriptor, content[:5]))
+    for change in (lambda: partial.write(10, b"y" * 10), lambda: partial.begin_version("two"), partial.drop_all):
+        with pytest.raises(DiskFull):
+            change()
+    monkeypatch.setattr(os, "write", really)
+    partial.write(20, b"z" * 10)
+    partial.close()
+    assert partials.completed("k") == 20
 
 
 def test_partials_that_can_be_gone_on_with_outlive_other_leftovers(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from registry.content_hash import CHUNK_BYTES
-from registry.errors import ModelCorrupt, SourceUnreachable
+from registry.errors import DigestMismatch, ModelCorrupt, SourceError, SourceUnreachable
 from registry.progress import Notice, Progress
 from registry.repair import repair
 from registry.sources.resolved import Find, ResolvedModel
@@ -90,6 +90,31 @@ async def test_a_repair_fetches_the_damaged_chunk_alone(rig: Rig) -> None:
     assert not rig.store.find(NAME).is_damaged
     assert isinstance(steps[-1], Progress)
     assert steps[-1].status == "success"
+
+
+async def test_a_source_that_knows_no_digests_serves_too(rig: Rig) -> None:
+    damage(rig, 5)
+    rig.is_digest_known = rig.is_size_known = False
+    before = rig.server.sent
+    await repaired(rig)
+    rig.check_installed()
+    assert rig.server.sent - before == CHUNK_BYTES
+
+
+async def test_another_file_than_it_was_is_not_taken(rig: Rig) -> None:
+    damage(rig, 5)
+    rig.is_digest_known = rig.is_size_known = False
+    for other in (b"x" + rig.content[1:], rig.content + b"more"):
+        rig.server.files["/model"] = other
+        with pytest.raises((DigestMismatch, SourceError)):
+            await repaired(rig)
+        assert rig.store.find(NAME).is_damaged
+        assert rig.kept() == len(rig.content) - CHUNK_BYTES
+    rig.server.files["/model"] = rig.content
+    before = rig.server.sent
+    await repaired(rig)
+    rig.check_installed()
+    assert rig.server.sent - before == CHUNK_BYTES
 
 
 async def test_a_pull_of_a_model_known_to_be_damaged_does_the_same(rig: Rig) -> None:
