@@ -15,3 +15,10 @@ class Table:
     machine: Machine
     gpus: Gpus = field(default_factory=Gpus)
     residents: dict[str, Resident] = field(default_factory=dict)
+    uses: int = 0
+
+    def touch(self, resident: Resident) -> None:
+        """It was used now."""
+        # Counted, not timed: some event loops' clocks tick in milliseconds.
+        self.uses += 1
+        resident.last_used = self.uses
