@@ -33,10 +33,10 @@ from runner.messages import (
 )
 from runner.sampling import Constraint
 from runner.tasks import Detokenized, Tokenized
+from runner.worker.commands import CancelSequence, LoopCommand, SetPaused, Stop
 from runner.worker.echo import Echo
 from runner.worker.encoding import EncodingJob
 from runner.worker.growth import AwaitWindow
-from runner.worker.loop import CancelSequence, LoopCommand, SetPaused, Stop
 from runner.worker.output import constrain, plan_output
 from runner.worker.prompt import PreparedPrompt, prepare_prompt
 from runner.worker.resuming import resume

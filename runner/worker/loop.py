@@ -6,7 +6,6 @@ import queue
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as ReadOnlySequence
-from dataclasses import dataclass
 
 from runner.chat.types import Failed, FinishReason, Started
 from runner.engine import Chunk, Engine, EngineFault, MediaChunk, OutOfCells, Sampler
@@ -23,6 +22,7 @@ from runner.messages import (
     RoomRefused,
 )
 from runner.worker.admission import Admission
+from runner.worker.commands import CancelSequence, LoopCommand, SetPaused, Stop
 from runner.worker.draft_plan import DraftPlan
 from runner.worker.encoding import EncodingJob, EncodingQueue
 from runner.worker.growth import AwaitWindow, Growth
@@ -44,25 +44,6 @@ STEP_TARGET_NS = 80_000_000
 STATS_INTERVAL_NS = 500_000_000
 MAX_FAULTS = 2
 """A request whose steps failed so often ends with an error; the second failure was with itself alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class CancelSequence:
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class SetPaused:
-    request_id: str
-    paused: bool
-
-
-class Stop:
-    """End the loop after the current step."""
-
-
-MemoryAnswer = Grow | KeepWindow | RoomGiven | RoomRefused
-LoopCommand = Sequence | EncodingJob | AwaitWindow | CancelSequence | SetPaused | MemoryAnswer | FileEvent | Stop
 
 
 class Loop:

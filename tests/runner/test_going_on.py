@@ -35,8 +35,9 @@ from runner.supervisor.client import WorkerClient
 from runner.supervisor.line import Line
 from runner.supervisor.stream import EventStream
 from runner.supervisor.suspects import Suspects
+from runner.worker.commands import Stop
 from runner.worker.control import Control
-from runner.worker.loop import Loop, Stop
+from runner.worker.loop import Loop
 from tests.fake_engine import FakeEngine
 
 TIMEOUT = 20

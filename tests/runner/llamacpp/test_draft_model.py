@@ -20,7 +20,8 @@ from runner.llamacpp.library import Library
 from runner.loaded_model import LoadOptions
 from runner.messages import CacheOptions, Events, Report
 from runner.sampling import Constraint, ConstraintKind, SamplingParams
-from runner.worker.loop import Loop, Stop
+from runner.worker.commands import Stop
+from runner.worker.loop import Loop
 from runner.worker.sequence import Sequence
 from tests.tiny_model import write_tiny_model
 from tests.tiny_recurrent_model import write_tiny_recurrent_model

@@ -16,7 +16,8 @@ from runner.llamacpp.library import Library
 from runner.loaded_model import LoadOptions
 from runner.messages import CacheOptions, Events, Report
 from runner.sampling import Constraint, ConstraintKind, SamplingParams
-from runner.worker.loop import Loop, Stop
+from runner.worker.commands import Stop
+from runner.worker.loop import Loop
 from runner.worker.sequence import Sequence
 
 PROMPT = [5, 9, 3, 7, 5, 9, 3]

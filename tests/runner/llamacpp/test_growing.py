@@ -13,7 +13,8 @@ from runner.llamacpp.library import Library
 from runner.loaded_model import LoadOptions
 from runner.messages import Events, Grow, Grown, Report, WindowWanted
 from runner.sampling import SamplingParams
-from runner.worker.loop import Loop, Stop
+from runner.worker.commands import Stop
+from runner.worker.loop import Loop
 from runner.worker.prompt import prepare_prompt
 from runner.worker.sequence import Sequence
 from tests.tiny_hybrid_model import write_tiny_hybrid_model

@@ -14,7 +14,8 @@ from runner.llamacpp.library import Library
 from runner.loaded_model import LoadOptions
 from runner.messages import Events, Report
 from runner.sampling import SamplingParams
-from runner.worker.loop import CancelSequence, Loop, Stop
+from runner.worker.commands import CancelSequence, Stop
+from runner.worker.loop import Loop
 from runner.worker.prompt import prepare_prompt
 from runner.worker.sequence import Sequence
 from tests.tiny_recurrent_model import write_tiny_recurrent_model

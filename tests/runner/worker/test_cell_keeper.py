@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from runner.chat.types import CachedTokens, Finished
 from runner.messages import CacheOptions
-from runner.worker.loop import CancelSequence, SetPaused
+from runner.worker.commands import CancelSequence, SetPaused
 from runner.worker.sequence import Sequence
 from tests.fake_engine import FakeEngine
 from tests.runner.worker.test_loop import Driver

@@ -10,8 +10,8 @@ from runner.engine import CompiledConstraint
 from runner.errors import ConstraintInvalid
 from runner.messages import Cancel, Events, Generate, Pause, Report
 from runner.sampling import Constraint, SamplingParams
+from runner.worker.commands import CancelSequence, LoopCommand, SetPaused
 from runner.worker.control import Control
-from runner.worker.loop import CancelSequence, LoopCommand, SetPaused
 from runner.worker.sequence import Sequence
 from tests.fake_engine import FakeEngine
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from runner.chat.types import Finished, Usage
 from runner.loaded_model import MemoryKind
 from runner.messages import Grow
-from runner.worker.loop import CancelSequence
+from runner.worker.commands import CancelSequence
 from runner.worker.sequence import Sequence
 from tests.fake_draft import FakeDraft
 from tests.fake_engine import FakeEngine

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from runner.chat.types import ChatRequest, Finished, FinishReason, Limits, TextPrompt
 from runner.engine import Chunk
 from runner.loaded_model import MemoryKind
-from runner.worker.loop import CancelSequence
+from runner.worker.commands import CancelSequence
 from runner.worker.sequence import Sequence
 from tests.fake_engine import ALPHABET, FakeEngine
 from tests.runner.worker.test_loop import Driver

@@ -26,7 +26,8 @@ from runner.chat.types import (
 )
 from runner.engine import Chunk
 from runner.messages import CacheOptions, Events, Report, Stats
-from runner.worker.loop import CancelSequence, Loop, LoopCommand, SetPaused, Stop
+from runner.worker.commands import CancelSequence, LoopCommand, SetPaused, Stop
+from runner.worker.loop import Loop
 from runner.worker.outbox import TOGETHER_NS
 from runner.worker.sequence import Sequence
 from tests.fake_engine import FakeEngine

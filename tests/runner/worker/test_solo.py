@@ -9,7 +9,7 @@ import pytest
 
 from runner.chat.types import Failed, Finished
 from runner.errors import InsufficientMemory, Unsupported
-from runner.worker.loop import CancelSequence, SetPaused
+from runner.worker.commands import CancelSequence, SetPaused
 from runner.worker.prompt import prepare_prompt
 from runner.worker.sequence import Sequence
 from tests.fake_engine import FakeEngine
