@@ -9,14 +9,9 @@ import msgspec
 from runner.draft_model import DraftFiles
 
 
-class LoadOptions(msgspec.Struct, frozen=True):
-    """How a model is loaded. None leaves the choice to the engine."""
+class LoadChoices(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be chosen of the way a model is loaded. None leaves the choice to the engine."""
 
-    context_length: int
-    """KV cells shared by all sequences, and the longest window of one."""
-    max_sequences: int = 16
-    num_batch: int = 512
-    """Most tokens in one step."""
     num_gpu: int | None = None
     """Layers on the GPU: 0 none, None all if they fit, else none."""
     main_gpu: int | None = None
@@ -41,6 +36,16 @@ class LoadOptions(msgspec.Struct, frozen=True):
     yarn_ext_factor: float | None = None
     yarn_beta_fast: float | None = None
     yarn_beta_slow: float | None = None
+
+
+class LoadOptions(LoadChoices, frozen=True):
+    """How a model is loaded."""
+
+    context_length: int
+    """KV cells shared by all sequences, and the longest window of one."""
+    max_sequences: int = 16
+    num_batch: int = 512
+    """Most tokens in one step."""
     longest_context: int = 0
     """How far the window may grow later; 0: not at all."""
     draft: DraftFiles | None = None

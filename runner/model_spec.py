@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+
+import msgspec
 
 from registry.digest import Digest
 from registry.gguf_metadata import GgufMetadata
@@ -84,7 +85,7 @@ def usual_wishes(model: StoredModel, settings: Settings) -> LoadWishes:
         request={},
         training_context=model.metadata().context_length,
     )
-    return dataclasses.replace(options.wishes, draft=own_draft(model))
+    return msgspec.structs.replace(options.wishes, draft=own_draft(model))
 
 
 def model_spec(model: StoredModel, options: Resolved, draft: DraftWish | None = None) -> ModelSpec:
@@ -100,6 +101,6 @@ def model_spec(model: StoredModel, options: Resolved, draft: DraftWish | None = 
         shards=model.model_paths[1:],
         projector=model.projector_path,
         memory=memory_facts(model),
-        wishes=dataclasses.replace(options.wishes, draft=draft),
+        wishes=msgspec.structs.replace(options.wishes, draft=draft),
         details=model.details(),
     )

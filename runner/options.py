@@ -18,7 +18,7 @@ from runner.sampling import SamplingParams
 from runner.supervisor.types import LoadWishes
 
 _SAMPLING = frozenset(field.name for field in dataclasses.fields(SamplingParams))
-_WISHES = frozenset(field.name for field in dataclasses.fields(LoadWishes)) - {"draft"}
+_WISHES = frozenset(LoadWishes.__struct_fields__) - {"draft"}
 _LIMITS = frozenset(
     {"num_predict", "num_keep", "stop", "deterministic", "lora_scales", "draft_num_predict", "draft_model"}
 )
@@ -175,6 +175,6 @@ def _checked_value(name: str, value: object, path: str, prefix: str) -> Paramete
 
 
 def _picked(options: Mapping[str, Any], kind: type[_T]) -> _T:
-    names = {field.name for field in dataclasses.fields(kind)} & _HONOURED
+    names = _WISHES if kind is LoadWishes else _SAMPLING
     # Lists of numbers are kept as texts.
     return msgspec.convert({name: options[name] for name in names & options.keys()}, kind, strict=False)

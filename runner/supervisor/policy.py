@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from runner.loaded_model import LoadedModel, LoadOptions
+import msgspec
+
+from runner.loaded_model import LoadChoices, LoadedModel, LoadOptions
 from runner.supervisor.memory import Holding, MemoryPlan, Room, clamp_window
 from runner.supervisor.types import ROPE_WISHES, LoadWishes
 
@@ -109,22 +110,22 @@ def merge_wishes(first: LoadWishes, *others: LoadWishes) -> LoadWishes:
     """The union: the largest window and batch anyone wants; of the rest, the first one's wish counts."""
     merged = first
     for other in others:
-        for field in dataclasses.fields(LoadWishes):
-            mine, theirs = getattr(merged, field.name), getattr(other, field.name)
-            if field.name in ROPE_WISHES:
+        for name in LoadWishes.__struct_fields__:
+            mine, theirs = getattr(merged, name), getattr(other, name)
+            if name in ROPE_WISHES:
                 continue
-            if theirs is not None and (mine is None or (field.name in _LARGER_WINS and theirs > mine)):
-                merged = dataclasses.replace(merged, **{field.name: theirs})
+            if theirs is not None and (mine is None or (name in _LARGER_WINS and theirs > mine)):
+                merged = msgspec.structs.replace(merged, **{name: theirs})
     return merged
 
 
 def includes(union: LoadWishes, wishes: LoadWishes) -> bool:
     """Whether a load made for `union` serves `wishes` as well."""
-    for field in dataclasses.fields(LoadWishes):
-        whole, wish = getattr(union, field.name), getattr(wishes, field.name)
-        if whole == wish or (wish is None and field.name not in ROPE_WISHES):
+    for name in LoadWishes.__struct_fields__:
+        whole, wish = getattr(union, name), getattr(wishes, name)
+        if whole == wish or (wish is None and name not in ROPE_WISHES):
             continue
-        if whole is None or field.name not in _LARGER_WINS or whole < wish:
+        if whole is None or name not in _LARGER_WINS or whole < wish:
             return False
     return True
 
@@ -137,12 +138,8 @@ def load_options(wishes: LoadWishes, plan: MemoryPlan, max_sequences: int) -> Lo
         longest_context=plan.longest,
         max_sequences=max_sequences,
         num_batch=defaults.num_batch if wishes.num_batch is None else wishes.num_batch,
-        num_gpu=wishes.num_gpu,
-        main_gpu=wishes.main_gpu,
-        num_thread=wishes.num_thread,
-        use_mmap=wishes.use_mmap,
         draft=None if wishes.draft is None else wishes.draft.files,
-        **{name: getattr(wishes, name) for name in (*_DEFAULTS, *ROPE_WISHES)},
+        **{name: getattr(wishes, name) for name in LoadChoices.__struct_fields__},
     )
 
 

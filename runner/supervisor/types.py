@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from runner.draft_model import DraftFiles
-from runner.loaded_model import LoadedModel
+from runner.loaded_model import LoadChoices, LoadedModel
 from runner.messages import Stats
 
 
@@ -34,29 +34,11 @@ class DraftWish:
     kv_per_token: int
 
 
-@dataclass(frozen=True, slots=True)
-class LoadWishes:
+class LoadWishes(LoadChoices, frozen=True, kw_only=True):
     """What a request needs of the way its model is loaded; None is content with anything."""
 
     num_ctx: int | None = None
     num_batch: int | None = None
-    num_gpu: int | None = None
-    main_gpu: int | None = None
-    num_thread: int | None = None
-    use_mmap: bool | None = None
-    use_mlock: bool | None = None
-    split_mode: str | None = None
-    tensor_split: tuple[float, ...] | None = None
-    num_cpu_moe: int | None = None
-    kv_cache_type: str | None = None
-    flash_attention: str | None = None
-    rope_scaling: str | None = None
-    rope_frequency_base: float | None = None
-    rope_frequency_scale: float | None = None
-    yarn_orig_ctx: int | None = None
-    yarn_ext_factor: float | None = None
-    yarn_beta_fast: float | None = None
-    yarn_beta_slow: float | None = None
     draft: DraftWish | None = None
 
     def longest_window(self, training_context: int) -> int:
@@ -90,7 +72,7 @@ class ModelSpec:
     weights_digest: str
     path: Path
     memory: MemoryFacts
-    wishes: LoadWishes = LoadWishes()
+    wishes: LoadWishes = field(default_factory=LoadWishes)
     shards: tuple[Path, ...] = ()
     """The other files of a model that is split, in order."""
     projector: Path | None = None
