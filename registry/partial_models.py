@@ -71,7 +71,7 @@ def remove_partial(store: ModelStore, text: str) -> PartialModel:
     if found is None:
         raise ModelNotFound(f"Nothing is kept of a download of {text!r}; `puna partials` lists what is.", model=text)
     if found.is_active:
-        raise ModelInUse(f"{text} is being downloaded; end that first.", model=text)
+        raise _in_use(text)
     if found.name is not None:
         store.blobs.pulls.forget(found.name)
     still_wanted = {file.key for pull in store.blobs.pulls.all() for file in pull.files}
@@ -84,11 +84,15 @@ def remove_partial(store: ModelStore, text: str) -> PartialModel:
 def _remove(store: ModelStore, key: str, text: str) -> None:
     lock = store.blobs.try_lock(key)
     if lock is None:
-        raise ModelInUse(f"{text} is being downloaded; end that first.", model=text)
+        raise _in_use(text)
     try:
         store.blobs.partials.remove(key)
     finally:
         lock.release()
+
+
+def _in_use(text: str) -> ModelInUse:
+    return ModelInUse(f"{text} is being downloaded; end that first, for example with `puna rm --force`.", model=text)
 
 
 def _is_meant(model: PartialModel, text: str) -> bool:

@@ -154,7 +154,7 @@ def test_a_packed_member_killed_again_and_again_only_moves_forward(rig: WheelRig
     moments = random.Random(5)
     kept = 0
     with mortal_puller(rig, f"{WHEELS}{rig.environ['PIP_FIND_LINKS']}") as puller:
-        for kill in range(5):
+        for kill in range(4):
             before = rig.server.sent
             child = puller.start()
             puller.until_shown(puller.shown + moments.randrange(50_000, 400_000))
@@ -165,7 +165,7 @@ def test_a_packed_member_killed_again_and_again_only_moves_forward(rig: WheelRig
             lost = rig.server.sent - before - (kept - was)
             assert lost <= OVERHEAD + PARALLEL * (PIECE_BYTES + UNDER_WAY), kill
             assert rig.blobs == []
-        assert 250_000 < kept < len(rig.content)
+        assert 200_000 < kept < len(rig.content)
         rig.server.behaviour = Behaviour()
         puller.start()
         puller.wait()

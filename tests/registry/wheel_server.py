@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import io
 import json
 import re
@@ -18,6 +19,7 @@ LICENCE_MEMBER = "tiny-1.0.dist-info/LICENSE"
 WHEEL = "tiny_model-1.0-py3-none-any.whl"
 
 
+@functools.lru_cache(maxsize=8)
 def make_wheel(
     gguf: bytes, *, method: int = zipfile.ZIP_DEFLATED, licence: bytes = b"be good", padding: bytes = b""
 ) -> bytes:
