@@ -87,7 +87,7 @@ def layer(kind, content):
     return Layer(kind, blob.digest, blob.size)
 print("ready", flush=True)
 sys.stdin.readline()
-for number in range(40):
+for number in range(24):
     own = ModelName.parse(f"{mine}:{number}")
     manifest = Manifest(layer(CONFIG_TYPE, b"{}"), (layer(SYSTEM_LAYER, f"{mine}{number}".encode()),))
     store.write_manifest(own, manifest)
@@ -114,10 +114,14 @@ def test_two_processes_write_one_store_without_losing_anything(store: ModelStore
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
     for writer in writers:
-        writer.communicate("go\n", timeout=60)
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate(timeout=60)
         assert writer.returncode == 0
     names = {model.name.short for model in store.models()}
-    kept = {f"{mine}:{number}" for mine in ("left", "right") for number in range(0, 40, 2)}
+    kept = {f"{mine}:{number}" for mine in ("left", "right") for number in range(0, 24, 2)}
     assert names == kept | {"shared:latest", "keeper:latest"}
     for model in store.models():
         for one in model.manifest.all_layers:
