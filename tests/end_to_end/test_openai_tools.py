@@ -57,15 +57,13 @@ def test_a_custom_tools_input_follows_its_grammar(client: Any) -> None:
 
 
 def test_a_streamed_custom_call_adds_up(client: Any) -> None:
-    arguments: Any = {"model": MODEL, "messages": QUESTION, "tools": [CUSTOM], "tool_choice": NAMED, "seed": 1}
-    whole = client.chat.completions.create(**arguments, max_tokens=60).choices[0].message.tool_calls[0]
-    pieces = [
-        call
-        for chunk in client.chat.completions.create(**arguments, max_tokens=60, stream=True)
-        for call in chunk.choices[0].delta.tool_calls or ()
-    ]
+    chunks = client.chat.completions.create(
+        model=MODEL, messages=QUESTION, tools=[CUSTOM], tool_choice=NAMED, max_tokens=60, stream=True
+    )
+    pieces = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
     assert (pieces[0].type, pieces[0].custom["name"]) == ("custom", "open_door")
-    assert "".join(piece.custom["input"] for piece in pieces) == whole.custom.input
+    assert len(pieces) > 2
+    assert CODE.fullmatch("".join(piece.custom["input"] for piece in pieces))
 
 
 def test_free_text_is_told_as_text(client: Any) -> None:
