@@ -27,7 +27,6 @@ _WINDOWS = (4096, 8192)
 """Beyond what sliding windows keep, so that the difference is what every further token costs."""
 _SECONDS = 30.0
 _KEPT = 256
-_PER_1K = 1024
 _NO_WISHES = LoadWishes()
 
 

@@ -18,6 +18,7 @@ from runner.errors import ConstraintInvalid
 from runner.llamacpp.constraint import CompiledConstraint
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
+from runner.llamacpp.sampler import ShapedSampler, native_seed
 from runner.loaded_model import LoadOptions
 from runner.sampling import Constraint, ConstraintKind, SamplingParams
 from tests.runner.llamacpp.answering import OPEN, Answerer, answer, compiled_state, constraint
@@ -267,3 +268,23 @@ def test_an_answer_that_never_says_it_is_not_ended_by_the_model(engine: LlamaEng
     text, has_ended = answer(engine, wanted, count=300)
     assert not has_ended
     assert text
+
+
+def test_an_answer_that_goes_on_is_held_to_what_may_follow_its_tokens(engine: LlamaEngine) -> None:
+    compiled = engine.compile_constraint(Constraint(ConstraintKind.REGEX, "(abc|xyz){2}", "format"))
+    taken = tuple(engine.tokenize("abcx", add_special=False, parse_special=False))
+    state = compiled.begin()
+    for token in taken:
+        state.accept(token)
+    sampler = engine.create_sampler(SamplerPlan(SamplingParams(), 1, constraint=compiled, taken=taken), [*taken])
+    assert isinstance(sampler, ShapedSampler)
+    sampler.prepare()
+    allowed, expected = sampler._allowed, state.allowed()
+    assert allowed is not None and expected is not None and allowed.tolist() == expected.tolist()
+    assert not set(allowed) & set(engine.tokenize("a", add_special=False, parse_special=False))
+    sampler.close()
+
+
+def test_random_numbers_of_an_answer_that_goes_on_are_others_and_come_again() -> None:
+    seeds = [native_seed(7, taken) for taken in range(100)]
+    assert seeds[0] == 7 and len(set(seeds)) == 100 and seeds == [native_seed(7, taken) for taken in range(100)]
