@@ -51,11 +51,14 @@ def check_sound(architecture: str, blocks: int, header: GgufHeader) -> None:
             f"{architecture}.rope.scaling.type is {_shown(scaling)}; it can be {', '.join(_ROPE_SCALINGS)}."
         )
     _check_attention(architecture, figures)
-    _check_rotation(architecture, figures, header.tensors)
+    # Of a shard, the other tensors are in other files; whoever joins them checks them together.
+    is_shard = header.values.get("split.count", 0) not in (0, 1)
+    _check_rotation(architecture, figures, None if is_shard else header.tensors)
     _check_output(architecture, figures)
     if header.values.get("general.type", "model") == "model" and architecture != "clip":
         _check_tensors(header.tensors)
-        _check_blocks(architecture, header.tensors)
+        if not is_shard:
+            check_blocks(architecture, header.tensors)
         _check_vocabulary(header)
 
 
@@ -98,7 +101,9 @@ def _check_attention(architecture: str, figures: Mapping[str, MetadataValue]) ->
                 )
 
 
-def _check_rotation(architecture: str, figures: Mapping[str, MetadataValue], tensors: Sequence[TensorInfo]) -> None:
+def _check_rotation(
+    architecture: str, figures: Mapping[str, MetadataValue], tensors: Sequence[TensorInfo] | None
+) -> None:
     rotated = figures.get("rope.dimension_count")
     if not isinstance(rotated, int):
         return
@@ -107,7 +112,7 @@ def _check_rotation(architecture: str, figures: Mapping[str, MetadataValue], ten
     most = figures.get("attention.key_length", even)
     is_too_large = isinstance(most, int) and rotated > most
     # A model that remembers by other means may rotate nothing.
-    is_too_small = rotated == 0 and not any(".ssm_" in tensor.name for tensor in tensors)
+    is_too_small = rotated == 0 and tensors is not None and not any(".ssm_" in tensor.name for tensor in tensors)
     is_a_part = architecture in _ROTATES_ALL and rotated != most
     if rotated % 2 or is_too_large or is_too_small or is_a_part:
         raise ModelInvalid(
@@ -121,8 +126,11 @@ def _check_output(architecture: str, figures: Mapping[str, MetadataValue]) -> No
         raise ModelInvalid(f"{architecture}.embedding_length_out is {out}, and the model is only {width} wide.")
 
 
-def _check_blocks(architecture: str, tensors: Sequence[TensorInfo]) -> None:
-    """Attention that comes out has to go in somewhere; one family has blocks with the way out alone."""
+def check_blocks(architecture: str, tensors: Sequence[TensorInfo]) -> None:
+    """Raises ModelInvalid for a whole model whose blocks lack the way into attention, and have the way out.
+
+    One family has blocks with the way out alone.
+    """
     if architecture == "deci":
         return
     entered = {tensor.name.split(".attn_")[0] for tensor in tensors if any(one in tensor.name for one in _ATTENTION_IN)}
