@@ -162,7 +162,7 @@ class RoomWanted(msgspec.Struct, frozen=True, tag="room_wanted"):
 
 
 class Events(msgspec.Struct, frozen=True, tag="events"):
-    """What one step brought: request ids and their events, in order."""
+    """What one step or a few quick ones brought: request ids and their events, in order."""
 
     events: list[tuple[str, ChatEvent]]
     tokens: list[tuple[str, int]] = []

@@ -11,7 +11,7 @@ from runner.chat.types import ChatRequest, Failed, Finished, Limits, TextPrompt
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
 from runner.loaded_model import LoadOptions
-from runner.messages import Events, Grow, Grown, Report, WindowWanted
+from runner.messages import Events, Grow, Grown, Report, RoomGiven, RoomWanted, WindowWanted
 from runner.sampling import SamplingParams
 from runner.worker.commands import Stop
 from runner.worker.loop import Loop
@@ -45,7 +45,10 @@ def ask(text: str, count: int, *, deterministic: bool = False) -> ChatRequest:
 
 
 def answers(engine: LlamaEngine, *requests: ChatRequest, grows_at: int | None = None) -> tuple[list[list[int]], int]:
-    """Tokens of prompt and answer of each request, and how often the window grew; a daemon that grants everything."""
+    """Tokens of prompt and answer of each request, and how often the window grew; a daemon that grants everything.
+
+    It grows of itself when `grows_at` tokens have come.
+    """
     told: dict[str, list[int]] = {}
     grown = 0
 
@@ -53,6 +56,8 @@ def answers(engine: LlamaEngine, *requests: ChatRequest, grows_at: int | None = 
         nonlocal grown, grows_at
         if isinstance(report, WindowWanted):
             loop.post(Grow(max(2 * engine.info.context_length, report.cells)))
+        elif isinstance(report, RoomWanted):
+            loop.post(RoomGiven(report.purpose, report.size))
         elif isinstance(report, Grown):
             grown += 1
         elif isinstance(report, Events):
@@ -61,9 +66,11 @@ def answers(engine: LlamaEngine, *requests: ChatRequest, grows_at: int | None = 
                 if isinstance(event, Finished):
                     assert event.context is not None
                     told[name] = list(event.context)
-            grows_at = None if grows_at is None else grows_at - 1
-            if grows_at == 0:
-                loop.post(Grow(2 * engine.info.context_length))
+            if grows_at is not None:
+                grows_at -= len(report.tokens)
+                if grows_at <= 0:
+                    grows_at = None
+                    loop.post(Grow(2 * engine.info.context_length))
         if len(told) == len(requests):
             loop.post(Stop())
 
