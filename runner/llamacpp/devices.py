@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,12 @@ def place(gpus: Sequence[Device], wanted: int | None, measure: Callable[[], int]
         f"CPU: the model needs {_mebibytes(needed)} and {names} has {_mebibytes(free)} to give; "
         "set num_gpu to put some of its layers there.",
     )
+
+
+def default_threads() -> int:
+    """One thread for each physical core this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(psutil.cpu_count(logical=False) or usable, usable))
 
 
 class _Override(ctypes.Structure):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 import llama_cpp
 import msgspec
 import numpy as np
-import psutil
 from llama_cpp import llama_cpp as lib
 
 from runner.adapters import AdapterSet
@@ -37,18 +35,19 @@ from runner.llamacpp.batch import Batch, VectorBatch
 from runner.llamacpp.beside import BesideNeeds
 from runner.llamacpp.candidates import Candidates, read_row, score_of
 from runner.llamacpp.constraint import CompiledConstraint, ConstraintCompiler
-from runner.llamacpp.devices import Device, Placement, list_devices, place
+from runner.llamacpp.description import bytes_on_gpus, describe
+from runner.llamacpp.devices import default_threads, list_devices, place
 from runner.llamacpp.draft import LlamaDraft, open_draft, own_options
-from runner.llamacpp.encoder import WHOLE_ROWS, Encoder, room_for
+from runner.llamacpp.encoder import Encoder, room_for
 from runner.llamacpp.folded_memory import Fold, FoldedMemory
 from runner.llamacpp.library import Library
 from runner.llamacpp.media import Projector, Vectors, length_of
-from runner.llamacpp.memory import Memory, has_sections, kind_of, resting_ids
+from runner.llamacpp.memory import Memory, has_sections, kind_of
 from runner.llamacpp.model import Model, cache_format, make_context, measure
 from runner.llamacpp.sampler import GreedySampler, SamplerChain, ShapedSampler, is_greedy
 from runner.llamacpp.solo import Solo
 from runner.llamacpp.vocabulary import Vocabulary
-from runner.loaded_model import DeviceUse, Encoding, LoadedModel, LoadOptions, MemoryKind
+from runner.loaded_model import LoadedModel, LoadOptions, MemoryKind
 from runner.sampling import Constraint
 
 logger = logging.getLogger(__name__)
@@ -105,7 +104,11 @@ class LlamaEngine:
         self._batch = Batch(rows)
         self._window = self._window_of(options)
         self._longest = max(self._window, options.longest_context)
-        self._encoding = encoding_of(self._model, self._longest)
+        self._devices = devices
+        info = describe(
+            self._model, library, options, placement=placement, devices=devices, threads=threads, window=self._window
+        )
+        self._encoding = info.encoding
         self._encoder: Encoder | None = None
         self._chat_template = self._model.chat_template
         self._template_tokens = self._vocabulary.special_texts
@@ -117,7 +120,13 @@ class LlamaEngine:
         self.written = self._vocabulary.written
         self.ends_generation = self._vocabulary.ends_generation
         self._bind(self._memory)
-        self._info = self._describe(library, options, placement, devices, threads)
+        self._info = msgspec.structs.replace(
+            info,
+            size=info.size + self._projector_size,
+            size_vram=info.size_vram + (self._projector_size if info.gpu_layers else 0),
+            media=() if self._projector is None else self._projector.kinds,
+            media_failure=self._media_failure,
+        )
         self._draft: LlamaDraft | None = None
         if options.draft is not None and self._model.context is not None:
             self._open_draft(options.draft)
@@ -357,7 +366,7 @@ class LlamaEngine:
             self._info,
             context_length=self._window,
             size=self._info.size + int(sum(more.values())),
-            size_vram=self._info.size_vram + int(sum(more[name] for name in more if name.startswith(self._gpu_names))),
+            size_vram=self._info.size_vram + bytes_on_gpus(more, self._devices),
         )
         logger.info("the window has grown to %d tokens", self._window)
         return has_moved
@@ -401,58 +410,6 @@ class LlamaEngine:
                 other.close()
         self._model.close()
 
-    def _describe(
-        self,
-        library: Library,
-        options: LoadOptions,
-        placement: Placement,
-        devices: Sequence[Device],
-        threads: int,
-    ) -> LoadedModel:
-        model, log = self._model, library.log
-        layers = int(lib.llama_model_n_layer(model.handle)) + 1
-        gpu_layers = log.offloaded[0] if log.offloaded else 0
-        self._gpu_names = tuple(device.name for device in devices if device.kind in ("gpu", "igpu")) or ("\0",)
-        on_gpu = sum(size for name, size in log.buffers.items() if name.startswith(self._gpu_names))
-        return LoadedModel(
-            architecture=model.metadata("general.architecture") or "",
-            engine=library.description,
-            context_length=self._window,
-            training_context=int(lib.llama_model_n_ctx_train(model.handle)),
-            max_sequences=options.max_sequences,
-            vocabulary=self._vocabulary.size,
-            size=int(sum(log.buffers.values())) + self._projector_size,
-            size_vram=int(on_gpu) + (self._projector_size if gpu_layers else 0),
-            layers=layers,
-            gpu_layers=gpu_layers,
-            devices=tuple(
-                DeviceUse(
-                    name=device.name,
-                    kind=device.kind,
-                    description=device.description,
-                    layers=layers - gpu_layers if device.kind == "cpu" else 0,
-                    memory_total=device.memory_total,
-                    memory_free=device.memory_free,
-                )
-                for device in devices
-                if device.kind in ("cpu", "gpu", "igpu")
-            ),
-            placement=placement.reason,
-            threads=threads,
-            has_chat_template=self._chat_template is not None,
-            can_shift=model.can_shift,
-            max_rows=options.num_batch,
-            memory=self._memory.kind,
-            resting_ids=resting_ids(self._memory.kind, options.max_sequences),
-            generates=model.context is not None,
-            encoding=self._encoding,
-            longest_context=options.longest_context if model.context is not None else 0,
-            options=self._options,
-            media=() if self._projector is None else self._projector.kinds,
-            media_failure=self._media_failure,
-            has_fixed_threads=options.num_thread is not None,
-        )
-
 
 def _measure(files: Sequence[Path], options: LoadOptions, library: Library) -> int:
     """Bytes that all layers need with their caches, and those of the draft model."""
@@ -468,22 +425,3 @@ def _raise_for(status: int) -> None:
         raise OutOfCells
     if status != 0:
         raise EngineFault(f"llama_decode returned {status}")
-
-
-def encoding_of(model: Model, window: int) -> Encoding | None:
-    """How a model makes vectors; recurrent ones, whose inputs llama.cpp cuts as it likes, make none."""
-    if lib.llama_model_is_recurrent(model.handle) or lib.llama_model_is_hybrid(model.handle):
-        return None
-    is_whole = not model.is_causal
-    return Encoding(
-        model.pooling,
-        int(lib.llama_model_n_embd_out(model.handle)),
-        min(window, WHOLE_ROWS) if is_whole else window,
-        is_whole,
-    )
-
-
-def default_threads() -> int:
-    """One thread for each physical core this process may use."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(psutil.cpu_count(logical=False) or usable, usable))
