@@ -68,6 +68,7 @@ def test_every_function_we_call_is_in_the_library() -> None:
         "llama_adapter_lora_p_ctypes",
         "llama_batch",
         "llama_log_callback",
+        "llama_model_imatrix_data",
         "llama_progress_callback",
         "llama_token_data",
         "llama_token_data_array",
