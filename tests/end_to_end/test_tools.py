@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import anthropic
 import ollama
 import openai
 import pytest
@@ -32,48 +31,22 @@ QUESTION: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
 
 
 @pytest.fixture
-def openai_client(daemon: Daemon) -> Iterator[Any]:
-    with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="any", max_retries=0, timeout=TIMEOUT) as client:
+def openai_client(shared_daemon: Daemon) -> Iterator[Any]:
+    with openai.OpenAI(base_url=f"{shared_daemon.url}/v1", api_key="any", max_retries=0, timeout=TIMEOUT) as client:
         yield client
 
 
 @pytest.fixture
-def ollama_chat(daemon: Daemon) -> Any:
+def ollama_chat(shared_daemon: Daemon) -> Any:
     def chat(**more: Any) -> dict[str, Any]:
         # The official client has no tool_choice, which is Puna's own here.
         body = {"model": MODEL, "messages": QUESTION, "stream": False, "options": {"temperature": 0}} | more
-        answer = daemon.client.post("/api/chat", json=body)
+        answer = shared_daemon.client.post("/api/chat", json=body)
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()
         return found
 
     return chat
-
-
-def test_the_same_call_comes_through_all_three_dialects(daemon: Daemon, openai_client: Any, ollama_chat: Any) -> None:
-    limit = {"temperature": 0, "deterministic": True}
-    from_openai = openai_client.chat.completions.create(
-        model=MODEL, messages=QUESTION, tools=[TOOL], tool_choice="required", max_tokens=150, extra_body=limit
-    ).choices[0]
-    with anthropic.Anthropic(base_url=daemon.url, api_key="any", max_retries=0, timeout=TIMEOUT) as client:
-        from_anthropic = client.messages.create(
-            model=MODEL,
-            messages=QUESTION,
-            tools=[{"name": "get_weather", "description": DESCRIPTION, "input_schema": SCHEMA}],
-            tool_choice={"type": "any"},
-            max_tokens=150,
-            extra_body=limit,
-        )
-    options = {"temperature": 0, "num_predict": 150, "deterministic": True}
-    from_ollama = ollama_chat(tools=[TOOL], tool_choice="required", options=options)
-    (openai_call,) = from_openai.message.tool_calls
-    (anthropic_call,) = [block for block in from_anthropic.content if block.type == "tool_use"]
-    (ollama_call,) = from_ollama["message"]["tool_calls"]
-    arguments = json.loads(openai_call.function.arguments)
-    Draft202012Validator(SCHEMA).validate(arguments)
-    assert arguments == anthropic_call.input == ollama_call["function"]["arguments"]
-    assert openai_call.function.name == anthropic_call.name == ollama_call["function"]["name"] == "get_weather"
-    assert (from_openai.finish_reason, from_anthropic.stop_reason) == ("tool_calls", "tool_use")
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -143,22 +116,24 @@ def test_a_streamed_call_adds_up(openai_client: Any) -> None:
     assert reasons[-1] == "tool_calls"
 
 
-def test_a_tools_result_is_read_by_the_model(daemon: Daemon) -> None:
+def test_a_tools_result_is_read_by_the_model(shared_daemon: Daemon) -> None:
     call = {"function": {"name": "get_weather", "arguments": {"city": "Paris", "unit": "celsius"}}}
     turns: Any = [
         *QUESTION,
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_name": "get_weather", "content": "21 degrees, sunny"},
     ]
-    rendered = daemon.client.post("/api/render", json={"model": MODEL, "messages": turns, "tools": [TOOL]}).json()
+    rendered = shared_daemon.client.post(
+        "/api/render", json={"model": MODEL, "messages": turns, "tools": [TOOL]}
+    ).json()
     assert "21 degrees, sunny" in rendered["prompt"]
     assert '"city": "Paris"' in rendered["prompt"]
     assert DESCRIPTION in rendered["prompt"]
     assert rendered["prompt_tokens"] == len(rendered["tokens"])
     body = {"model": MODEL, "messages": turns, "tools": [TOOL], "stream": False, "options": {"num_predict": 8}}
-    assert daemon.client.post("/api/chat", json=body).json()["prompt_eval_count"] == rendered["prompt_tokens"]
+    assert shared_daemon.client.post("/api/chat", json=body).json()["prompt_eval_count"] == rendered["prompt_tokens"]
     # The official client leaves some keywords of schemas out, so the counts differ there.
-    client = ollama.Client(host=daemon.url)
+    client = ollama.Client(host=shared_daemon.url)
     answer = client.chat(MODEL, turns, tools=[TOOL], options={"num_predict": 8})
     assert answer.message.content
     client._client.close()
