@@ -49,6 +49,7 @@ def row(
         stats=Stats(3, 4, 100, 5, 60, 7, 8_000_000_000, 7_900_000_000, 0) if is_loaded else None,
         load_fraction=1.0 if is_loaded else 0.25,
         largest_context=8192,
+        memory={"weights": 600, "kv_cache": 400},
         growths=2,
         grown_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     )
@@ -109,6 +110,7 @@ async def test_loaded_models_are_told_with_all_that_is_known() -> None:
         "details": {"family": "llama"},
         "expires_at": "2026-01-02T03:04:05+00:00",
         "size_vram": 0,
+        "memory": {"weights": 600, "kv_cache": 400},
         "context_length": 4096,
         "largest_context_length": 8192,
         "grown": {"count": 2, "at": "2026-01-02T03:04:05+00:00"},
