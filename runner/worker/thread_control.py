@@ -172,12 +172,12 @@ class _Search:
         self._lost_ns = 0.0
 
     def _is_hopeless(self) -> bool:
-        # The first step wakes threads that slept.
-        return len(self._tried) > 2 and min(self._tried[1:]) > _HOPELESS * _typical(self._known)
+        return min(self._tried) > _HOPELESS * _typical(self._known)
 
     def _judge(self, now: int) -> None:
         assert self._trial is not None
-        found, tried = _typical(self._known), _typical(self._tried[1:])
+        # The first step wakes threads that slept.
+        found, tried = _typical(self._known), _typical(self._tried[1:] or self._tried)
         trial, self._trial = self._trial, None
         self._usual = None
         self._judged_ns = now
