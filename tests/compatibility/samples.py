@@ -285,6 +285,7 @@ OPENAI_RESPONSES = Method(
         "moderation": [{}],
         "context_management": [[]],
         "access_programs": [[]],
+        "background_options": [{"completion_window": "soonest"}],
         "image": [{}],
     },
     {

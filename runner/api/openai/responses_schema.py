@@ -172,6 +172,7 @@ class ResponseBody(ResponsePromptBody, ShapedBody):
 
     max_tool_calls: Ignored = None
     access_programs: Ignored = None
+    background_options: Ignored = None
     image: Ignored = None
     user: Ignored = None
     service_tier: Ignored = None
