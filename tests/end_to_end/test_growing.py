@@ -32,7 +32,7 @@ QUESTIONS = [" What did the keeper count?", " When did he climb the stairs?", " 
 def engine(request: pytest.FixtureRequest, smollm2_store: Path, sliding_store: Path) -> Iterator[LlamaEngine]:
     store = smollm2_store if request.param == MODEL else sliding_store
     path = ModelStore(store).find(ModelName.parse(request.param)).model_path
-    engine = LlamaEngine(Library(), path, LoadOptions(512, max_sequences=4, longest_context=2048))
+    engine = LlamaEngine(Library(), path, LoadOptions(512, max_sequences=4, longest_context=2048, num_thread=1))
     yield engine
     engine.close()
 

@@ -30,7 +30,7 @@ QUESTIONS = ["What did the keeper count?", "When did he climb the stairs?", "Wha
 @pytest.fixture(scope="module")
 def engine(smollm2_store: Path) -> Iterator[LlamaEngine]:
     path = ModelStore(smollm2_store).find(ModelName.parse(MODEL)).model_path
-    engine = LlamaEngine(Library(), path, LoadOptions(context_length=2048, max_sequences=4))
+    engine = LlamaEngine(Library(), path, LoadOptions(context_length=2048, max_sequences=4, num_thread=1))
     yield engine
     engine.close()
 

@@ -34,7 +34,7 @@ CONVERSATIONS = [
 @pytest.fixture(scope="module")
 def engine(smollm2_store: Path) -> LlamaEngine:
     path = ModelStore(smollm2_store).find(ModelName.parse(MODEL)).model_path
-    return LlamaEngine(Library(), path, LoadOptions(context_length=1024))
+    return LlamaEngine(Library(), path, LoadOptions(context_length=1024, num_thread=1))
 
 
 @pytest.mark.parametrize("messages", CONVERSATIONS, ids=lambda messages: f"{len(messages)} messages")
