@@ -252,7 +252,7 @@ def test_results_of_tools_hold_images_in_responses_and_in_chats(daemon: Daemon) 
         with pytest.raises(openai.BadRequestError, match="vision") as refused:
             ask([seen, image], model="ears")
         assert refused.value.param == "input[2].output[1].image_url"
-    turns = [
+    turns: list[dict[str, Any]] = [
         {"role": "user", "content": QUESTION},
         {"role": "assistant", "tool_calls": [{"function": {"name": "look", "arguments": {}}}]},
         {"role": "tool", "tool_name": "look", "content": "seen"},
