@@ -109,7 +109,7 @@ def test_what_was_computed_is_taken_over_by_those_that_begin_alike(engine: Llama
 def test_running_streams_go_on_after_a_growth_in_the_middle(engine: LlamaEngine) -> None:
     requests = [ask(f"{number} prompt " * 3, 30) for number in range(3)]
     plain, _ = answers(engine, *requests)
-    moved, growths = answers(engine, *requests, grows_at=10)
+    moved, growths = answers(engine, *requests, grows_at=1)
     assert growths == 1
     assert engine.info.context_length == 512
     assert moved == plain
