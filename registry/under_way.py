@@ -19,6 +19,7 @@ from registry.progress import Progress
 
 _NAME = re.compile(r"pull-[0-9a-f]{64}\.([0-9]{1,10})-[0-9a-f]{16}\.lock")
 _LOOK_SECONDS = 0.05
+_GLANCE_SECONDS = 0.005
 _LISTEN_SECONDS = 0.25
 
 
@@ -58,7 +59,7 @@ class PullsUnderWay:
             match = _NAME.fullmatch(path.name)
             if match is None:
                 continue
-            if clear_unless_held(path):
+            if _is_left(path):
                 _word(path).unlink(missing_ok=True)  # of a process that died
             else:
                 yield path, int(match[1])
@@ -112,6 +113,14 @@ async def _next(mark: PullMark, steps: AsyncGenerator[Progress]) -> Progress | N
 
 def _prefix(name: ModelName) -> str:
     return f"pull-{hashlib.sha256(name.folded.encode()).hexdigest()}."
+
+
+def _is_left(path: Path) -> bool:
+    if clear_unless_held(path):
+        return True
+    # Somebody else who looks may have held it for a moment, to remove it.
+    time.sleep(_GLANCE_SECONDS)
+    return clear_unless_held(path)
 
 
 def _word(path: Path) -> Path:

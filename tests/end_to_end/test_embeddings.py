@@ -221,7 +221,8 @@ def test_every_route_tells_what_is_wrong_in_its_own_shape(
 
 def test_a_chat_model_makes_embeddings_while_it_answers(shared_daemon: Daemon) -> None:
     texts = ["A cat sat on the mat.", "A kitten was sitting on the rug.", "The tax office closes at noon. " * 12]
-    question = {"model": MODEL, "prompt": "Tell me a long story.", "stream": False, "options": {"num_predict": 24}}
+    options = {"num_predict": 24, "temperature": 0}
+    question = {"model": MODEL, "prompt": "Tell me a long story.", "stream": False, "options": options}
 
     def embed(texts: list[str]) -> list[list[float]]:
         answer = shared_daemon.client.post("/api/embed", json={"model": MODEL, "input": texts})

@@ -39,7 +39,8 @@ def engine(library: Library, path: Path) -> Iterator[LlamaEngine]:
 
 def ask(text: str, count: int, *, deterministic: bool = False) -> ChatRequest:
     return ChatRequest(
-        TextPrompt(text), SamplingParams(temperature=0), Limits(num_predict=count),
+        # Guesses would change the shapes of steps as time goes by, and with them the last bits of what is computed.
+        TextPrompt(text), SamplingParams(temperature=0), Limits(num_predict=count, num_draft=0),
         deterministic=deterministic, wants_context=True,
     )  # fmt: skip
 
