@@ -95,7 +95,7 @@ async def test_a_pull_ends_with_an_error_when_it_is_told_to(rig: Rig) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
 def test_another_process_is_seen_and_ends_when_it_is_told_to(rig: Rig) -> None:
-    rig.server.behaviour = Behaviour(bytes_per_second=lambda _: 200e3)
+    rig.server.behaviour = Behaviour(bytes_per_second=lambda _: 50e3)
     pulls = rig.store.blobs.pulls_under_way
     with mortal_puller(rig) as puller:
         child = puller.start()
