@@ -18,13 +18,15 @@ class CallShape:
     custom: frozenset[str] = frozenset()
     """Names of tools whose input is a text."""
     is_older: bool = False
-    """As `function_call`, which has room for one."""
+    """As `function_call`, which has room for one; a model that makes more of them says those as text."""
 
-    def whole(self, calls: Sequence[ToolCall]) -> Json:
-        """What a message has of them."""
+    def whole(self, text: str, calls: Sequence[ToolCall]) -> Json:
+        """What a message has of them, and its text."""
         if self.is_older:
-            return {"function_call": {"name": calls[0].name, "arguments": calls[0].arguments}}
-        return {"tool_calls": [self._whole(place, call) for place, call in enumerate(calls)]}
+            first, *others = calls
+            text += "".join(_in_words(call.name, call.arguments) for call in others)
+            return {"content": text or None, "function_call": {"name": first.name, "arguments": first.arguments}}
+        return {"content": text or None, "tool_calls": [self._whole(place, call) for place, call in enumerate(calls)]}
 
     def reason(self, reason: FinishReason) -> str:
         """Why the answer ended, in this dialect's word."""
@@ -73,9 +75,13 @@ class CallDeltas:
 
     def _older(self, event: ToolCallDelta) -> Json:
         if event.index:
-            return {}
+            return {"content": _in_words(event.name, event.arguments) if event.name else event.arguments}
         named = {"name": event.name} if event.name else {}
         return {"function_call": {**named, "arguments": event.arguments}}
+
+
+def _in_words(name: str, arguments: str) -> str:
+    return f"\n{name} {arguments}"
 
 
 def _function(index: int, call: ToolCall) -> Json:

@@ -134,7 +134,7 @@ def _choice(call: Call, index: int, answer: Answer, shape: CallShape) -> Json:
     if answer.thinking:
         message |= {"reasoning": answer.thinking, "reasoning_content": answer.thinking}
     if answer.calls:
-        message |= {"content": answer.text or None, **shape.whole(answer.calls)}
+        message |= shape.whole(answer.text, answer.calls)
     choice: Json = {"index": index, "message": message, "finish_reason": shape.reason(answer.finished.reason)}
     if call.logprobs is not None:
         choice["logprobs"] = _logprobs(answer.tokens)

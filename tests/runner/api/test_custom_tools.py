@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from runner.api.openai.called import CallDeltas, CallShape
 from runner.api.openai.custom_tools import FormatBody, GrammarBody, InputReader, arguments_of, custom_tool, input_of
 from runner.api.openai.lark import LarkError, lark_regex
-from runner.chat.types import ToolCallDelta
+from runner.chat.types import ToolCall, ToolCallDelta
 from runner.errors import ConstraintInvalid
 
 TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
@@ -116,14 +116,21 @@ def test_what_is_no_such_text_comes_out_as_it_is(arguments: str, text: str) -> N
     assert input_of(arguments) == text
 
 
-def test_the_older_shape_has_room_for_one_call() -> None:
-    deltas = CallDeltas(CallShape(is_older=True))
-    told = [
-        deltas.delta(event)
-        for event in (ToolCallDelta(0, "1", "f"), ToolCallDelta(0, arguments="{}"), ToolCallDelta(1, "2", "f"))
-    ]
+def test_the_older_shape_has_room_for_one_call_and_others_are_text() -> None:
+    shape = CallShape(is_older=True)
+    deltas = CallDeltas(shape)
+    events = [
+        ToolCallDelta(0, "1", "f"), ToolCallDelta(0, arguments="{}"), ToolCallDelta(1, "2", "g", '{"a":'),
+        ToolCallDelta(1, arguments="1}"),
+    ]  # fmt: skip
+    told = [deltas.delta(event) for event in events]
     assert told == [
         {"function_call": {"name": "f", "arguments": ""}},
         {"function_call": {"arguments": "{}"}},
-        {},
+        {"content": '\ng {"a":'},
+        {"content": "1}"},
     ]
+    assert shape.whole("Hm.", [ToolCall("1", "f", "{}"), ToolCall("2", "g", '{"a":1}')]) == {
+        "content": 'Hm.\ng {"a":1}',
+        "function_call": {"name": "f", "arguments": "{}"},
+    }
