@@ -12,7 +12,6 @@ import asyncio
 import dataclasses
 import itertools
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -47,6 +46,7 @@ from runner.choices import Choices
 from runner.errors import ContextLengthExceeded, EngineCrashed, InvalidRequest, ReportedError, Unsupported
 from runner.errors import ModelNotFound as NoSuchModel
 from runner.loaded_model import LoadedModel
+from runner.model_messages import conversation, own_messages, own_template, system_message
 from runner.model_spec import adapters_of, model_spec, named_draft, own_draft
 from runner.options import Resolved, resolve_options
 from runner.sampling import Constraint
@@ -57,8 +57,6 @@ from runner.supervisor.supervisor import Supervisor
 from runner.supervisor.types import DraftWish, ModelSpec
 
 logger = logging.getLogger(__name__)
-
-_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 
 _SEEDS = 2**32 - 1
 
@@ -458,8 +456,8 @@ def _prompt(
     """The prompt, and what of the model has no place in it."""
     asked = call.prompt
     if isinstance(asked, Conversation):
-        template, unused = _own_template(model)
-        messages = _conversation(model, asked.messages)
+        template, unused = own_template(model)
+        messages = conversation(model, asked.messages)
         made = ChatPrompt(messages, template, call.thinking, asked.tools, call.effort, continues=asked.continues)
         return made, unused
     if asked.raw:
@@ -468,7 +466,7 @@ def _prompt(
         if asked.suffix:
             raise InvalidRequest("raw mode does not support suffix", "suffix")
         return TokenPrompt(asked.tokens) if asked.tokens else TextPrompt(asked.prompt, asked.media), ()
-    template, unused = (asked.template, ()) if asked.template else _own_template(model)
+    template, unused = (asked.template, ()) if asked.template else own_template(model)
     if asked.suffix:
         if not asked.template and (template is None or "insert" not in model.capabilities()):
             # Perhaps the model has tokens for it; the worker knows.
@@ -486,57 +484,9 @@ def _prompt(
     return TextPrompt(asked.prompt, asked.media), (*unused, *(name for name, value in placeless.items() if value))
 
 
-def _own_template(model: StoredModel) -> tuple[str | None, tuple[str, ...]]:
-    """What the model brings in place of the template in its file, and what of the model is not honoured.
-
-    A TEMPLATE, in Jinja or in Go's language, always goes before the one in the file. Only where a
-    model names a renderer, which makes its prompts elsewhere, its TEMPLATE is a mere stand-in.
-    """
-    config = model.config
-    unused = ("PARSER",) if config.parser not in ("", "passthrough") else ()
-    if config.renderer:
-        if not model.metadata().chat_template:
-            raise Unsupported(
-                f"{model.name.short} leaves its prompts to the renderer {config.renderer!a}, which is not built in, "
-                "and has no chat template; send raw: true, or create a model from it with a TEMPLATE."
-            )
-        return None, ("RENDERER", *unused)
-    return (model.template if model.template and model.template.strip() else None), unused
-
-
-def _conversation(model: StoredModel, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The messages with the model's own in front; a system message always stays the first."""
-    if messages and messages[0].role == "system":
-        opening, rest = messages[:1], messages[1:]
-    else:
-        opening, rest = _system_message(model.system), messages
-    return (*opening, *_own_messages(model), *_without_earlier_thoughts(model, rest))
-
-
-def _without_earlier_thoughts(model: StoredModel, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Models that write their thoughts into the answer are not to read them again."""
-    if model.config.model_family != "qwen3" and model.name.model.lower() != "deepseek-r1":
-        return messages
-    last = max((index for index, message in enumerate(messages) if message.role == "user"), default=0)
-    return tuple(
-        msgspec.structs.replace(message, content=_THOUGHTS.sub("", message.content, count=1))
-        if message.role == "assistant" and index < last
-        else message
-        for index, message in enumerate(messages)
-    )
-
-
 def _completion(model: StoredModel, completion: Completion) -> tuple[Message, ...]:
     return (
-        *_system_message(model.system if completion.system is None else completion.system),
-        *(_own_messages(model) if completion.context is None else ()),
+        *system_message(model.system if completion.system is None else completion.system),
+        *(own_messages(model) if completion.context is None else ()),
         Message("user", completion.prompt, media=completion.media),
     )
-
-
-def _system_message(text: str | None) -> tuple[Message, ...]:
-    return (Message("system", text),) if text else ()
-
-
-def _own_messages(model: StoredModel) -> tuple[Message, ...]:
-    return tuple(Message(role, content) for role, content in model.messages)

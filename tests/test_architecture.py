@@ -79,8 +79,9 @@ ALLOWED: dict[str, set[str]] = {
         "runner.generate", "runner.model_spec", "runner.options", "runner.tasks", "runner.chat.types",
         "runner.supervisor", "runner.errors", "runner.settings", "registry",
     },
+    "runner.model_messages": {"runner.chat.types", "runner.errors", "registry.stored_model"},
     "runner.generate": {
-        "runner.model_spec", "runner.answers", "runner.choices", "runner.options",
+        "runner.model_messages", "runner.model_spec", "runner.answers", "runner.choices", "runner.options",
         "runner.chat.media", "runner.chat.types", "runner.supervisor",
         "runner.messages", "runner.engine", "runner.loaded_model", "runner.sampling", "runner.errors",
         "runner.settings", "registry",
