@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
+from runner.api.openai.kept import KeptStore
 from runner.api.openai.responses_items import Item, Json
-
-MOST_RESPONSES = 1024
-MOST_BYTES = 128 << 20
-LONGEST_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +29,8 @@ class StoredResponse:
         return (*self.read, *self.output)
 
 
-class ResponseStore:
-    """Owns the responses that are kept, in memory only.
-
-    The oldest go when there are too many, when they are too large together, or when their time is
-    over. Nobody finds what another owner has kept.
-    """
-
-    def __init__(
-        self,
-        *,
-        most: int = MOST_RESPONSES,
-        most_bytes: int = MOST_BYTES,
-        seconds: float = LONGEST_SECONDS,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._most = most
-        self._most_bytes = most_bytes
-        self._seconds = seconds
-        self._clock = clock
-        self._kept: OrderedDict[tuple[str, str], StoredResponse] = OrderedDict()
-        self._bytes = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes that all of them have, written out."""
-        return self._bytes
+class ResponseStore(KeptStore[StoredResponse]):
+    """Owns the responses that are kept, in memory only. The oldest go first."""
 
     def keep(
         self,
@@ -84,25 +55,5 @@ class ResponseStore:
 
     def find_item(self, owner: str, item_id: str) -> Item | None:
         """The item of that id in any response of the owner's, the newest first."""
-        self._tidy()
-        for (whose, _), stored in reversed(self._kept.items()):
-            if whose == owner:
-                for item in reversed(stored.items):
-                    if item.id == item_id:
-                        return item
-        return None
-
-    def forget(self, owner: str, response_id: str) -> bool:
-        """Whether there was one."""
-        stored = self._kept.pop((owner, response_id), None)
-        self._bytes -= stored.size if stored else 0
-        return stored is not None
-
-    def _tidy(self) -> None:
-        oldest_allowed = self._clock() - self._seconds
-        while self._kept:
-            key, oldest = next(iter(self._kept.items()))
-            if len(self._kept) <= self._most and self._bytes <= self._most_bytes and oldest.kept_at > oldest_allowed:
-                return
-            del self._kept[key]
-            self._bytes -= oldest.size
+        items = (item for stored in self._of(owner) for item in reversed(stored.items))
+        return next((item for item in items if item.id == item_id), None)
