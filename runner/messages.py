@@ -184,7 +184,7 @@ class CacheStats(msgspec.Struct, frozen=True):
 
 
 class Stats(msgspec.Struct, frozen=True, tag="stats"):
-    """Totals since loading, sent about twice a second while something runs and once when idle."""
+    """Totals since loading: about twice a second while something runs, ahead of each end, and once when idle."""
 
     running: int
     waiting: int

@@ -217,8 +217,8 @@ class Loop:
             self._give_way()
         except EngineFault as fault:
             self._fail(sequence, Failed(code="internal", message=f"An image or sound could not be computed ({fault})."))
+        self._close_turn(turn.count, started, native_before)
         self._outbox.send()
-        self._stats.count(turn.count, self._clock() - started, self._native_ns - native_before)
         return True
 
     def _step_solo(self) -> bool:
@@ -243,8 +243,8 @@ class Loop:
         elif chunk.sampler is not None:
             assert outcome is not None
             self._accept(sequence, chunk.sampler, outcome, self._clock())
+        self._close_turn(len(chunk.tokens), started, native_before)
         self._outbox.send()
-        self._stats.count(len(chunk.tokens), self._clock() - started, self._native_ns - native_before)
         return True
 
     def _step_together(self) -> bool:
@@ -282,10 +282,15 @@ class Loop:
             processor_ns = None if engine.info.gpu_layers else time.process_time_ns() - processor_began
             self._learn(rows, sum(map(len, drafts)), began, processor_ns)
             self._advance(planned, chunks, tokens, started)
-        if self._outbox.is_urgent:
-            self._outbox.send()
-        self._stats.count(rows, self._clock() - started, self._native_ns - native_before)
+        self._close_turn(rows, started, native_before)
         return True
+
+    def _close_turn(self, rows: int, started: int, native_before: int) -> None:
+        """Count a turn. What ended in it goes out behind the totals: who looks after an answer finds it counted."""
+        self._stats.count(rows, self._clock() - started, self._native_ns - native_before)
+        if self._outbox.is_urgent:
+            self._report_stats(force=True)
+            self._outbox.send()
 
     @property
     def _native_ns(self) -> int:

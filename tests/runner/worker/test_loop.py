@@ -332,6 +332,18 @@ def test_an_idle_loop_says_that_nothing_runs() -> None:
     assert report.rows == 6
 
 
+def test_whoever_has_seen_the_end_of_an_answer_finds_it_counted() -> None:
+    driver = Driver(FakeEngine())
+    driver.post(make_sequence("a", [1, 2], count=5))
+    totals: list[Stats] = []
+    with driver.running():
+        while not any(isinstance(event, Finished) for event in driver.events.get("a", [])):
+            if isinstance(report := driver.receive(), Stats):
+                totals.append(report)
+    assert totals[-1].sampled == 5
+    assert totals[-1].running == 0
+
+
 @pytest.mark.parametrize(("milliseconds", "tokens_a_frame"), [(2, 5), (4, 2), (20, 1)])
 def test_the_events_of_quick_steps_go_out_together_but_the_first_and_the_last_at_once(
     milliseconds: int, tokens_a_frame: int
