@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 
 _SPAN_NS = 40_000_000
 """Computing to see before it is judged: shorter than that, any wake-up of another program looks like a neighbour."""
+_SPAN_STEPS = 3
+_LONG_NS = 200_000_000
+"""That many steps too, unless they take this long: of one wide step a program that only wakes up takes as much."""
 _LACKING = 0.4
 """Processors that threads waited for; whoever waits holds up the others at every barrier."""
 _LOOK_NS = 250_000_000
@@ -33,7 +36,7 @@ class Headroom:
         self._ladder = ladder
         self._place = len(ladder) - 1
         self._idle = idle
-        self._ns = self._processor_ns = 0
+        self._ns = self._processor_ns = self._steps = 0
         """Of the steps with the present number, since it was last judged."""
         self._look_began = self._look_computed = self._last_end = 0
         self._raised_at = 0
@@ -64,10 +67,11 @@ class Headroom:
     def _judge(self, threads: int, ns: int, processor_ns: int, now: int) -> None:
         self._ns += ns
         self._processor_ns += processor_ns
-        if self._ns < _SPAN_NS:
+        self._steps += 1
+        if self._ns < (_SPAN_NS if self._steps >= _SPAN_STEPS else _LONG_NS):
             return
         got = self._processor_ns / self._ns
-        self._ns = self._processor_ns = 0
+        self._ns = self._processor_ns = self._steps = 0
         if not self._place or threads - got < _LACKING:
             if now - self._raised_at > _PROOF_NS:
                 self._pause_ns = _FIRST_PAUSE_NS
@@ -88,7 +92,7 @@ class Headroom:
         if idle is None or idle >= _FREE * (above - here):
             self._place += 1
             self._raised_at = now
-            self._ns = self._processor_ns = 0
+            self._ns = self._processor_ns = self._steps = 0
 
     def _begin_look(self, now: int) -> float | None:
         self._look_began, self._look_computed = now, 0

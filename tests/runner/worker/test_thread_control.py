@@ -20,6 +20,8 @@ class Machine:
     def __init__(self, processors: int, *, best: int | None = None, seed: int = 1) -> None:
         self.processors = processors
         self.busy = 0
+        self.burst_ns = 0
+        """What another program takes of one processor during the next step."""
         self.best = best or processors
         self.is_telling = True
         """Whether processor time tells what threads wait for."""
@@ -35,12 +37,12 @@ class Machine:
         if threads > self.processors - self.busy:
             # Whoever is not running holds up everybody at every barrier.
             ns *= 3
-        return int(ns * self._random.uniform(0.97, 1.08))
+        return int(ns * self._random.uniform(0.97, 1.08)) + self.burst_ns
 
     def processor_ns(self, ns: int, threads: int) -> int:
         """Programs that want more processors than there are get the same part of them each."""
         wanted = threads + self.busy
-        return int(ns * threads * min(1.0, self.processors / wanted))
+        return int(ns * threads * min(1.0, self.processors / wanted)) - self.burst_ns
 
     def idle(self) -> float:
         return max(0.0, self.processors - self.busy - (self.steps[-1] if self.steps else 0))
@@ -89,6 +91,17 @@ def test_a_busy_neighbour_is_left_its_processor_within_a_second() -> None:
     machine.run(control, SECOND)
     assert control.narrow == 1
     assert share(machine.run(control, 20 * SECOND), 1) > 0.95
+
+
+def test_a_program_that_only_wakes_up_takes_no_thread_from_wide_steps() -> None:
+    machine = Machine(2)
+    control = ThreadControl(2, idle=machine.idle)
+
+    def rows() -> int:
+        machine.burst_ns = 50 * MILLISECOND if len(machine.steps) % 10 == 9 else 0
+        return 8
+
+    assert share(machine.run(control, 60 * SECOND, rows), 2) > 0.95
 
 
 def test_a_model_loaded_beside_a_busy_neighbour_does_not_stall_for_long() -> None:
