@@ -35,7 +35,7 @@ from runner.supervisor.suspects import Suspects
 from runner.supervisor.types import ModelSpec, ModelStatus
 from runner.tasks import Task
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 LOADED = LoadedModel(
     architecture="llama",

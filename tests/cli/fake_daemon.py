@@ -11,7 +11,7 @@ from typing import Any
 
 from cli.version import VERSION
 
-TIMEOUT = 20
+TIMEOUT = 60
 Json = dict[str, Any]
 Body = Json | Iterable[Json] | bytes
 """A reply: one object, records of a stream (a generator may wait between them), or bytes as they are."""

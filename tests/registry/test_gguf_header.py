@@ -197,11 +197,11 @@ def test_a_hostile_file_is_refused_at_once_and_without_memory(name: str, tmp_pat
     content, complaint = HOSTILE[name]
     path = write(tmp_path, content)
     tracemalloc.start()
-    begun = time.perf_counter()
+    begun = time.thread_time()
     try:
         with pytest.raises(ModelInvalid) as refused:
             read_gguf(path)
-        took = time.perf_counter() - begun
+        took = time.thread_time() - begun
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -30,7 +30,7 @@ from tests.registry.hostile_registry import (
 )
 from tests.registry.oci_rig import Site
 
-SOON_SECONDS = 8
+SOON_SECONDS = 30
 LOGIN = "me:secret"
 
 

@@ -76,7 +76,7 @@ async def test_a_server_that_goes_silent_is_given_up_after_the_idle_time(cellar:
     begun = time.monotonic()
     with pytest.raises(SourceUnreachable):
         await pull(cellar.puller(server, idle=0.4))
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60
     cellar.check_clean()
 
 

@@ -23,7 +23,7 @@ from runner.supervisor.types import LoadWishes, MemoryFacts, ModelSpec
 from tests.fake_worker import COMMAND, Script
 
 GB = 10**9
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @dataclass

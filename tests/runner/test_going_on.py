@@ -40,7 +40,7 @@ from runner.worker.control import Control
 from runner.worker.loop import Loop
 from tests.fake_engine import FakeEngine
 
-TIMEOUT = 20
+TIMEOUT = 60
 END = 256
 SCRIPTS = {
     "plain": "Hello wörld, a 🐦 sings. STOP and no more",

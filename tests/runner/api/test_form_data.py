@@ -99,10 +99,10 @@ def test_what_is_doubled_nameless_or_too_much_is_refused(body: bytes, error: typ
 @pytest.mark.parametrize("filler", [b"\r\n--xy", b"--xyz\r\n", b"--xyz\r\na:b\r\n\r\n\r\n", b"\r", b"\0"])
 def test_large_broken_forms_are_read_or_refused_at_once(filler: bytes) -> None:
     body = b"--xyz\r\n" + filler * ((16 << 20) // len(filler))
-    started = time.monotonic()
+    started = time.thread_time()
     with pytest.raises(InvalidRequest):
         read(body)
-    assert time.monotonic() - started < 2
+    assert time.thread_time() - started < 2
 
 
 @pytest.mark.parametrize(

@@ -123,8 +123,8 @@ def test_neighbours_are_no_nesting() -> None:
 
 
 def test_a_million_open_brackets_are_refused_at_once() -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     for body in (b"[" * 1_000_000, b'{"a":' * 1_000_000, b'["\\"", ' * 1_000_000):
         with pytest.raises(TooDeep):
             decode(body)
-    assert time.monotonic() - began < 5
+    assert time.thread_time() - began < 5

@@ -71,7 +71,7 @@ def try_mutants(folder: Path, sound: Path, every: int) -> tuple[int, int]:
             continue
         path = folder / f"{number}.gguf"
         path.write_bytes(content)
-        began = time.monotonic()
+        began = time.thread_time()
         try:
             check_weights(read_gguf(path))
             let_through[path] = what
@@ -80,7 +80,7 @@ def try_mutants(folder: Path, sound: Path, every: int) -> tuple[int, int]:
             assert len(error.message) > 15, what
             assert error.message[-1] == ".", what
             path.unlink()
-        assert time.monotonic() - began < 1, what
+        assert time.thread_time() - began < 1, what
     culprit = ends_process([sound, *let_through], folder / "errors")
     if culprit is not None:
         last_words = (folder / "errors").read_text(errors="replace")[-500:]

@@ -15,7 +15,7 @@ from runner.worker.control import Control
 from runner.worker.sequence import Sequence
 from tests.fake_engine import FakeEngine
 
-TIMEOUT = 20
+TIMEOUT = 60
 
 
 class SlowTokenizer(FakeEngine):

@@ -32,7 +32,7 @@ from runner.worker.outbox import TOGETHER_NS
 from runner.worker.sequence import Sequence
 from tests.fake_engine import FakeEngine
 
-TIMEOUT = 20
+TIMEOUT = 60
 
 
 class Driver:

@@ -31,7 +31,7 @@ from runner.messages import (
 from runner.sampling import SamplingParams
 from tests.tiny_model import write_tiny_model
 
-TIMEOUT = 30
+TIMEOUT = 60
 OPTIONS = LoadOptions(context_length=512, max_sequences=4, num_batch=64)
 WORKER = [sys.executable, "-P", "-m", "runner.worker"]
 

@@ -15,7 +15,7 @@ from tests.fake_engine import FakeEngine
 from tests.runner.worker.test_cell_keeper import SHARED, cached, computed_rows, make_sequence
 from tests.runner.worker.test_loop import Driver
 
-TIMEOUT = 20
+TIMEOUT = 60
 
 _blocks = st.lists(st.sampled_from([[1] * 40, [2] * 40, list(range(20)) * 2, [3], [4, 5]]), min_size=1, max_size=6)
 _prompts = _blocks.map(lambda blocks: [token for block in blocks for token in block])
