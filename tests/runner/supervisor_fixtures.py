@@ -123,11 +123,7 @@ class House:
         return [child.pid for child in self.worker_processes()]
 
     def worker_processes(self) -> list[psutil.Process]:
-        return [
-            child
-            for child in psutil.Process().children(recursive=True)
-            if child.status() != psutil.STATUS_ZOMBIE and any("fake_worker" in part for part in _command_line(child))
-        ]
+        return [child for child in psutil.Process().children(recursive=True) if _is_running_worker(child)]
 
     async def say(self, spec: ModelSpec, text: str = "say 3", **options: Any) -> list[ChatEvent]:
         async with await self.lease(spec, **options) as lease:
@@ -172,8 +168,9 @@ def process_is_gone(pid: int, within: float = PATIENCE) -> bool:
         time.sleep(0.01)
 
 
-def _command_line(process: psutil.Process) -> list[str]:
+def _is_running_worker(process: psutil.Process) -> bool:
     try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+        is_worker = any("fake_worker" in part for part in process.cmdline())
+        return is_worker and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:  # it has just ended
+        return False

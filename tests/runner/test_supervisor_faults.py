@@ -67,9 +67,11 @@ async def test_who_leaves_during_the_pause_is_not_sent_again(tmp_path: Path) -> 
             leaver, stayer = lease.generate("a", ask("hold")), lease.generate("b", ask("hold"))
             for stream in (leaver, stayer):
                 await anext(stream)
+            here.model(gate=str(here.gate("fake")))
             here.worker_processes()[0].kill()
             await until(lambda: here.supervisor.status()[0].state is ModelState.LOADING)
             leaver.cancel()
+            here.gate("fake").touch()
             await until(lambda: len(here.journal(kind="generate")) == 3)
         assert here.journal(kind="generate")[-1]["request_id"] == "b"
 

@@ -73,7 +73,7 @@ async def test_whoever_waits_too_long_is_told_so_and_leaves_no_trace(tmp_path: P
 
 
 async def test_a_deadline_passed_in_the_queue_leaves_running_answers_alone(tmp_path: Path) -> None:
-    async with house(tmp_path, chosen=settings(deadline_seconds=1.5, max_sequences=1)) as here:
+    async with house(tmp_path, chosen=settings(deadline_seconds=3, max_sequences=1)) as here:
         spec = here.model()
         held = [await here.lease(spec) for _ in range(3)]
         stream = held[0].generate("a", ask("say 5"))

@@ -14,7 +14,7 @@ from runner.errors import ModelNotFound, ServerShutdown
 from runner.loaded_model import LoadOptions
 from runner.messages import Load
 from runner.supervisor.process import LONGEST_LOG_LINE, WorkerProcess, _LogRelay, worker_environment
-from tests.runner.supervisor_fixtures import ask, house, process_is_gone, read, settings, until
+from tests.runner.supervisor_fixtures import PATIENCE, ask, house, process_is_gone, read, settings, until
 
 
 async def test_stopping_lets_running_answers_end_and_refuses_new_ones(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ async def test_a_real_process_sees_only_that_environment(monkeypatch: pytest.Mon
             (sys.executable, "-c", program), "fake", watchdog_seconds=0, on_gone=lambda worker: gone.set()
         )
         await worker.start(Load("x", LoadOptions(16)))
-        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.wait_for(gone.wait(), PATIENCE)
         assert here.supervisor.status() == []
     assert "SOME_API_KEY" not in told.read_text()
     assert "GGML_NO_BACKTRACE" in told.read_text()
