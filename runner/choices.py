@@ -26,7 +26,7 @@ class Choices:
     """The events of several answers to one request.
 
     Iterating gives numbered events. It ends when every answer is Finished, or after the first
-    Failed, which fails them all. `aclose` as of `Generation`.
+    Failed, which fails them all. `aclose` as of `Generation`, and so is when the model is given back.
     """
 
     def __init__(
@@ -72,6 +72,8 @@ class Choices:
             self._open -= 1
         elif isinstance(choice[1], Failed):
             self._open = 0
+        if not self._open:
+            self._lease.release()
         return choice
 
     async def aclose(self) -> None:

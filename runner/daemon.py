@@ -27,9 +27,10 @@ from registry.errors import RegistryError
 from registry.paths import Paths
 from registry.store import ModelStore
 from runner.api.app import AppParts, create_app
+from runner.calls import Call, Conversation
 from runner.config_file import SettingsError
 from runner.errors import RunnerError
-from runner.generate import Call, Conversation, Generator
+from runner.generate import Generator
 from runner.listening import CannotListen, address_text, listen
 from runner.logs import set_up_daemon_logging
 from runner.model_spec import usual_wishes

@@ -17,7 +17,7 @@ RunnerError
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 Fact = str | int | float | bool | None
 
@@ -91,16 +91,25 @@ class ContextLengthExceeded(RequestError):
     code = "context_length_exceeded"
 
     def __init__(
-        self, prompt_tokens: int, context_length: int, *, at_least: bool = False, is_shortened: bool = False
+        self,
+        prompt_tokens: int,
+        context_length: int,
+        *,
+        at_least: bool = False,
+        is_shortened: bool = False,
+        ways_out: Sequence[str] = ("shorten the prompt",),
     ) -> None:
+        """`at_least`: there are more tokens, and nobody counted them. `is_shortened`: what could be cut is gone."""
         count = f"at least {prompt_tokens}" if at_least else f"{prompt_tokens}"
         still = " even without its oldest turns" if is_shortened else ""
-        remedies = " or raise num_ctx" if is_shortened else ', raise num_ctx, or pass "truncate": true'
+        *others, last = ways_out
         super().__init__(
             f"The prompt has {count} tokens{still} and the window holds {context_length}, one of which the answer "
-            f"needs; shorten the prompt{remedies}.",
+            f"needs; {', '.join(others)}{', or ' if others else ''}{last}.",
             prompt_tokens=prompt_tokens,
             context_length=context_length,
+            **({"at_least": True} if at_least else {}),
+            **({"is_shortened": True} if is_shortened else {}),
         )
 
 
@@ -139,7 +148,17 @@ class DeadlineExceeded(RunnerError):
 
 
 class ServerShutdown(RunnerError):
+    """The daemon stops; another one may take its place."""
+
     code = "server_shutdown"
+
+    def __init__(
+        self,
+        message: str = "The server is shutting down; try again in a moment.",
+        *,
+        retry_after_seconds: int = 5,
+    ) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
 
 
 class ModelInvalid(RunnerError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -77,14 +77,22 @@ def memory_facts(model: StoredModel) -> MemoryFacts:
     return MemoryFacts(weights, kv_per_token, metadata.context_length)
 
 
-def usual_wishes(model: StoredModel, settings: Settings) -> LoadWishes:
-    """How a model is loaded for a request that has no wishes of its own. Raises as `model_spec`."""
-    options = resolve_options(
+def options_of(
+    model: StoredModel, settings: Settings, request: Mapping[str, object], request_path: str = "options."
+) -> Resolved:
+    """What the model, the configuration and a request say together. Raises as `resolve_options` and `model_spec`."""
+    return resolve_options(
         model={**settings.worker.model_options, **model.parameters},
         config=settings.model(model.name.short).options,
-        request={},
+        request=request,
         training_context=model.metadata().context_length,
+        request_path=request_path,
     )
+
+
+def usual_wishes(model: StoredModel, settings: Settings) -> LoadWishes:
+    """How a model is loaded for a request that has no wishes of its own. Raises as `model_spec`."""
+    options = options_of(model, settings, {})
     return msgspec.structs.replace(options.wishes, draft=own_draft(model))
 
 

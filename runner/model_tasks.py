@@ -7,14 +7,13 @@ import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from registry.requirement import check_requirement
 from registry.store import ModelStore
 from registry.stored_model import StoredModel
 from runner.chat.types import ChatEvent, Failed
 from runner.errors import EngineCrashed, ReportedError, Unsupported
-from runner.generate import find_model
-from runner.model_spec import model_spec
-from runner.options import Resolved, load_option_names, resolve_options
+from runner.model_lookup import usable_model
+from runner.model_spec import model_spec, options_of
+from runner.options import Resolved, load_option_names
 from runner.settings import Settings
 from runner.supervisor.supervisor import Supervisor
 from runner.supervisor.types import ModelSpec
@@ -140,16 +139,8 @@ class ModelTasks:
         return f"{call.request_id}#t{next(self._numbers)}"
 
     def _plan(self, call: TaskCall) -> _Plan:
-        model = find_model(self._store, call.model)
-        model.verify_unchanged()
-        check_requirement(model.config.required_puna)
-        options = resolve_options(
-            model={**self._settings.worker.model_options, **model.parameters},
-            config=self._settings.model(model.name.short).options,
-            request=call.options,
-            training_context=model.metadata().context_length,
-            request_path=call.options_path,
-        )
+        model = usable_model(self._store, call.model)
+        options = options_of(model, self._settings, call.options, call.options_path)
         if model.adapters:
             raise Unsupported(
                 f"{model.name.short} has LoRA adapters, and vectors are made without them; name the model that it was "

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+from runner.calls import Call
 from runner.chat.types import Finished
 from runner.choices import Choices
-from runner.generate import Call, Generation
+from runner.generate import Generation
 
 
 def receipt_field(call: Call, source: Generation | Choices, ends: Iterable[Finished]) -> dict[str, object]:

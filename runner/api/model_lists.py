@@ -14,7 +14,7 @@ from runner.api.openai.translate import model_entry
 from runner.api.removal import Remover
 from runner.api.streaming import JsonResponse
 from runner.errors import InvalidRequest
-from runner.generate import find_model
+from runner.model_lookup import find_model
 
 _LIFECYCLES = ("active", "deprecated", "retired")
 

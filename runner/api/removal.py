@@ -12,7 +12,7 @@ from registry.store import ModelStore
 from registry.stored_model import StoredModel
 from runner.api.downloads import Downloads
 from runner.errors import InvalidRequest, ModelInUse, ModelNotFound
-from runner.generate import find_model
+from runner.model_lookup import find_model
 from runner.supervisor.supervisor import Supervisor
 
 

@@ -18,7 +18,7 @@ from runner.api.errors import report_of
 from runner.api.ollama.translate import error_record
 from runner.api.streaming import NDJSON, JsonResponse, Opened, StreamResponse, while_connected
 from runner.api.validation import Body
-from runner.generate import find_model
+from runner.model_lookup import find_model
 from runner.supervisor.speed import ModelSpeed, SpeedMeter
 from runner.supervisor.supervisor import Supervisor
 

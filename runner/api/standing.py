@@ -6,9 +6,9 @@ import dataclasses
 
 from starlette.requests import Request
 
+from runner.calls import Call
 from runner.chat.types import Priority
 from runner.errors import InvalidRequest
-from runner.generate import Call
 
 PRIORITY_HEADER = "X-Puna-Priority"
 

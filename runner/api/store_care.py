@@ -27,7 +27,7 @@ from runner.api.store_records import Json, collection_body, partial_body, verifi
 from runner.api.streaming import NDJSON, JsonResponse, Opened, StreamResponse, while_connected
 from runner.api.validation import Body
 from runner.errors import InvalidRequest
-from runner.generate import find_model
+from runner.model_lookup import find_model
 
 Step = Progress | Verification
 

@@ -15,6 +15,7 @@ from registry.errors import ModelCorrupt
 from registry.errors import Unsupported as NotSupportedHere
 from registry.manifest import DRAFT_LAYER, MODEL_LAYER, Layer, ModelConfig
 from registry.name import ModelName
+from runner.calls import Call, Completion, Conversation
 from runner.chat.types import (
     ChatPrompt,
     Failed,
@@ -27,7 +28,7 @@ from runner.chat.types import (
     TokenPrompt,
 )
 from runner.errors import InvalidRequest, ModelNotFound, ReportedError, RunnerError, Unsupported
-from runner.generate import Call, Completion, Conversation, Generator
+from runner.generate import Generator
 from runner.settings import ModelSettings, Settings
 from runner.supervisor.types import LoadWishes, MemoryFacts
 from tests.fakes import FakeMetadata, FakeModel, FakeStore, FakeSupervisor, answer, finished

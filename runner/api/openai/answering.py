@@ -8,8 +8,9 @@ from typing import TypeVar
 from runner.api.errors import report_of
 from runner.api.openai.translate import error_event
 from runner.api.streaming import SERVER_SENT_EVENTS, StreamResponse, ignored_header
+from runner.calls import Call
 from runner.choices import Choices
-from runner.generate import Answer, Call, Generation, Generator
+from runner.generate import Answer, Generation, Generator
 
 EventT = TypeVar("EventT")
 

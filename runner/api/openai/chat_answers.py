@@ -10,6 +10,7 @@ from runner.api.errors import report_failure
 from runner.api.openai.called import FUNCTIONS, CallDeltas, CallShape
 from runner.api.openai.translate import END_OF_STREAM, Json, envelope, error_event, sse_event, truncation, usage
 from runner.api.sampling import token_entries
+from runner.calls import Call
 from runner.chat.types import (
     ChatEvent,
     Failed,
@@ -21,7 +22,7 @@ from runner.chat.types import (
     ToolCallDelta,
 )
 from runner.choices import Choice, Choices
-from runner.generate import Answer, Call, Generation
+from runner.generate import Answer, Generation
 from runner.receipt import receipt_field
 
 _encode = msgspec.json.encode

@@ -11,10 +11,11 @@ from runner.api.openai.completion_schema import CompletionBody, Prompt
 from runner.api.openai.shaping import chosen_options
 from runner.api.openai.translate import END_OF_STREAM, Json, envelope, error_event, sse_event, truncation, usage
 from runner.api.sampling import one_constraint, told_logprob
+from runner.calls import Call, Completion
 from runner.chat.types import ChatEvent, Failed, Finished, ScoredToken, TextDelta
 from runner.choices import Choice, Choices
 from runner.errors import InvalidRequest, Unsupported
-from runner.generate import Answer, Call, Completion, Generation
+from runner.generate import Answer, Generation
 from runner.receipt import receipt_field
 
 MOST_ANSWERS = 128

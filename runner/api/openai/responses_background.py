@@ -11,8 +11,9 @@ from runner.api.openai.responses_items import Item
 from runner.api.openai.responses_object import ResponseFrame
 from runner.api.openai.responses_stream import ResponseStream
 from runner.api.openai.translate import Json
+from runner.calls import Call
 from runner.errors import InvalidRequest, QueueFull
-from runner.generate import Call, Generator
+from runner.generate import Generator
 
 MOST_AT_ONCE = 64
 """That wait or are answered; more are refused."""

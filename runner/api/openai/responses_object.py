@@ -11,9 +11,10 @@ from runner.api.openai.responses_items import Item
 from runner.api.openai.responses_schema import CustomTool, ResponseBody
 from runner.api.openai.responses_translate import new_id
 from runner.api.openai.translate import Json, truncation
+from runner.calls import Call
 from runner.chat.types import Finished, FinishReason
 from runner.choices import Choices
-from runner.generate import Call, Generation
+from runner.generate import Generation
 from runner.receipt import receipt_field
 from runner.sampling import SamplingParams
 

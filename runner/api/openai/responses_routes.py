@@ -31,9 +31,10 @@ from runner.api.openai.translate import error_event
 from runner.api.standing import with_standing
 from runner.api.streaming import SERVER_SENT_EVENTS, JsonResponse, StreamResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
+from runner.calls import Call
 from runner.chat.types import Priority
 from runner.errors import InvalidRequest, NotFound, Unsupported
-from runner.generate import Call, Generator
+from runner.generate import Generator
 
 
 @dataclass(frozen=True, slots=True)

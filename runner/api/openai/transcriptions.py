@@ -9,10 +9,11 @@ from runner.api.media_parts import MediaPart, join_parts
 from runner.api.openai.transcription_schema import TranscriptionBody, TranslationBody
 from runner.api.openai.translate import Json, error_event, sse_event
 from runner.api.sampling import token_entries
+from runner.calls import Call, Conversation
 from runner.chat.media import MediaKind, check_size
 from runner.chat.types import ChatEvent, Failed, Finished, FinishReason, Message, ScoredToken, TextDelta
 from runner.errors import InvalidRequest, Unsupported
-from runner.generate import Answer, Call, Conversation
+from runner.generate import Answer
 
 _TRANSCRIBE = "Transcribe the speech in this recording word for word, in the language that is spoken."
 _TRANSLATE = "Translate the speech in this recording into English."
