@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -174,8 +175,13 @@ def module_name(file: Path) -> str:
 FILES = {module_name(file): file for package in OURS for file in sorted((ROOT / package).rglob("*.py"))}
 
 
-def imports_of(module: str) -> Iterator[tuple[int, str]]:
+@functools.cache
+def imports_of(module: str) -> tuple[tuple[int, str], ...]:
     """Line and full name of everything a module imports, inside functions too."""
+    return tuple(_imports_in(module))
+
+
+def _imports_in(module: str) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
