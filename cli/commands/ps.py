@@ -17,14 +17,17 @@ if TYPE_CHECKING:
 
 
 def list_running(prefix: str | None, *, as_json: bool) -> None:
-    """Print the loaded models. Without a daemon none is, so that none is started for this."""
+    """Print the loaded models; with a prefix those whose names begin with it, in whatever case.
+
+    Without a daemon none is loaded, so that none is started for this.
+    """
     try:
         models = connect(start=False).running()
     except NotListening:
         note("The daemon is not running, so no model is loaded.")
         models = []
     if prefix:
-        models = [model for model in models if model["name"].startswith(prefix)]
+        models = [model for model in models if model["name"].lower().startswith(prefix.lower())]
     if as_json:
         write_json({"models": models})
     else:

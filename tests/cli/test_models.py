@@ -48,7 +48,7 @@ def test_ps_tells_where_and_until_when(puna: Puna, daemon: FakeDaemon) -> None:
         "d:1 0123456789ab 311 MB 100% CPU 4096 of 8192 4 minutes from now",
         "c:1 0123456789ab 311 MB 100% CPU - Loading...",
     ]
-    assert json.loads(puna("ps", "b", "--json").stdout)["models"] == models[1:2]
+    assert json.loads(puna("ps", "B", "--json").stdout)["models"] == models[1:2]
 
 
 def test_show_has_sections_parts_and_json(puna: Puna, daemon: FakeDaemon) -> None:
