@@ -77,6 +77,14 @@ def requirements(group: str | None = None) -> list[str]:
     return found
 
 
+def engine_arguments() -> str:
+    """The CMAKE_ARGS that the engine in the environment was built with."""
+    try:
+        return ENGINE_STAMP.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
 def script_files() -> list[str]:
     """The programs and modules in this folder, for tools that do not know a program without an ending."""
     folder = Path(__file__).parent
@@ -99,8 +107,7 @@ def _install_engine(cmake_arguments: str) -> None:
     """Have the engine in the environment, built with these arguments; it comes first because it takes longest."""
     engine = next(one for one in requirements() if re.match(ENGINE + r"\b", one))
     is_installed = _is_engine_installed(engine)
-    built_with = _engine_arguments()
-    if is_installed and (built_with or "") == cmake_arguments:
+    if is_installed and engine_arguments() == cmake_arguments:
         return
     _need_compiler(engine)
     ENGINE_STAMP.unlink(missing_ok=True)
@@ -111,14 +118,6 @@ def _install_engine(cmake_arguments: str) -> None:
     ENGINE_STAMP.write_text(cmake_arguments, encoding="utf-8")
 
 
-def _engine_arguments() -> str | None:
-    """The CMAKE_ARGS of the engine in the environment; None when it was not built from here."""
-    try:
-        return ENGINE_STAMP.read_text(encoding="utf-8")
-    except OSError:
-        return None
-
-
 def _wanted_stamp(with_tests: bool) -> dict[str, Any]:
     # Who has built an engine with CMAKE_ARGS need not name them again each time.
     cmake_arguments = os.environ.get("CMAKE_ARGS")
@@ -126,7 +125,7 @@ def _wanted_stamp(with_tests: bool) -> dict[str, Any]:
         "project": hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest(),
         "root": str(ROOT),
         "python": _environment_python(),
-        "cmake_args": (_engine_arguments() or "") if cmake_arguments is None else cmake_arguments,
+        "cmake_args": engine_arguments() if cmake_arguments is None else cmake_arguments,
         "with_tests": with_tests,
     }
 

@@ -1,16 +1,18 @@
-"""pip, with its long output turned into one moving line: what it does now, and how far a build has come.
+"""pip or a build, with its long output turned into one moving line: what it does now, and how far it has come.
 
 Where nobody watches a terminal, a line is written when something new begins and every so often in between.
-Everything pip said goes into a log.
+Everything that was said goes into a log.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -34,8 +36,13 @@ _PHASES = (
 )
 
 
-def run(command: list[str], log: Path, cwd: Path) -> int:
-    """Run pip to its end and return its exit code; interrupted, it is waited for, so that nothing goes on behind."""
+def run(
+    command: list[str], log: Path, cwd: Path, phase: str = "starting pip", variables: Mapping[str, str] | None = None
+) -> int:
+    """Run pip or a build to its end and return its exit code; `variables` go into its environment.
+
+    Interrupted, it is waited for, so that nothing goes on behind.
+    """
     line = MovingLine(sys.stderr)
     with log.open("a", encoding="utf-8", errors="replace") as written:
         written.write(f"$ {' '.join(command)}\n")
@@ -43,6 +50,7 @@ def run(command: list[str], log: Path, cwd: Path) -> int:
         process = subprocess.Popen(
             command,
             cwd=cwd,
+            env={**os.environ, **(variables or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -50,7 +58,7 @@ def run(command: list[str], log: Path, cwd: Path) -> int:
             errors="replace",
         )
         assert process.stdout is not None
-        reader = Reader()
+        reader = Reader(phase)
         try:
             for output in process.stdout:
                 written.write(output)
@@ -58,7 +66,7 @@ def run(command: list[str], log: Path, cwd: Path) -> int:
                 line.show(reader.read(output))
             return process.wait()
         except BaseException:
-            # Ctrl-C reached pip as well; it takes away what it had half done.
+            # Ctrl-C reached it as well; it takes away what it had half done.
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
@@ -71,7 +79,7 @@ def run(command: list[str], log: Path, cwd: Path) -> int:
 
 
 def last_lines(log: Path) -> list[str]:
-    """The end of the log, which tells why pip gave up."""
+    """The end of the log, which tells why it gave up."""
     return log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
 
 
@@ -85,8 +93,8 @@ class Step(NamedTuple):
 class Reader:
     """Makes a short line of what pip and the build behind it say."""
 
-    def __init__(self) -> None:
-        self._phase = "starting pip"
+    def __init__(self, phase: str) -> None:
+        self._phase = phase
 
     def read(self, output: str) -> Step:
         """What is going on after this line of output."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 from benchmark.rows import Figures
+from benchmark.versions import program_start
 
 _PROMPT = 32
 _SECONDS = 300
@@ -16,8 +16,8 @@ _SECONDS = 300
 def raw_limit(program: str, model_file: Path, streams: tuple[int, ...], tokens: int) -> Figures:
     """Tokens a second that are written by one stream and by several, as `one_stream` and `streams_N`."""
     counts = (1, *streams)
-    start = [sys.executable, program] if program.endswith(".py") else [program]
-    command = [*start, "-m", str(model_file), "-c", str(max(512, (_PROMPT + tokens) * max(counts) * 2))]
+    cells = max(512, (_PROMPT + tokens) * max(counts) * 2)
+    command = [*program_start(program), "-m", str(model_file), "-c", str(cells)]
     command += ["-npp", str(_PROMPT), "-ntg", str(tokens), "-npl", ",".join(map(str, counts))]
     command += ["--output-format", "jsonl"]
     done = subprocess.run(

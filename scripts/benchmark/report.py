@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
 from benchmark.goals import LIMIT, Outcome
@@ -54,15 +53,6 @@ def outcome_json(outcome: Outcome) -> dict[str, object]:
         "reached": outcome.is_reached,
         "rounds": outcome.rounds,
     }
-
-
-def version_of(program: str) -> str:
-    """What a program of llama.cpp says of its build; nothing when it does not say."""
-    try:
-        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return " ".join(f"{done.stdout} {done.stderr}".split())[:160]
 
 
 def _cells(outcome: Outcome) -> tuple[str, ...]:

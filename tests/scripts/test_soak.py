@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.scripts.conftest import script, script_environment
 from tests.tiny_model import write_tiny_model
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 START = "import sys; from soaking.program import main; sys.exit(main())"
 TIMEOUT = 250
 DONE = {"done": True}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def scripts_on_the_path() -> Iterator[None]:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(SCRIPTS))
-
-
-def part(name: str) -> Any:
-    """A module of the soak, which is no package of the project."""
-    return importlib.import_module(f"soaking.{name}")
 
 
 def chunk(text: str, reason: str | None = None, index: int = 0) -> dict[str, Any]:
@@ -42,7 +25,7 @@ def test_mixed_requests_all_end_as_they_should(tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path / "tiny.gguf", context_length=32768)
     done = subprocess.run(
         [sys.executable, "-c", START, "--model", str(model), "--embedder", str(model), "--count", "60"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (SCRIPTS, SCRIPTS.parent)))},
+        env=script_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -56,7 +39,7 @@ def test_mixed_requests_all_end_as_they_should(tmp_path: Path) -> None:
 
 
 def test_a_seed_always_gives_the_same_requests() -> None:
-    make = part("requests").make_requests
+    make = script("soaking.requests").make_requests
     first, again, other = (make(seed, 300, "m", "e") for seed in (1, 1, 2))
     plain = [[(one.kind, one.path, one.body, one.leaves_after) for one in made] for made in (first, again, other)]
     assert plain[0] == plain[1] != plain[2]
@@ -64,7 +47,7 @@ def test_a_seed_always_gives_the_same_requests() -> None:
 
 
 def test_without_an_embedder_no_vectors_are_asked_for() -> None:
-    made = part("requests").make_requests(1, 500, "m", None)
+    made = script("soaking.requests").make_requests(1, 500, "m", None)
     assert not any("embed" in one.path for one in made) and len(made) == 500
 
 
@@ -82,20 +65,20 @@ def test_without_an_embedder_no_vectors_are_asked_for() -> None:
     ],
 )
 def test_an_answer_that_is_cut_or_wrong_is_noticed(kind: str, records: list[Any]) -> None:
-    requests = part("requests")
+    requests = script("soaking.requests")
     [request] = [one for one in requests.make_requests(1, 300, "m", None) if one.kind == kind][:1]
     with pytest.raises(requests.Wrong):
         request.check(records)
 
 
 def test_an_answer_that_ran_out_of_length_need_not_fit_its_schema() -> None:
-    requests = part("requests")
+    requests = script("soaking.requests")
     [request] = [one for one in requests.make_requests(1, 300, "m", None) if one.kind == "schema"][:1]
     request.check([chunk('{"na', None), chunk("", "length"), DONE])
 
 
 def test_growth_is_told_of_the_second_half() -> None:
-    growth = part("memory").growth
+    growth = script("soaking.memory").growth
     filling = [(ended, 10.0 * min(ended, 40)) for ended in range(0, 101, 5)]
     assert growth(filling) == pytest.approx(0.0, abs=1e-6)
     assert growth([(ended, 3.0 + 0.02 * ended) for ended in range(0, 101, 5)]) == pytest.approx(20.0)
@@ -103,7 +86,7 @@ def test_growth_is_told_of_the_second_half() -> None:
 
 
 def test_lost_requests_and_texts_that_differ_are_faults() -> None:
-    program = part("program")
+    program = script("soaking.program")
     verdict = program.Verdict()
     verdict.tally.ended["openai"] = 9
     verdict.tally.same["deterministic"] = {"one", "two"}

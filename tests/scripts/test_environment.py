@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-
-@pytest.fixture(scope="module")
-def pip_progress() -> Iterator[ModuleType]:
-    yield from _imported("pip_progress")
+from tests.scripts.conftest import SCRIPTS, script
 
 
 @pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
+def pip_progress() -> Any:
+    return script("pip_progress")
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """The module, with an environment of the test's own."""
     for name in ("CXX", "CMAKE_ARGS"):
         monkeypatch.delenv(name, raising=False)
-    for module in _imported("environment"):
-        place = tmp_path / ".venv"
-        for name, path in {
-            "ENVIRONMENT": place, "BINARIES": place / "bin", "PYTHON": place / "bin" / "python",
-            "PUNA": place / "bin" / "puna", "STAMP": place / "stamp", "ENGINE_STAMP": place / "engine",
-            "LOG": place / "log",
-        }.items():  # fmt: skip
-            monkeypatch.setattr(module, name, path)
-        yield module
-
-
-def _imported(name: str) -> Iterator[ModuleType]:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        yield importlib.import_module(name)
-    finally:
-        sys.path.remove(str(SCRIPTS))
+    module, place = script("environment"), tmp_path / ".venv"
+    for name, path in {
+        "ENVIRONMENT": place, "BINARIES": place / "bin", "PYTHON": place / "bin" / "python",
+        "PUNA": place / "bin" / "puna", "STAMP": place / "stamp", "ENGINE_STAMP": place / "engine",
+        "LOG": place / "log",
+    }.items():  # fmt: skip
+        monkeypatch.setattr(module, name, path)
+    return module
 
 
 @pytest.mark.parametrize(
@@ -63,13 +52,13 @@ def _imported(name: str) -> Iterator[ModuleType]:
         ("  Running command pip subprocess to install build dependencies\n", "fetching the build tools"),
     ],
 )  # fmt: skip
-def test_pips_output_becomes_a_few_words(pip_progress: ModuleType, output: str, shown: str) -> None:
-    reader = pip_progress.Reader()
+def test_pips_output_becomes_a_few_words(pip_progress: Any, output: str, shown: str) -> None:
+    reader = pip_progress.Reader("starting pip")
     reader.read("Building wheel for llama-cpp-python (pyproject.toml): started\n")
     assert "  ".join(part for part in reader.read(output) if part) == shown
 
 
-def test_without_a_terminal_a_long_build_says_little(pip_progress: ModuleType) -> None:
+def test_without_a_terminal_a_long_build_says_little(pip_progress: Any) -> None:
     stream = io.StringIO()
     line = pip_progress.MovingLine(stream, seconds=1000, phase_seconds=0)
     for step in ("looking for a", "building b"):
@@ -82,7 +71,7 @@ def test_without_a_terminal_a_long_build_says_little(pip_progress: ModuleType) -
     ]
 
 
-def test_on_a_terminal_one_line_moves_and_vanishes(pip_progress: ModuleType) -> None:
+def test_on_a_terminal_one_line_moves_and_vanishes(pip_progress: Any) -> None:
     class Screen(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -96,7 +85,7 @@ def test_on_a_terminal_one_line_moves_and_vanishes(pip_progress: ModuleType) -> 
 
 
 def test_everything_goes_into_the_log_and_the_exit_code_comes_back(
-    pip_progress: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    pip_progress: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "log"
     command = [sys.executable, "-c", "print('out', flush=True); import sys; sys.exit('err')"]
@@ -104,7 +93,7 @@ def test_everything_goes_into_the_log_and_the_exit_code_comes_back(
     assert pip_progress.last_lines(log)[-2:] == ["out", "err"]
 
 
-def test_a_right_environment_is_left_alone(environment: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_right_environment_is_left_alone(environment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     environment.PYTHON.parent.mkdir(parents=True)
     environment.PYTHON.touch()
     environment.PUNA.touch()
@@ -116,7 +105,7 @@ def test_a_right_environment_is_left_alone(environment: ModuleType, monkeypatch:
 
 @pytest.mark.parametrize("change", ["stamp", "puna", "tests", "cmake", "project"])
 def test_a_changed_or_half_made_environment_is_set_up_again(
-    environment: ModuleType, monkeypatch: pytest.MonkeyPatch, change: str
+    environment: Any, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     environment.PYTHON.parent.mkdir(parents=True)
     environment.PYTHON.touch()
@@ -136,7 +125,7 @@ def test_a_changed_or_half_made_environment_is_set_up_again(
 
 
 def test_an_engine_built_with_arguments_is_kept_when_they_are_not_named_again(
-    environment: ModuleType, monkeypatch: pytest.MonkeyPatch
+    environment: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment.ENVIRONMENT.mkdir()
     environment.ENGINE_STAMP.write_text("-DGGML_CUDA=on")
@@ -158,7 +147,7 @@ def test_an_engine_built_with_arguments_is_kept_when_they_are_not_named_again(
     ],
 )
 def test_the_engine_is_built_anew_only_for_other_arguments(
-    environment: ModuleType,
+    environment: Any,
     monkeypatch: pytest.MonkeyPatch,
     installed: bool,
     built_with: str | None,
@@ -185,7 +174,7 @@ def test_the_engine_is_built_anew_only_for_other_arguments(
 
 @pytest.mark.skipif(os.name == "nt", reason="looks for POSIX compilers")
 def test_a_compiler_is_found_where_the_build_looks(
-    environment: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    environment: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not environment.has_compiler()
@@ -202,7 +191,7 @@ def test_a_compiler_is_found_where_the_build_looks(
 
 
 def test_without_compiler_and_wheel_it_is_one_sentence_with_a_command(
-    environment: ModuleType, monkeypatch: pytest.MonkeyPatch
+    environment: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment, "has_compiler", lambda: False)
     monkeypatch.setattr(environment, "_has_wheel", lambda engine: True)
@@ -214,12 +203,12 @@ def test_without_compiler_and_wheel_it_is_one_sentence_with_a_command(
     assert environment.compiler_advice() in str(caught.value.code)
 
 
-def test_the_groups_of_the_project_are_read_without_pips_help(environment: ModuleType) -> None:
+def test_the_groups_of_the_project_are_read_without_pips_help(environment: Any) -> None:
     assert any(one.startswith("llama-cpp-python") for one in environment.requirements())
     assert any(one.startswith("pytest") for one in environment.requirements("dev"))
 
 
-@pytest.mark.parametrize("name", ["run", "test", "check", "fix", "bench"])
+@pytest.mark.parametrize("name", ["run", "test", "check", "fix", "bench", "build_llama_server", "soak"])
 def test_each_script_is_a_program_for_every_system(name: str) -> None:
     script = SCRIPTS / name
     assert script.read_bytes().startswith(b"#!/usr/bin/env python3\n")
