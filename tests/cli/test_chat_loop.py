@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.fake_daemon import SMOL, FakeDaemon, Json, Reply, answer, refusal
+from tests.cli.fake_daemon import SMOL, TIMEOUT, FakeDaemon, Json, Reply, answer, refusal
 
 if sys.platform == "win32":
     pytest.skip("needs a pseudo-terminal", allow_module_level=True)
@@ -128,7 +128,7 @@ def test_what_is_typed_during_an_answer_is_the_next_message(ready: FakeDaemon, c
 
     def slow(_: Any) -> Iterator[Json]:
         yield {"message": {"role": "assistant", "content": "first"}}
-        assert go_on.wait(10)
+        assert go_on.wait(TIMEOUT)
         yield from answer(" part.", chat=True)
 
     works = ready.routes["POST /api/chat"]
@@ -273,11 +273,11 @@ def test_a_long_wait_is_told_and_the_word_taken_away(ready: FakeDaemon, environm
     loaded, answered = threading.Event(), threading.Event()
 
     def load(_: Any) -> Json:
-        assert loaded.wait(10)
+        assert loaded.wait(TIMEOUT)
         return LOADED
 
     def think(_: Any) -> Iterator[Json]:
-        assert answered.wait(10)
+        assert answered.wait(TIMEOUT)
         yield from answer("at last", chat=True)
 
     ready.routes["POST /api/generate"] = load
@@ -312,7 +312,7 @@ def test_a_missing_model_is_pulled_with_a_bar(ready: FakeDaemon, environment: di
         yield {"status": "pulling manifest"}
         for completed in range(0, 50_000_000, 1_000_000):
             yield {**layer, "completed": completed}
-        go_on.wait(10)
+        go_on.wait(TIMEOUT)
         yield {**layer, "completed": 98_000_000}
         yield {"status": "success"}
 
