@@ -27,6 +27,22 @@ class Admission:
         self._is_full = False
         """The engine ran out of cells although the count allowed it: nobody starts until a sequence ends."""
 
+    def add(self, sequence: Sequence) -> None:
+        """A sequence waits to be admitted."""
+        self._scheduler.add(sequence)
+
+    def outgrown(self) -> list[Sequence]:
+        """Those that have filled the window, and no larger one will come: their own was only a wish."""
+        room = self._keeper.engine.info.context_length
+        full = [
+            sequence
+            for sequence in (*self._scheduler.running, *self._scheduler.waiting)
+            if len(sequence.tokens) > room and not self._growth.may_give(len(sequence.tokens))
+        ]
+        for sequence in full:
+            sequence.window = room
+        return full
+
     def make_room(self) -> bool:
         """See that the pending tokens of all running sequences fit; False while a larger window may come for them."""
         while not self._keeper.free_cells(self._scheduler.pending):

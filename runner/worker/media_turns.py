@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.engine import Engine, MediaChunk, Sampler
+from runner.chat.types import Failed
+from runner.engine import Engine, EngineFault, MediaChunk, OutOfCells, Sampler
+from runner.worker.outbox import Outbox
+from runner.worker.pace import Pace
+from runner.worker.progress import Progress
 from runner.worker.scheduler import PlannedChunk, Scheduler
 from runner.worker.sequence import Sequence
+from runner.worker.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +21,57 @@ class MediaTurn:
     sequence: Sequence
     count: int
 
-    @property
-    def planned(self) -> PlannedChunk:
-        return PlannedChunk(self.sequence, self.count)
+
+class MediaTurns:
+    """Takes them. Used on the engine thread.
+
+    Nothing else can be computed with an image or a sound, and encoding one cannot be cut short.
+    """
+
+    def __init__(
+        self, engine: Engine, scheduler: Scheduler, pace: Pace, progress: Progress, turns: Turns, outbox: Outbox
+    ) -> None:
+        self._engine = engine
+        self._scheduler = scheduler
+        self._pace = pace
+        self._progress = progress
+        self._turns = turns
+        self._outbox = outbox
+
+    def turn(self) -> bool:
+        """False when nobody is at one."""
+        running = self._scheduler.running
+        is_read_along = any(one.is_decoding and not one.paused for one in running)
+        rows = self._pace.prompt_rows() if is_read_along else self._engine.info.max_rows
+        planned = plan_turn(self._scheduler, rows=rows)
+        if planned is None:
+            return False
+        turn = self._turns.begin()
+        self._outbox.send()
+        sequence = planned.sequence
+        sequence.first_step_ns = sequence.first_step_ns or turn.started_ns
+        try:
+            if planned.count == 0:
+                _encode(sequence, self._engine)
+            else:
+                self._compute(planned, turn.started_ns)
+        except OutOfCells:
+            self._progress.give_way(running)
+        except EngineFault as fault:
+            message = f"An image or sound could not be computed ({fault})."
+            self._progress.fail(sequence, Failed(code="internal", message=message))
+        self._turns.close(turn, planned.count)
+        self._outbox.send()
+        return True
+
+    def _compute(self, planned: MediaTurn, started: int) -> None:
+        sequence = planned.sequence
+        chunk = _chunk_of(planned, self._progress.sampler_of(sequence))
+        self._engine.use_adapters(sequence.request.adapters)
+        token = self._engine.step_media(chunk)
+        tokens = [] if token is None else [token]
+        self._progress.advance([PlannedChunk(sequence, planned.count)], [chunk], tokens, started)
+        _forget_computed(sequence)
 
 
 def plan_turn(scheduler: Scheduler, *, rows: int) -> MediaTurn | None:
@@ -35,14 +88,13 @@ def plan_turn(scheduler: Scheduler, *, rows: int) -> MediaTurn | None:
     return MediaTurn(sequence, left if span.piece.is_whole else min(left, rows))
 
 
-def encode(turn: MediaTurn, engine: Engine) -> None:
-    """Have the vectors of the piece made. Raises EngineFault."""
-    span = turn.sequence.next_span
+def _encode(sequence: Sequence, engine: Engine) -> None:
+    span = sequence.next_span
     assert span is not None
     span.vectors = engine.encode_media(span.piece)
 
 
-def chunk_of(turn: MediaTurn, sampler: Sampler) -> MediaChunk:
+def _chunk_of(turn: MediaTurn, sampler: Sampler) -> MediaChunk:
     """What the engine is to compute in a turn with rows; `sampler` is for the end of the prompt."""
     sequence, span = turn.sequence, turn.sequence.next_span
     assert span is not None
@@ -59,7 +111,7 @@ def chunk_of(turn: MediaTurn, sampler: Sampler) -> MediaChunk:
     )
 
 
-def forget_computed(sequence: Sequence) -> None:
+def _forget_computed(sequence: Sequence) -> None:
     """Let the vectors of pieces go that have their cells; should those be lost, they are made again."""
     for span in sequence.media:
         if span.end <= sequence.computed:

@@ -22,7 +22,7 @@ class Outbox:
         """Tokens that no frame has told of yet."""
         self._sent_ns = 0
         self.is_urgent = False
-        """Somebody sees the first or the last of an answer in these events."""
+        """Somebody waits for what is here: it is the first or the last of an answer."""
 
     def add(self, request_id: str, *events: ChatEvent) -> None:
         self._events += [(request_id, event) for event in events]
@@ -42,4 +42,5 @@ class Outbox:
         if self._events:
             self._emit(Events(self._events, self._taken))
             self._events, self._taken = [], []
-            self.is_urgent, self._sent_ns = False, self._clock()
+            self._sent_ns = self._clock()
+        self.is_urgent = False

@@ -22,8 +22,9 @@ def message(*media: bytes, text: str = "What is it?", kind: MediaKind = MediaKin
     return Message("user", text, media=tuple(Media(kind, data, at, f"images[{n}]") for n, data in enumerate(media)))
 
 
-def asking(*messages: Message, num_predict: int = 8, limits: Limits | None = None) -> ChatRequest:
-    return ChatRequest(ChatPrompt(messages), GREEDY, limits or Limits(num_predict=num_predict))
+def asking(*messages: Message, limits: Limits | None = None) -> ChatRequest:
+    """Without guesses, which would change the shapes of steps as time goes by."""
+    return ChatRequest(ChatPrompt(messages), GREEDY, limits or Limits(num_predict=8, num_draft=0))
 
 
 @dataclass
@@ -54,20 +55,18 @@ class Worker:
         for name, request in requests.items():
             self.control.handle(Generate(name, request))
         self.control._pool.shutdown()
-        self.control.stop()
-        self.loop._obey(wait=False)
-        self.loop._is_stopping = False
+        self.loop.obey(wait=False)
         self._go_on()
 
     def wait_for(self, name: str) -> None:
         """Have what comes from elsewhere come, until a request has ended."""
         while not any(who == name and isinstance(event, Finished | Failed) for who, event in self.events):
-            self.loop._obey(wait=True)
+            self.loop.obey(wait=True)
             self._go_on()
 
     def _go_on(self) -> None:
-        while self.loop._step():
-            self.loop._obey(wait=False)
+        while self.loop.step():
+            self.loop.obey(wait=False)
 
     @property
     def events(self) -> list[tuple[str, object]]:

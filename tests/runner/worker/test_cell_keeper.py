@@ -142,8 +142,7 @@ def test_a_cancelled_request_leaves_its_work_to_the_one_that_waited_for_it() -> 
     engine = FakeEngine(cells=2000, max_sequences=4, max_rows=16)
     driver = Driver(engine)
     driver.post(make_sequence("first", SHARED, count=1), make_sequence("second", [*SHARED, 5], count=3))
-    driver.loop._obey(wait=False)
-    driver.loop._step()
+    driver.step()
     driver.post(CancelSequence("first"))
     driver.run_to_end("second")
     assert driver.text("second") == engine.answer([*SHARED, 5], 3)
@@ -170,15 +169,15 @@ def test_a_prompt_takes_what_it_can_from_the_cells_and_the_rest_from_memory() ->
     engine = FakeEngine(cells=2000)
     driver = Driver(engine)
     old = [*SHARED, *([9] * 50)]
-    with driver.running():
-        driver.post(make_sequence("old", old, count=1))
-        driver.wait_for_all("old")
-        driver.post(make_sequence("live", [*SHARED, *([8] * 50)], count=1000))
-        driver.wait_for_text("live")
-        driver.post(make_sequence("both", [*old, 3], count=4))
-        driver.wait_for("both")
-        driver.post(CancelSequence("live"))
-        driver.wait_until_idle()
+    driver.post(make_sequence("old", old, count=1))
+    while driver.step():
+        pass
+    driver.post(make_sequence("live", [*SHARED, *([8] * 50)], count=1000))
+    while not driver.text("live"):
+        driver.step()
+    driver.post(make_sequence("both", [*old, 3], count=4))
+    while "both" not in driver.events or not isinstance(driver.events["both"][-1], Finished):
+        driver.step()
     assert cached(driver, "both") == CachedTokens(live=100, memory=50)
     assert driver.text("both") == engine.answer([*old, 3], 4)
 
@@ -233,9 +232,8 @@ def test_an_interactive_request_takes_the_place_of_a_background_one_which_goes_o
     engine = FakeEngine(cells=500, max_sequences=1)
     driver = Driver(engine)
     driver.post(make_sequence("background", SHARED, count=300, is_background=True))
-    driver.loop._obey(wait=False)
     for _ in range(20):
-        driver.loop._step()
+        driver.step()
     driver.post(make_sequence("question", [5] * 20, count=5))
     driver.run_to_end("question", "background")
     assert [len(step[0].tokens) for step in engine.steps[20:22]] == [16, 4], "the question begins at once"

@@ -64,6 +64,14 @@ class Driver:
             thread.join(TIMEOUT)
             assert not thread.is_alive()
 
+    def step(self) -> bool:
+        """One turn on this thread, where it matters what comes between two; False when there was nothing to do."""
+        self.loop.obey(wait=False)
+        has_stepped = self.loop.step()
+        while not self.reports.empty():
+            self.receive()
+        return has_stepped
+
     def receive(self) -> Report:
         report = self.reports.get(timeout=TIMEOUT)
         if isinstance(report, Events):

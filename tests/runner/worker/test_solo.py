@@ -49,8 +49,7 @@ def test_the_others_go_on_between_its_steps() -> None:
     driver = Driver(engine)
     driver.post(make_solo("solo", PROMPT, count=20), make_sequence("other", [1, 2], count=20))
     for _ in range(10):
-        driver.loop._obey(wait=False)
-        driver.loop._step()
+        driver.step()
     assert len(engine.steps) == len(engine.solo_chunks) == 10
 
 
