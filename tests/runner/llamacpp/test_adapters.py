@@ -21,7 +21,7 @@ from tests.tiny_adapter import write_tiny_adapter
 from tests.tiny_model import write_tiny_model
 
 PROMPT = list(b"what is added to the weights")
-OPTIONS = LoadOptions(context_length=256, max_sequences=2)
+OPTIONS = LoadOptions(context_length=256, max_sequences=2, num_thread=1)
 SAME = 1e-4
 """Logits, here between -7 and 7, of one computation done twice in the same order."""
 TOLERANCE = 0.05

@@ -23,7 +23,7 @@ from tests.runner.llamacpp.answering import constraint
 
 @pytest.fixture(scope="module")
 def engine(library: Library, tiny_model: Path) -> Iterator[LlamaEngine]:
-    engine = LlamaEngine(library, tiny_model, LoadOptions(context_length=2048, max_sequences=4, num_batch=64))
+    engine = LlamaEngine(library, tiny_model, LoadOptions(2048, max_sequences=4, num_batch=64, num_thread=1))
     yield engine
     engine.close()
 

@@ -33,7 +33,7 @@ def opened(library: Library) -> Iterator[Open]:
     engines: list[LlamaEngine] = []
 
     def open_engine(path: Path, **options: Any) -> LlamaEngine:
-        given = {"context_length": 512, "max_sequences": 2, **options}
+        given = {"context_length": 512, "max_sequences": 2, "num_thread": 1, **options}
         engines.append(LlamaEngine(library, path, LoadOptions(**given)))
         return engines[-1]
 

@@ -24,6 +24,13 @@ from tests.tiny_recurrent_model import write_tiny_recurrent_model
 LONGEST = 4096
 
 
+def options(window: int, longest: int = LONGEST) -> LoadOptions:
+    """Without flash attention and on one thread: both change in which order numbers are added up."""
+    return LoadOptions(
+        window, max_sequences=4, num_batch=64, longest_context=longest, num_thread=1, flash_attention="off"
+    )
+
+
 @pytest.fixture(params=[write_tiny_model, write_tiny_recurrent_model, write_tiny_hybrid_model])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     write: Callable[..., Path] = request.param
@@ -32,7 +39,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def engine(library: Library, path: Path) -> Iterator[LlamaEngine]:
-    engine = LlamaEngine(library, path, LoadOptions(256, max_sequences=4, num_batch=64, longest_context=LONGEST))
+    engine = LlamaEngine(library, path, options(256))
     yield engine
     engine.close()
 
@@ -84,8 +91,8 @@ def answers(engine: LlamaEngine, *requests: ChatRequest, grows_at: int | None = 
 
 
 def test_an_answer_outgrows_its_window_and_reads_as_in_a_large_one(library: Library, path: Path) -> None:
-    small = LlamaEngine(library, path, LoadOptions(256, max_sequences=4, num_batch=64, longest_context=LONGEST))
-    large = LlamaEngine(library, path, LoadOptions(2048, max_sequences=4, num_batch=64))
+    small = LlamaEngine(library, path, options(256))
+    large = LlamaEngine(library, path, options(2048, longest=0))
     request = ask("once upon a time", 600)
     found, growths = answers(small, request)
     expected, _ = answers(large, request)
@@ -117,8 +124,7 @@ def test_running_streams_go_on_after_a_growth_in_the_middle(engine: LlamaEngine)
 
 
 def test_a_deterministic_answer_is_the_same_in_a_context_that_grew_for_it(library: Library, path: Path) -> None:
-    options = LoadOptions(256, max_sequences=2, num_batch=64, longest_context=LONGEST)
-    growing = LlamaEngine(library, path, options)
+    growing = LlamaEngine(library, path, options(256))
     request = ask("a long tale " * 40, 900, deterministic=True)
     [first], _ = answers(growing, request)
     [again], growths = answers(growing, request)

