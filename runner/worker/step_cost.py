@@ -10,6 +10,8 @@ _OUTLIER = 4.0
 """A step that took so many times the expected time counts as if it had taken that: a neighbour woke up, or it slept."""
 _FEW = 4
 """Steps to see before anything is believed."""
+_FIT_ALWAYS, _FIT_EVERY = 16, 8
+"""The line is fitted after each of the first steps, then after every so many: that takes as long as all else here."""
 _STRETCH = 4
 """No more rows are planned than this many times the most that were seen lately: beyond, a line is a guess."""
 
@@ -39,18 +41,19 @@ class StepCost:
         taken = float(ns)
         if self.is_known:
             taken = min(taken, _OUTLIER * max(self.expected(rows, cells), 1.0))
-        features = _features(rows, cells)
-        for i in range(3):
-            for j in range(3):
-                self._products[i][j] = _REMEMBERED * self._products[i][j] + features[i] * features[j] / taken**2
-            self._targets[i] = _REMEMBERED * self._targets[i] + features[i] / taken
+        parts = [feature / taken for feature in _features(rows, cells)]
+        for products, part in zip(self._products, parts, strict=True):
+            products[:] = [_REMEMBERED * product + part * other for product, other in zip(products, parts, strict=True)]
+        self._targets = [_REMEMBERED * target + part for target, part in zip(self._targets, parts, strict=True)]
         self._seen += 1
         self._most_rows = max(rows, _REMEMBERED * self._most_rows)
-        self._costs = _fit(self._products, self._targets)
+        if self._seen <= _FIT_ALWAYS or self._seen % _FIT_EVERY == 0:
+            self._costs = _fit(self._products, self._targets)
 
     def expected(self, rows: int, cells: int) -> float:
         """Nanoseconds of a step; 0 while nothing is known."""
-        return sum(cost * feature for cost, feature in zip(self._costs, _features(rows, cells), strict=True))
+        fixed, each, per_cell = self._costs
+        return fixed + rows * (each + per_cell * cells / 1000)
 
     def rows_within(self, ns: float, cells: int, *, beside: int) -> int:
         """How many more rows than `beside` fit into a step of `ns`; 0 or less when those alone fill it."""

@@ -36,7 +36,7 @@ def test_what_was_learned_foretells_other_steps(noise: float) -> None:
 
 def test_a_machine_that_becomes_slower_is_followed() -> None:
     cost = learned(200)
-    learned(150, slower=3.0, cost=cost)
+    learned(160, slower=3.0, cost=cost)
     assert cost.expected(32, 1000) == pytest.approx(true_cost(32, 1000, slower=3.0), rel=0.05)
 
 
