@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from registry.errors import ModelInvalid
 from registry.gguf_header import GgufHeader, MetadataValue, TensorInfo
+from registry.gguf_vocabulary import UNKNOWN_TOKEN
 
 MAX_EXPERTS = 1024
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
@@ -29,6 +30,8 @@ _TABLES = ("tid2eid", "tid2eid.weight")
 """Tensors of integers that some mixtures of experts look their experts up in."""
 _BYTES = 256
 _NO_VOCABULARY = ("none", "no_vocab")
+_UNKNOWN_TOKENS = {"bert": 100, "t5": 2}
+"""By kind of vocabulary: the token for what it cannot tell, where the file names none."""
 
 
 def check_sound(architecture: str, blocks: int, header: GgufHeader) -> None:
@@ -157,6 +160,9 @@ def _check_vocabulary(header: GgufHeader) -> None:
         raise ModelInvalid(f"The file has no vocabulary (tokenizer.ggml.model is {kind!a}), so that it reads no text.")
     if vocabulary is None:
         return
+    if not vocabulary.tokens:
+        raise ModelInvalid("The vocabulary has no tokens.")
+    _check_unknown_token(kind, header.values.get(UNKNOWN_TOKEN), vocabulary.tokens)
     if kind == "bert" and vocabulary.byte_tokens:
         raise ModelInvalid("The vocabulary has tokens for single bytes, which a vocabulary of word pieces has not.")
     if vocabulary.doubled is not None:
@@ -166,6 +172,14 @@ def _check_vocabulary(header: GgufHeader) -> None:
             f"The vocabulary has {vocabulary.byte_tokens} of the {_BYTES} tokens for single bytes; "
             "the engine cannot read text without the others."
         )
+
+
+def _check_unknown_token(kind: MetadataValue, named: MetadataValue, tokens: int) -> None:
+    default = _UNKNOWN_TOKENS.get(kind) if isinstance(kind, str) else None
+    is_named = isinstance(named, int) and 0 <= named < tokens
+    # The engine would give a number that is none of its tokens for every word that it does not know.
+    if default is not None and default >= tokens and not is_named:
+        raise ModelInvalid(f"The vocabulary has no token for what is not in it, and {UNKNOWN_TOKEN} names none.")
 
 
 def _check_count(key: str, value: object, most: int) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from registry.errors import ModelInvalid
 
 VOCABULARY = "tokenizer.ggml.tokens"
+UNKNOWN_TOKEN = "tokenizer.ggml.unknown_token_id"
 MAX_VOCABULARY = 1 << 20
 MAX_VOCABULARY_BYTES = 64 << 20
 

@@ -13,7 +13,7 @@ from tests.gguf_document import Document
 UINT32, INT32, FLOAT32, BOOL, UINT64 = 4, 5, 6, 7, 10
 COUNTS = (0, 1, 3, 7, 8, 64, 255, 261, 513, 65536, 1 << 24, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
 FLOATS = (float("nan"), float("inf"), float("-inf"), 0.0, -1.0, 1e-30, 1e38)
-TEXTS = (b"", b"x", b"yarn", b"\xff\xfe", b"\0", b"llama", b"bert", b"rwkv", b"none", b"A" * 5000)
+TEXTS = (b"", b"x", b"yarn", b"\xff\xfe", b"\0", b"llama", b"bert", b"t5", b"rwkv", b"test", b"none", b"A" * 5000)
 ADDED_COUNTS = (
     "vocab_size", "expert_count", "expert_used_count", "expert_group_count", "nextn_predict_layers", "pooling_type",
     "attention.sliding_window", "attention.key_length", "attention.value_length", "rope.dimension_count",
@@ -24,12 +24,12 @@ ADDED_IDS = ("unknown_token_id", "padding_token_id", "eot_token_id", "cls_token_
 TYPES = (1, 2, 8, 9, 12, 15, 24, 26, 28, 30, 39)
 
 
-def mutants(document: Document, *, flips: int) -> Iterator[tuple[str, bytes]]:
-    """What was changed, and the file; the same every time."""
+def mutants(document: Document, *, flips: int, seed: int = 1) -> Iterator[tuple[str, bytes]]:
+    """What was changed, and the file; the same every time. By the seed bytes are chosen that are changed anywhere."""
     yield from _changed_pairs(document)
     yield from _added_pairs(document)
     yield from _changed_tensors(document)
-    yield from _flipped_bytes(document, flips)
+    yield from _flipped_bytes(document, flips, seed)
 
 
 def _changed_pairs(document: Document) -> Iterator[tuple[str, bytes]]:
@@ -89,11 +89,11 @@ def _changed_tensors(document: Document) -> Iterator[tuple[str, bytes]]:
             yield f"{name} of shape {shape}", document.with_tensor(index, replace(tensor, shape=shape)).to_bytes()
 
 
-def _flipped_bytes(document: Document, count: int) -> Iterator[tuple[str, bytes]]:
+def _flipped_bytes(document: Document, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
     content = document.to_bytes()
     parts = Document.read(content).ends
     header = parts[3 + len(document.pairs) + len(document.tensors)]
-    chance = random.Random(1)
+    chance = random.Random(seed)
     for number in range(count):
         changed = bytearray(content)
         for _ in range(chance.choice((1, 1, 2, 4))):

@@ -18,6 +18,7 @@ from llama_cpp import mtmd_cpp as mtmd
 from runner.engine import EngineFault, MediaInput, MediaPiece, Picture
 from runner.errors import InvalidRequest, ModelInvalid, RunnerError
 from runner.llamacpp.library import LibraryLog
+from runner.llamacpp.vocabulary import known
 
 FUNCTIONS = (
     "mtmd_bitmap_free",
@@ -94,7 +95,8 @@ class Projector:
     def tokenize(self, text: str, media: Sequence[MediaInput]) -> list[list[int] | MediaPiece]:
         """Tokens of the text, and in the place of each marker what the model wants around and instead of a medium.
 
-        Decodes sounds and cuts images to size. Raises InvalidRequest for a medium that mtmd cannot read.
+        Decodes sounds and cuts images to size. Raises InvalidRequest for a medium that mtmd cannot read, and
+        ModelInvalid for a text that the vocabulary has no tokens for.
         """
         chunks = _Chunks(mtmd.mtmd_input_chunks_init())
         encoded = text.encode()
@@ -137,7 +139,7 @@ class Projector:
         if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT:
             count = ctypes.c_size_t()
             tokens = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(count))
-            return [int(token) for token in tokens[: count.value]]
+            return known([int(token) for token in tokens[: count.value]])
         native = _Native(chunks, chunk)
         return MediaPiece(
             count=native.count,

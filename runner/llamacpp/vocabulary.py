@@ -10,6 +10,7 @@ from typing import Any
 from llama_cpp import llama_cpp as lib
 
 from runner.engine import EncodingInput, InsertTokens
+from runner.errors import ModelInvalid
 
 _NULL_TOKEN = -1
 
@@ -54,7 +55,7 @@ class Vocabulary:
 
         With `add_special` the begin token stands in front where the model wants one, unless the
         text brings its own. A vocabulary without a begin token must not be asked to add it:
-        llama.cpp aborts the process.
+        llama.cpp aborts the process. Raises ModelInvalid as `known`, as all that makes tokens of text does.
         """
         add = add_special and self._adds_begin and not (parse_special and self._brings_begin(text))
         return self._tokenize(text, add=add, parse_special=parse_special)
@@ -123,7 +124,7 @@ class Vocabulary:
             tokens = (ctypes.c_int32 * capacity)()
             count: int = lib.llama_tokenize(self.handle, data, len(data), tokens, capacity, add, parse_special)
             if count >= 0:
-                return tokens[:count]
+                return known(tokens[:count])
             capacity = -count
 
     @cached_property
@@ -179,3 +180,10 @@ class Vocabulary:
         if not 0 <= token < self.size:
             return ""
         return self.text(token).decode("utf-8", "replace")
+
+
+def known(tokens: list[int]) -> list[int]:
+    """These tokens. Raises ModelInvalid where llama.cpp put none: asked about that, it would end the process."""
+    if _NULL_TOKEN in tokens:
+        raise ModelInvalid("The model's vocabulary has no token for a part of the text, and none for what is unknown.")
+    return tokens

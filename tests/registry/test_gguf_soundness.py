@@ -156,8 +156,24 @@ def test_a_vocabulary_that_the_engine_cannot_read_text_with_is_refused(tmp_path:
     assert "0 of the 256 tokens for single bytes" in message
     message = refusal(tmp_path, sound.with_pair("tokenizer.ggml.model", STRING, text("none")).to_bytes())
     assert "no vocabulary" in message
+    empty = GgufFile(pairs=[*default_pairs(), strings_pair("tokenizer.ggml.tokens", [])])
+    assert refusal(tmp_path, empty.to_bytes()) == "The vocabulary has no tokens."
     huge = GgufFile(pairs=[*default_pairs(), strings_pair("tokenizer.ggml.tokens", [""] * ((1 << 20) + 1))])
     assert "has 1048577 tokens; at most 1048576 are read" in refusal(tmp_path, huge.to_bytes())
+
+
+@pytest.mark.parametrize(("kind", "default"), [("bert", 100), ("t5", 2)])
+def test_a_vocabulary_without_a_token_for_what_is_unknown_is_refused(tmp_path: Path, kind: str, default: int) -> None:
+    def pairs(tokens: int, unknown: int | None) -> list[bytes]:
+        found = [*default_pairs(), string_pair("tokenizer.ggml.model", kind)]
+        found.append(strings_pair("tokenizer.ggml.tokens", [f"w{number}" for number in range(tokens)]))
+        return found if unknown is None else [*found, number_pair("tokenizer.ggml.unknown_token_id", unknown)]
+
+    for tokens, unknown in ((default, None), (default, default), (1, 1 << 31)):
+        message = refusal(tmp_path, GgufFile(pairs=pairs(tokens, unknown)).to_bytes())
+        assert "no token for what is not in it, and tokenizer.ggml.unknown_token_id names none" in message
+    for tokens, unknown in ((default + 1, None), (default, 0), (default + 1, 1 << 31)):
+        assert read(tmp_path, pairs(tokens, unknown)).array_lengths["tokenizer.ggml.tokens"] == tokens
 
 
 def test_a_vocabulary_with_all_byte_tokens_is_let_through(tmp_path: Path, sound: Document) -> None:
@@ -244,7 +260,7 @@ def test_no_claim_makes_the_reader_take_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-@settings(max_examples=150, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(at=24, new=b"\xff" * 8)
 @given(at=st.integers(0, 20_000), new=st.binary(min_size=1, max_size=9))
 def test_whatever_is_changed_is_refused_with_a_sentence_or_read(

@@ -32,6 +32,8 @@ def use(library: Library, path: Path) -> None:
     engine = LlamaEngine(library, path, LoadOptions(context_length=64, max_sequences=2, num_batch=32, num_thread=1))
     try:
         tokens = engine.tokenize("hi \u00e9\u4f60", add_special=True, parse_special=True)[:16] or [1]
+        for token in tokens:
+            engine.written(token)
         if engine.info.encoding is not None:
             engine.prepare_encoding(len(tokens))
             engine.encode([EncodingChunk(0, 0, tokens, is_last=True)])
