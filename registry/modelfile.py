@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from registry.errors import InvalidRequest, Unsupported
 from registry.modelfile_text import Instruction, read_instructions, write_instruction
-from registry.parameters import REMOVED, ParameterValue, parse_parameter
+from registry.parameters import DRAFT_PARAMETER, REMOVED, ParameterValue, parse_parameter
 from registry.prompt_formats import check_parser, check_renderer
 from registry.requirement import parse_version
 
@@ -31,7 +31,7 @@ class Modelfile:
     adapters: list[str] = field(default_factory=list)
     """Paths of LoRA files or folders."""
     drafts: list[str] = field(default_factory=list)
-    """Paths or names of draft models."""
+    """Paths of a draft model's files, or the name of one that is installed."""
     renderer: str | None = None
     parser: str | None = None
     requires: str | None = None
@@ -77,6 +77,12 @@ def parse_modelfile(text: str) -> Modelfile:
         modelfile.lines.setdefault(instruction.name, []).append(instruction.line)
     if not modelfile.from_:
         raise InvalidRequest("no FROM line")
+    if modelfile.drafts and DRAFT_PARAMETER in modelfile.parameters:
+        line = modelfile.lines["draft"][0]
+        raise InvalidRequest(
+            f"(line {line}): DRAFT and PARAMETER {DRAFT_PARAMETER} both say which model guesses ahead; keep one",
+            line=line,
+        )
     return modelfile
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from registry.errors import RegistryError
 from registry.manifest import ADAPTER_LAYER, DRAFT_LAYER, MODEL_LAYER, PROJECTOR_LAYER
 from registry.modelfile import ROLES, Modelfile
-from registry.parameters import ParameterValue, check_parameter
+from registry.parameters import DRAFT_PARAMETER, ParameterValue, check_parameter
 from registry.prompt_formats import check_parser, check_renderer
 from registry.stored_model import StoredModel
 
@@ -21,6 +21,11 @@ def modelfile_of(model: StoredModel, files: Mapping[str, Sequence[str]]) -> tupl
     config = model.config
     left_out: list[str] = []
     parameters = _parameters(model, left_out)
+    drafts = list(files.get(DRAFT_LAYER, ()))
+    if (named_draft := parameters.pop(DRAFT_PARAMETER, None)) is not None:
+        if drafts:
+            left_out.append(f"the draft model in its files, in the place of which {named_draft!a} is used")
+        drafts = [str(named_draft)]
     messages = [turn for turn in model.messages if turn[0] in ROLES]
     if len(messages) < len(model.messages):
         left_out.append("messages of other roles than system, user and assistant")
@@ -36,7 +41,7 @@ def modelfile_of(model: StoredModel, files: Mapping[str, Sequence[str]]) -> tupl
         from_=first,
         also_from=others,
         adapters=list(files.get(ADAPTER_LAYER, ())),
-        drafts=list(files.get(DRAFT_LAYER, ())),
+        drafts=drafts,
         template=template,
         system=model.system,
         parameters=parameters,

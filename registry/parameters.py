@@ -11,6 +11,9 @@ from registry.errors import InvalidRequest
 
 ParameterValue = int | float | bool | str | list[str]
 
+DRAFT_PARAMETER = "draft_model"
+"""Names a model that guesses ahead; `DRAFT` in a Modelfile can do the same."""
+
 MAX_STOPS = 256
 MAX_NUMBERS = 256
 MAX_STOP_CHARACTERS = 4096
@@ -70,7 +73,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "yarn_ext_factor": Parameter("float", -1, 1000),
     "yarn_beta_fast": Parameter("float", -1, 1e6),
     "yarn_beta_slow": Parameter("float", -1, 1e6),
-    "draft_model": Parameter("string"),
+    DRAFT_PARAMETER: Parameter("string"),
     "draft_num_predict": Parameter("int", 0, 1024),
     "num_keep": Parameter("int", -1, _INT32),
     "num_predict": Parameter("int", -2, _INT32),

@@ -8,10 +8,10 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 from registry.adapter_files import adapter_checkpoints
 from registry.digest import Digest
-from registry.errors import InvalidRequest
+from registry.errors import InvalidName, InvalidRequest
 from registry.file_types import check_has_matrix, check_quantizable_to
 from registry.name import ModelName
-from registry.parameters import REMOVED, ParameterValue, check_parameter
+from registry.parameters import DRAFT_PARAMETER, REMOVED, ParameterValue, check_parameter
 from registry.prompt_formats import check_parser, check_renderer
 from registry.requirement import check_requirement
 
@@ -34,7 +34,7 @@ class Recipe:
     adapters: Mapping[str, Digest] = field(default_factory=dict)
     """LoRA files, as `files`; added to the base's."""
     draft_files: Mapping[str, Digest] = field(default_factory=dict)
-    """A smaller model that guesses ahead, as `files`; replaces the base's."""
+    """A smaller model that guesses ahead, as `files`; replaces the base's, as naming one in `parameters` does."""
     quantize: str | None = None
     """The type that the weights are brought into, in any case."""
     draft_quantize: str | None = None
@@ -59,6 +59,17 @@ class Recipe:
     """The least version of Puna that can use the model."""
 
     @property
+    def draft_model(self) -> ModelName | None:
+        """The model that guesses ahead, when a parameter names it. Raises InvalidName."""
+        name = self.parameters.get(DRAFT_PARAMETER)
+        return ModelName.parse(name) if isinstance(name, str) and name.strip() else None
+
+    @property
+    def models(self) -> tuple[ModelName, ...]:
+        """The models that have to be here for it, in the order of their need. Raises InvalidName."""
+        return tuple(name for name in (self.from_model, self.draft_model) if name is not None)
+
+    @property
     def is_checkpoint(self) -> bool:
         """Whether the files are to be converted."""
         return any(path.lower().endswith(CHECKPOINT_SUFFIX) for path in self.files)
@@ -72,6 +83,7 @@ def check_recipe(recipe: Recipe) -> None:
         _check_paths(getattr(recipe, name), name)
     if recipe.from_model is not None and recipe.is_checkpoint:
         raise InvalidRequest("A model is made from another model or from a checkpoint, not from both.", field="files")
+    _check_draft(recipe)
     _check_quantization(recipe)
     adapter_checkpoints(recipe.adapters)
     if recipe.renderer:
@@ -80,6 +92,25 @@ def check_recipe(recipe: Recipe) -> None:
         check_parser(recipe.parser)
     check_requirement(recipe.requires or "")
     checked_parameters(recipe.parameters)
+
+
+def _check_draft(recipe: Recipe) -> None:
+    try:
+        named = recipe.draft_model
+    except InvalidName as error:
+        raise InvalidRequest(f"{DRAFT_PARAMETER}: {error.message}", field=f"parameters.{DRAFT_PARAMETER}") from None
+    if named is None:
+        return
+    if recipe.draft_files:
+        raise InvalidRequest(
+            f"The draft model is given as files, and {DRAFT_PARAMETER} names {named.short}; say one of the two.",
+            field="draft_files",
+        )
+    if recipe.draft_quantize:
+        raise InvalidRequest(
+            f"The draft model {named.short} is used as it is; only one that is given as files is quantized.",
+            field="draft_quantize",
+        )
 
 
 def _check_quantization(recipe: Recipe) -> None:

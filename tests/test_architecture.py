@@ -114,8 +114,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "runner.__main__": {"runner.daemon", "runner.options", "runner.settings", "runner.config_file", "registry.paths"},
     "cli": {
-        "registry.name", "registry.file_naming", "registry.modelfile", "registry.parameters", "registry.paths",
-        "registry.errors", "registry.sources.model_url",
+        "registry.name", "registry.file_naming", "registry.modelfile", "registry.modelfile_text", "registry.parameters",
+        "registry.paths", "registry.errors", "registry.sources.model_url",
         "runner.settings", "runner.config_file", "runner.setting_kinds", "runner.notation",
     },
     "cli.commands.serve": {

@@ -36,6 +36,7 @@ class Source:
     """By the name that the daemon is told."""
     adapters: Mapping[str, Path] = field(default_factory=dict)
     drafts: Mapping[str, Path] = field(default_factory=dict)
+    """A draft model's files; one that is named is among the parameters."""
     additions: Json = field(default_factory=dict)
     """Fields of the API's request: `system`, `template`, `parameters`, `messages`, `license`."""
     place: ModelfilePlace | None = None
@@ -130,22 +131,23 @@ def read_modelfile(place: str) -> Source:
     """Read a Modelfile; raises WrongUsage with its line when it is none."""
     from registry.errors import RegistryError
     from registry.modelfile import parse_modelfile
+    from registry.modelfile_text import decode_modelfile
 
     if place == "-":
-        text, folder, shown = _decode(sys.stdin.buffer.read(), "Standard input"), Path.cwd(), "standard input"
+        content, folder, shown = sys.stdin.buffer.read(), Path.cwd(), "standard input"
     else:
         path = Path(place).expanduser()
         if path.is_dir():
             path /= DEFAULT_MODELFILE
         try:
-            text, folder, shown = _decode(path.read_bytes(), str(path)), path.parent, str(path)
+            content, folder, shown = path.read_bytes(), path.parent, str(path)
         except OSError as error:
             hint = (
                 " Name one with -f, or start from a file or a model with --from." if place == DEFAULT_MODELFILE else ""
             )
             raise WrongUsage(f"The Modelfile {path} cannot be read ({error.strerror}).{hint}") from None
     try:
-        modelfile = parse_modelfile(text)
+        modelfile = parse_modelfile(decode_modelfile(content))
     except RegistryError as error:
         raise WrongUsage(f"{shown}: {error.message}") from None
     for told in modelfile.ignored:
@@ -179,12 +181,13 @@ def _source_of_modelfile(modelfile: Modelfile, folder: Path, shown: str) -> Sour
     place = _Place(modelfile.lines, folder)
     with place.line("from", 0):
         first = source_of(modelfile.from_, folder)
+    named_draft, drafts = place.draft(modelfile.drafts)
     additions = {
         "template": modelfile.template,
         "parser": modelfile.parser,
         "requires": modelfile.requires,
         "system": modelfile.system,
-        "parameters": dict(modelfile.parameters),
+        "parameters": {**modelfile.parameters, **named_draft},
         "messages": [{"role": role, "content": content} for role, content in modelfile.messages],
         "license": list(modelfile.licenses),
     }
@@ -192,7 +195,7 @@ def _source_of_modelfile(modelfile: Modelfile, folder: Path, shown: str) -> Sour
         first.model,
         {**first.files, **place.files("from", modelfile.also_from, start=1, known=first.files)},
         place.files("adapter", modelfile.adapters, find=adapter_files),
-        place.files("draft", modelfile.drafts),
+        drafts,
         # Empty texts count: they take away what the base model has.
         {name: value for name, value in additions.items() if value is not None and value not in ({}, [])},
         ModelfilePlace(shown, modelfile.lines, modelfile.template_line),
@@ -225,6 +228,15 @@ class _Place:
                 found |= {f"{number}/{name}" if is_taken else name: file for name, file in files.items()}
         return found
 
+    def draft(self, texts: Sequence[str]) -> tuple[dict[str, str], dict[str, Path]]:
+        """The parameter that names the model meant by DRAFT; or, when that means files, those."""
+        if len(texts) == 1:
+            with self.line("draft", 0):
+                model = source_of(texts[0], self._folder).model
+            if model is not None:
+                return {"draft_model": model}, {}
+        return {}, self.files("draft", texts)
+
     @contextmanager
     def line(self, instruction: str, number: int) -> Iterator[None]:
         """Complaints name the line."""
@@ -237,11 +249,3 @@ class _Place:
 def _told(files: Mapping[str, Path]) -> dict[str, Path]:
     # A name need not be text; what the daemon is told of it is only for people.
     return {name.encode("utf-8", "replace").decode(): file for name, file in files.items()}
-
-
-def _decode(content: bytes, what: str) -> str:
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError:
-        raise WrongUsage(f"{what} is no UTF-8 text.") from None

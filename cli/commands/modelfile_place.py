@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from cli.errors import ApiError, WrongUsage
 
-_INSTRUCTIONS = {"parser": "parser", "renderer": "renderer", "adapters": "adapter", "draft_files": "draft"}
+_INSTRUCTIONS = {
+    "parser": "parser",
+    "renderer": "renderer",
+    "adapters": "adapter",
+    "draft_files": "draft",
+    "parameters.draft_model": "draft",
+}
 """Fields of the API's request that one instruction fills."""
 
 

@@ -229,3 +229,21 @@ def test_a_file_that_is_no_gguf_is_not_sent(puna: Puna, daemon: FakeDaemon, tmp_
     tmp_path.joinpath("Modelfile").write_text("# a comment\nFROM ./absent.gguf\n")
     assert "Error: Modelfile: (line 2): There is no file absent.gguf." in puna("create", "x", code=2).stderr
     assert not any("blobs" in route for route, _ in daemon.requests)
+
+
+def test_a_draft_model_may_be_named_instead_of_sent(puna: Puna, daemon: FakeDaemon, tmp_path: Path) -> None:
+    (tmp_path / "Modelfile").write_text("FROM smol\nDRAFT small:1b\nPARAMETER seed 4\n")
+    daemon.routes["POST /api/create"] = lambda _: SUCCESS
+    puna("create", "mine")
+    assert daemon.asked("POST /api/create") == [
+        {"model": "mine", "from": "smol", "parameters": {"seed": 4, "draft_model": "small:1b"}}
+    ]
+    (tmp_path / "Modelfile").write_text("FROM smol\nDRAFT ./small.gguf\n")
+    assert "Error: Modelfile: (line 2): There is no file small.gguf." in puna("create", "mine", code=2).stderr
+    (tmp_path / "Modelfile").write_text("FROM smol\nDRAFT small:1b\nPARAMETER draft_model other\n")
+    assert "(line 2): DRAFT and PARAMETER draft_model" in puna("create", "mine", code=2).stderr
+
+
+def test_a_modelfile_that_is_no_text_is_told(puna: Puna, tmp_path: Path) -> None:
+    (tmp_path / "Modelfile").write_bytes(b"FROM \xff")
+    assert "Error: Modelfile: The Modelfile is not UTF-8 text (byte 5)." in puna("create", "mine", code=2).stderr

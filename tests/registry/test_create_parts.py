@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from registry.create import create_model
 from registry.digest import Digest
-from registry.errors import InvalidRequest, ModelInvalid, RegistryError, Unsupported
-from registry.manifest import ADAPTER_LAYER, DRAFT_LAYER, MODEL_LAYER, PROJECTOR_LAYER, SYSTEM_LAYER
+from registry.errors import InvalidRequest, ModelInvalid, ModelNotFound, RegistryError, Unsupported
+from registry.manifest import ADAPTER_LAYER, DRAFT_LAYER, MODEL_LAYER, PARAMS_LAYER, PROJECTOR_LAYER, SYSTEM_LAYER
 from registry.name import ModelName
 from registry.recipe import Recipe
 from registry.store import ModelStore
@@ -130,3 +132,37 @@ async def test_a_draft_model_is_kept_beside_the_model(store: ModelStore) -> None
     assert kinds(model) == [MODEL_LAYER, DRAFT_LAYER]
     with pytest.raises(InvalidRequest, match="these are missing: 2"):
         await create(store, Recipe(NEW, from_model=NEW, draft_files=uploaded(store, half=shard(0, 2))))
+
+
+async def test_a_draft_model_that_is_named_and_one_of_files_replace_each_other(store: ModelStore) -> None:
+    files = uploaded(store, model=tiny_gguf())
+    await create(store, Recipe(BASE, files=files, parameters={"top_k": 5}))
+    named = Recipe(NEW, from_model=BASE, parameters={"draft_model": "base"})
+    with_files = Recipe(NEW, from_model=NEW, draft_files=files)
+    for _ in range(2):
+        model = await create(store, named)
+        assert kinds(model) == [MODEL_LAYER, PARAMS_LAYER]
+        assert model.parameters == {"top_k": 5, "draft_model": "base"}
+        model = await create(store, with_files)
+        assert kinds(model) == [MODEL_LAYER, DRAFT_LAYER, PARAMS_LAYER]
+        assert model.parameters == {"top_k": 5}
+        named = dataclasses.replace(named, from_model=NEW)
+    assert kinds(await create(store, Recipe(NEW, from_model=NEW))) == [MODEL_LAYER, DRAFT_LAYER, PARAMS_LAYER]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "complaint"),
+    [
+        ({"parameters": {"draft_model": "absent"}}, ModelNotFound, "absent"),
+        ({"parameters": {"draft_model": "a b"}}, InvalidRequest, "draft_model: 'a b' cannot be the model"),
+        ({"draft_quantize": "q8_0"}, InvalidRequest, "base:latest is used as it is; only one that is given as files"),
+        ({"draft_files": {"x.gguf": Digest.of(b"")}}, InvalidRequest, "names base:latest; say one of the two"),
+    ],
+)
+async def test_a_draft_model_that_cannot_be_meant_is_refused(
+    store: ModelStore, changes: dict[str, Any], error: type[RegistryError], complaint: str
+) -> None:
+    await create(store, Recipe(BASE, files=uploaded(store, model=tiny_gguf())))
+    with pytest.raises(error, match=complaint):
+        await create(store, Recipe(NEW, **{"from_model": BASE, "parameters": {"draft_model": "base"}, **changes}))
+    assert [model.name for model in store.models()] == [BASE]

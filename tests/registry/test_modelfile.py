@@ -93,16 +93,23 @@ def test_files_that_belong_to_a_model_are_kept_in_their_order() -> None:
     modelfile = parse_modelfile(
         "FROM a-00001-of-00002.gguf\nFROM a-00002-of-00002.gguf\nFROM mmproj.gguf\n"
         "ADAPTER one.gguf\n\nADAPTER two.gguf\n"
-        "DRAFT ./small.gguf\nREQUIRES v0.1.0\nPARSER passthrough\nPARAMETER draft_model small:1b\n"
+        "DRAFT ./small.gguf\nREQUIRES v0.1.0\nPARSER passthrough\n"
     )
     assert modelfile.from_ == "a-00001-of-00002.gguf"
     assert modelfile.also_from == ["a-00002-of-00002.gguf", "mmproj.gguf"]
     assert modelfile.adapters == ["one.gguf", "two.gguf"]
     assert modelfile.drafts == ["./small.gguf"]
     assert (modelfile.requires, modelfile.parser) == ("0.1.0", "passthrough")
-    assert modelfile.parameters == {"draft_model": "small:1b"}
     assert modelfile.lines["from"] == [1, 2, 3]
     assert modelfile.lines["adapter"] == [4, 6]
+
+
+def test_a_draft_model_is_said_once() -> None:
+    assert parse_modelfile("FROM a\nPARAMETER draft_model s:1b").parameters == {"draft_model": "s:1b"}
+    assert parse_modelfile("FROM a\nDRAFT s:1b").drafts == ["s:1b"]
+    with pytest.raises(InvalidRequest, match=r"^\(line 3\): DRAFT and PARAMETER draft_model both say") as refused:
+        parse_modelfile("FROM a\nPARAMETER draft_model s:1b\nDRAFT ./small.gguf")
+    assert refused.value.facts["line"] == 3
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from registry.manifest import (
     CONFIG_TYPE,
+    DRAFT_LAYER,
     LICENSE_LAYER,
     MESSAGES_LAYER,
     MODEL_LAYER,
@@ -86,7 +87,7 @@ def test_what_a_modelfile_here_cannot_tell_is_left_out_in_words(store: ModelStor
     )
     modelfile, left_out = modelfile_of(model, {MODEL_LAYER: ["a.gguf"]})
     assert (modelfile.template, modelfile.renderer, modelfile.parser, modelfile.requires) == (None, None, None, None)
-    assert modelfile.parameters == {"top_p": 0.5, "draft_model": "small", "stop": ["x"]}
+    assert modelfile.parameters == {"top_p": 0.5, "stop": ["x"]} and modelfile.drafts == ["small"]
     assert modelfile.messages == [("user", "2")]
     assert left_out == (
         "the parameter vendor 1",
@@ -94,4 +95,16 @@ def test_what_a_modelfile_here_cannot_tell_is_left_out_in_words(store: ModelStor
         "the renderer 'qwen3-coder', and the template that stands in for it",
         "the parser 'qwen3-coder'",
     )
+    assert parse_modelfile(modelfile.render()) == modelfile
+
+
+def test_a_draft_model_is_told_as_its_files_or_by_its_name(store: ModelStore) -> None:
+    files = {MODEL_LAYER: ["m.gguf"], DRAFT_LAYER: ["a.gguf", "b.gguf"]}
+    modelfile, left_out = modelfile_of(installed(store, ModelConfig()), files)
+    assert (modelfile.drafts, left_out) == (["a.gguf", "b.gguf"], ())
+    modelfile, left_out = modelfile_of(
+        installed(store, ModelConfig(), (PARAMS_LAYER, '{"draft_model": "s:1b"}')), files
+    )
+    assert left_out == ("the draft model in its files, in the place of which 's:1b' is used",)
+    assert modelfile.render() == "FROM m.gguf\nDRAFT s:1b\n"
     assert parse_modelfile(modelfile.render()) == modelfile

@@ -16,7 +16,7 @@ from registry.errors import ModelNotFound as NotInstalled
 from registry.finder import Target
 from registry.name import ModelName
 from registry.progress import Progress
-from registry.recipe import Recipe
+from registry.recipe import Recipe, check_recipe
 from registry.store import ModelStore
 from registry.workshop import Workshop
 from runner.api.bodies import read_body, stream_body
@@ -31,7 +31,7 @@ from runner.api.store_records import plan_body
 from runner.api.streaming import JsonResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
 from runner.errors import InvalidRequest, ModelNotFound
-from runner.generate import find_model
+from runner.model_lookup import find_model
 from runner.supervisor.fit import FitMeter
 from runner.supervisor.likely_speed import memory_speed
 from runner.supervisor.supervisor import Supervisor
@@ -150,9 +150,13 @@ def _copy(store: ModelStore, source: str, destination: str) -> None:
 async def _create(
     store: ModelStore, downloads: Downloads, workshop: Workshop | None, recipe: Recipe
 ) -> AsyncGenerator[Progress, None]:
-    """A creation's progress, after that of the pull when the model it starts from is not here yet."""
-    if recipe.from_model is not None and not await asyncio.to_thread(is_installed, store, recipe.from_model):
-        async with contextlib.aclosing(downloads.pull(recipe.from_model)) as steps:
+    """A creation's progress, after that of pulling the models it is made of that are not here yet."""
+    # What is wrong is told before gigabytes come.
+    check_recipe(recipe)
+    for name in recipe.models:
+        if await asyncio.to_thread(is_installed, store, name):
+            continue
+        async with contextlib.aclosing(downloads.pull(name)) as steps:
             async for progress in steps:
                 if progress.status != "success":
                     yield progress

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.blobs import BlobWriter
+from registry.blob_writer import BlobWriter
 from registry.digest import Digest
 from registry.errors import ModelInvalid
 from registry.name import ModelName
@@ -439,6 +439,18 @@ async def test_a_base_that_is_not_here_is_pulled_first(real: FakeDaemon) -> None
     assert real.puller.pulled == [ModelName.parse("far")]
     assert records[0] == {"status": "pulling manifest"}
     assert records[-1]["code"] == "model_not_found"  # the fake brings nothing
+
+
+async def test_a_draft_model_that_is_named_is_pulled_as_a_base_is(real: FakeDaemon, tiny: bytes) -> None:
+    real.puller = FakePuller(steps=(Progress("pulling manifest"), Progress("success")))
+    body = {"model": "mine", "files": {"model.gguf": digest_of(tiny)}, "parameters": {"draft_model": "far:1b"}}
+    async with real.client() as client:
+        await client.post(f"/api/blobs/{digest_of(tiny)}", content=tiny)
+        wrong = await client.post("/api/create", json={**body, "quantize": "q4_X"})
+        assert wrong.status_code == 400 and real.puller.pulled == []
+        response = await client.post("/api/create", json=body)
+    assert real.puller.pulled == [ModelName.parse("far:1b")]
+    assert json.loads(response.text.splitlines()[-1])["code"] == "model_not_found"  # the fake brings nothing
 
 
 @pytest.mark.parametrize(
