@@ -13,9 +13,9 @@ import numpy as np
 
 from registry.convert.checkpoint import Array, StoredTensor, read_json_file, read_safetensors
 from registry.convert.config import Config
-from registry.convert.convert import FAMILIES, to_f32
+from registry.convert.convert import FAMILIES, check_room, to_f32
 from registry.convert.family import Family, Target, unknown_tensor
-from registry.errors import DiskFull, ModelInvalid, Unsupported
+from registry.errors import ModelInvalid, Unsupported
 
 CONFIG_FILE = "adapter_config.json"
 _F32_BYTES = 4
@@ -62,37 +62,20 @@ def convert_adapter(
     family = _family_of(base)
     pairs = [(_target(pair, family, Config(base)), pair) for pair in _pairs(folder)]
     total = sum(pair.size for _, pair in pairs)
-    if room is not None and total > room:
-        raise DiskFull(
-            f"The converted adapter takes {total / 1e6:,.0f} MB, and there is room for {room / 1e6:,.0f} MB.",
-            needed=total,
-            free=room,
-        )
+    check_room("adapter", total, room)
     alpha = _finite(config.number("lora_alpha"))
     writer = gguf.GGUFWriter(output, family.architecture)
     try:
-        writer.add_type(gguf.GGUFType.ADAPTER)
-        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
-        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
-        for target, pair in pairs:
-            for half, shape in zip("ab", _shapes(target.name, pair), strict=True):
-                writer.add_tensor_info(
-                    f"{target.name}.lora_{half}", shape, np.dtype(np.float32), math.prod(shape) * _F32_BYTES
-                )
+        _describe(pairs, alpha, writer)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         done = 0
         for target, pair in pairs:
-            a, b = _read(pair.a), _read(pair.b)
-            if target.name == _EMBEDDING:
-                a = a.T  # rows are looked up in it
-            elif target.reorder is not None:
-                b = target.reorder(b)
             # The engine divides one alpha by each pair's rank; what the adapter says otherwise goes into its numbers.
-            b = b * np.float32(_scale(pair, config) / (alpha / pair.rank)) if alpha else b * np.float32(0)
-            writer.write_tensor_data(np.ascontiguousarray(a, dtype=np.float32))
-            writer.write_tensor_data(np.ascontiguousarray(b, dtype=np.float32))
+            factor = _scale(pair, config) / (alpha / pair.rank) if alpha else 0.0
+            for factors in _factors(target, pair, factor):
+                writer.write_tensor_data(np.ascontiguousarray(factors, dtype=np.float32))
             done += pair.size
             on_progress(done / total)
     finally:
@@ -150,6 +133,27 @@ def _target(pair: _Pair, family: Family, base: Config) -> Target:
     if target is None or target.change is not None:
         raise unknown_tensor(pair.module)
     return target
+
+
+def _describe(pairs: list[tuple[Target, _Pair]], alpha: float, writer: gguf.GGUFWriter) -> None:
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+    for target, pair in pairs:
+        for half, shape in zip("ab", _shapes(target.name, pair), strict=True):
+            writer.add_tensor_info(
+                f"{target.name}.lora_{half}", shape, np.dtype(np.float32), math.prod(shape) * _F32_BYTES
+            )
+
+
+def _factors(target: Target, pair: _Pair, factor: float) -> tuple[Array, Array]:
+    """The numbers of both halves, the product multiplied with `factor`."""
+    a, b = _read(pair.a), _read(pair.b)
+    if target.name == _EMBEDDING:
+        a = a.T  # rows are looked up in it
+    elif target.reorder is not None:
+        b = target.reorder(b)
+    return a, b * np.float32(factor)
 
 
 def _shapes(name: str, pair: _Pair) -> tuple[tuple[int, ...], tuple[int, ...]]:

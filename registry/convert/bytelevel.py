@@ -29,8 +29,7 @@ def read_byte_level(document: dict[str, Any]) -> Tokens:
     pairs = merge_pairs(model.get("merges"))
     # In the engine's list a blank divides the two: merges with one inside are written in the bytes' alphabet.
     merges = [f"{_without_blanks(first)} {_without_blanks(second)}" for first, second in pairs]
-    kinds = [TokenKind.NORMAL if text else TokenKind.UNUSED for text in texts]
-    texts = [text or f"[PAD{number}]" for number, text in enumerate(texts)]
+    kinds = [TokenKind.NORMAL] * len(texts)
     return Tokens("gpt2", texts, kinds, merges=merges, pre=_splitting(document.get("pre_tokenizer")))
 
 

@@ -12,13 +12,13 @@ import gguf
 import numpy as np
 
 from registry.convert.checkpoint import Array, Checkpoint, StoredTensor
-from registry.convert.families import bert, gemma3, llama, qwen2, qwen3
+from registry.convert.families import bert, gemma3, llama, qwen
 from registry.convert.family import Family, Target
 from registry.convert.pooling import describe_pooling
 from registry.convert.vocabulary import read_vocabulary
 from registry.errors import DiskFull, ModelInvalid, Unsupported
 
-FAMILIES: tuple[Family, ...] = (llama.FAMILY, qwen2.FAMILY, qwen3.FAMILY, gemma3.FAMILY, bert.FAMILY)
+FAMILIES: tuple[Family, ...] = (llama.FAMILY, qwen.QWEN2, qwen.QWEN3, gemma3.FAMILY, bert.FAMILY)
 
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 _FILE_TYPES = {
@@ -65,12 +65,7 @@ def convert(
     planned = _plan(checkpoint, family, dtype)
     additions = family.additions(checkpoint.config)
     total = sum(one.size for one in planned)
-    if room is not None and total > room:
-        raise DiskFull(
-            f"The converted model takes {total / 1e6:,.0f} MB, and there is room for {room / 1e6:,.0f} MB.",
-            needed=total,
-            free=room,
-        )
+    check_room("model", total, room)
     writer = gguf.GGUFWriter(output, family.architecture)
     try:
         _describe(checkpoint, family, planned, writer)
@@ -151,7 +146,7 @@ def _describe(checkpoint: Checkpoint, family: Family, planned: list[_Planned], w
     if name:
         writer.add_name(name[:200])
     family.describe(checkpoint.config, writer)
-    if family is bert.FAMILY:
+    if family.is_pooled:
         describe_pooling(checkpoint, writer)
     sizes: defaultdict[str, int] = defaultdict(int)
     for one in planned:
@@ -179,6 +174,16 @@ def _data(one: _Planned) -> Array:
             data = one.target.change(data)
         data = _from_f32(data, one.dtype)
     return np.ascontiguousarray(data)
+
+
+def check_room(what: str, total: int, room: int | None) -> None:
+    """Raises DiskFull when that many bytes are more than may be written."""
+    if room is not None and total > room:
+        raise DiskFull(
+            f"The converted {what} takes {total / 1e6:,.0f} MB, and there is room for {room / 1e6:,.0f} MB.",
+            needed=total,
+            free=room,
+        )
 
 
 def to_f32(data: Array, dtype: str) -> Array:

@@ -56,14 +56,11 @@ def read_sentencepiece_json(document: dict[str, Any]) -> Tokens:
     unknown = model.get("unk_token")
     kinds, scores = [], []
     for text in texts:
-        if not text:
-            kinds.append(TokenKind.UNUSED)
-        elif text == unknown:
+        if text == unknown:
             kinds.append(TokenKind.UNKNOWN)
         else:
             kinds.append(TokenKind.BYTE if _BYTE.fullmatch(text) else TokenKind.NORMAL)
         scores.append(float(-ranks[text]) if text in ranks else _LOWEST_SCORE)
-    texts = [text or f"[PAD{number}]" for number, text in enumerate(texts)]
     flags = {"add_space_prefix": _prepends_blank(document)}
     return Tokens("llama", texts, kinds, scores, pre="default", flags=flags)
 

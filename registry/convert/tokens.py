@@ -22,7 +22,7 @@ class TokenKind(enum.IntEnum):
 
 @dataclass(slots=True)
 class Tokens:
-    """Lists as long as each other, while a vocabulary is put together."""
+    """Lists as long as each other, while a vocabulary is put together. An empty text is a gap, which is never used."""
 
     model: str
     """The engine's name of the kind: `gpt2`, `llama` or `bert`."""
@@ -40,6 +40,9 @@ class Tokens:
     def __post_init__(self) -> None:
         if not self.originals:
             self.originals = list(self.texts)
+        for number, text in enumerate(self.texts):
+            if not text:
+                self.texts[number], self.kinds[number] = _filler(number), TokenKind.UNUSED
 
     def add(self, added: Iterable[tuple[int, str, TokenKind]]) -> None:
         """Put tokens at their ids: known ones change their kind, later ones extend the list.
@@ -59,7 +62,7 @@ class Tokens:
     def pad(self, size: int) -> None:
         """Fill up to `size` tokens with ones that are never used; models are often padded to a round number."""
         while len(self.texts) < size:
-            self._append(f"[PAD{len(self.texts)}]", TokenKind.UNUSED)
+            self._append(_filler(len(self.texts)), TokenKind.UNUSED)
 
     def _append(self, text: str, kind: TokenKind) -> None:
         self.texts.append(text)
@@ -67,6 +70,10 @@ class Tokens:
         self.kinds.append(kind)
         if self.scores:
             self.scores.append(0.0 if kind is TokenKind.USER_DEFINED else -1000.0)
+
+
+def _filler(number: int) -> str:
+    return f"[PAD{number}]"
 
 
 def in_order(vocabulary: object) -> list[str]:

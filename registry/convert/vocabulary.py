@@ -23,6 +23,14 @@ _SPECIAL = {
     "cls_token": "cls_token_id",
     "mask_token": "mask_token_id",
 }
+_BERT_TOKENS = {
+    "unk_token": "[UNK]",
+    "pad_token": "[PAD]",
+    "sep_token": "[SEP]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+"""What BERT's tokenizer takes where nothing is said."""
 _MAX_TOKENS = 1 << 20
 
 
@@ -71,10 +79,9 @@ def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
     if len(tokens.texts) > size:
         raise ModelInvalid(f"The tokenizer has {len(tokens.texts)} tokens, and config.json says {size}.")
     tokens.pad(size)
-    ids = {text: number for number, text in enumerate(tokens.originals)}
     return Vocabulary(
         tokens,
-        _special_tokens(checkpoint, settings, ids),
+        _special_tokens(checkpoint, settings, tokens),
         _adds_begin(tokens, document, settings),
         _chat_template(checkpoint, settings),
         dict(tokens.flags),
@@ -118,16 +125,18 @@ def _added_tokens(document: dict[str, Any] | None, settings: dict[str, Any]) -> 
     return sorted(found)
 
 
-def _special_tokens(checkpoint: Checkpoint, settings: dict[str, Any], ids: dict[str, int]) -> dict[str, int]:
+def _special_tokens(checkpoint: Checkpoint, settings: dict[str, Any], tokens: Tokens) -> dict[str, int]:
     found: dict[str, int] = {}
+    ids = {text: number for number, text in enumerate(tokens.originals) if text}
+    customary = _BERT_TOKENS if tokens.model == "bert" else {}
     beside = checkpoint.read_json("special_tokens_map.json") or {}
     for name, key in _SPECIAL.items():
-        said = settings.get(name, beside.get(name))
+        said = settings.get(name, beside.get(name, customary.get(name)))
         text = said.get("content") if isinstance(said, dict) else said
         number = ids.get(text) if isinstance(text, str) else None
         if number is None:
             number = checkpoint.config.identifier(f"{name}_id")
-        if number is not None and number < len(ids):
+        if number is not None and number < len(tokens.texts):
             found[key] = number
     if "cls_token_id" in found and "bos_token_id" not in found:
         found["bos_token_id"] = found["cls_token_id"]

@@ -33,4 +33,5 @@ def read_wordpiece(document: dict[str, Any]) -> Tokens:
 
 def _engine_text(word: str) -> str:
     """The engine marks where words begin, WordPiece where they go on."""
-    return word.removeprefix(_CONTINUED) if word.startswith(_CONTINUED) else _WORD_START + word
+    is_start = word and not word.startswith(_CONTINUED)
+    return _WORD_START + word if is_start else word.removeprefix(_CONTINUED)

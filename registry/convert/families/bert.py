@@ -60,4 +60,4 @@ def _place(name: str, config: Config) -> Target | None:
     return Target(f"blk.{int(match[1])}.{part}.{match[3]}")
 
 
-FAMILY = Family("bert", ("BertModel", "BertForMaskedLM"), _describe, _place)
+FAMILY = Family("bert", ("BertModel", "BertForMaskedLM"), _describe, _place, is_pooled=True)

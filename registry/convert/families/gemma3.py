@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import gguf
 import numpy as np
 
+from registry.convert import decoder
 from registry.convert.checkpoint import Array
 from registry.convert.config import Config
-from registry.convert.family import (
-    DECODER_PARTS,
-    Family,
-    Target,
-    decoder_target,
-    describe_decoder,
-    describe_rope_scaling,
-    head_width,
-    rope_value,
-)
+from registry.convert.family import Family, Target
 from registry.errors import Unsupported
 
 _PARTS = {
-    **DECODER_PARTS,
+    **decoder.PARTS,
+    **decoder.HEAD_NORMS,
     "post_attention_layernorm": "post_attention_norm",
     "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
 }
 _PATTERN = 6
 """Every so many blocks one attends to everything; the engine's own default."""
@@ -41,20 +33,20 @@ def _describe(config: Config, writer: gguf.GGUFWriter) -> None:
     _check_scale(config)
     if config.has("attn_logit_softcapping"):
         raise Unsupported("config.json caps attention logits, which the engine does not do for this family.")
-    describe_decoder(config, writer, rope_base=1_000_000.0)
-    describe_rope_scaling(config, writer, "linear")
-    writer.add_key_length(head_width(config))
-    writer.add_value_length(head_width(config))
+    decoder.describe(config, writer, rope_base=1_000_000.0)
+    decoder.describe_rope_scaling(config, writer, "linear")
+    decoder.describe_head_width(config, writer)
     writer.add_sliding_window(config.count("sliding_window", 4096))
     writer.add_uint32("gemma3.attention.sliding_window_pattern", _pattern(config))
-    writer.add_float32("gemma3.rope.freq_base_swa", rope_value(config, "rope_local_base_freq", _LOCAL_ROPE_BASE))
+    local_base = decoder.rope_value(config, "rope_local_base_freq", _LOCAL_ROPE_BASE)
+    writer.add_float32("gemma3.rope.freq_base_swa", local_base)
     if config.has("final_logit_softcapping"):
         writer.add_final_logit_softcapping(config.number("final_logit_softcapping"))
 
 
 def _check_scale(config: Config) -> None:
     """The engine scales attention as it knows from the number of blocks."""
-    width = head_width(config)
+    width = decoder.head_width(config)
     if config.count("num_hidden_layers") == _LARGEST_BLOCKS:
         width = config.count("hidden_size") // config.count("num_attention_heads")
     if not math.isclose(config.number("query_pre_attn_scalar", 256.0), width):
@@ -75,11 +67,10 @@ def _pattern(config: Config) -> int:
 
 
 def _place(name: str, config: Config) -> Target | None:
-    target = decoder_target(name, config, _PARTS)
-    if target is None:
-        return None
+    target = decoder.place(name, config, _PARTS)
+    is_norm = target is not None and target.name.endswith("norm.weight")
     # Checkpoints hold what is to be added to 1.
-    return Target(target, change=_add_one) if target.endswith("norm.weight") else Target(target)
+    return replace(target, change=_add_one) if target is not None and is_norm else target
 
 
 def _add_one(data: Array) -> Array:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import gguf
 
+from registry.convert import decoder
 from registry.convert.checkpoint import Array
 from registry.convert.config import Config
-from registry.convert.family import (
-    DECODER_PARTS,
-    Family,
-    Target,
-    decoder_target,
-    describe_decoder,
-    describe_rope_scaling,
-    head_width,
-    llama3_frequencies,
-)
+from registry.convert.family import Family, Target
 from registry.errors import Unsupported
 
 
@@ -25,24 +18,23 @@ def _describe(config: Config, writer: gguf.GGUFWriter) -> None:
     config.require("hidden_act", "silu")
     if config.has("sliding_window"):
         raise Unsupported("The model attends through a sliding window, which the engine would not honour for it.")
-    describe_decoder(config, writer)
-    describe_rope_scaling(config, writer, "linear", "llama3", "yarn")
-    writer.add_rope_dimension_count(head_width(config))
+    decoder.describe(config, writer)
+    decoder.describe_rope_scaling(config, writer, "linear", "llama3", "yarn")
+    writer.add_rope_dimension_count(decoder.head_width(config))
     if config.has("head_dim"):
-        writer.add_key_length(head_width(config))
-        writer.add_value_length(head_width(config))
+        decoder.describe_head_width(config, writer)
 
 
 def _place(name: str, config: Config) -> Target | None:
-    target = decoder_target(name, config, DECODER_PARTS)
+    target = decoder.place(name, config)
     if target is None:
         return None
     heads = config.count("num_attention_heads")
-    if ".attn_q." in target:
-        return Target(target, reorder=partial(interleave, heads=heads))
-    if ".attn_k." in target:
-        return Target(target, reorder=partial(interleave, heads=config.count("num_key_value_heads", heads)))
-    return Target(target)
+    if ".attn_q." in target.name:
+        return replace(target, reorder=partial(interleave, heads=heads))
+    if ".attn_k." in target.name:
+        return replace(target, reorder=partial(interleave, heads=config.count("num_key_value_heads", heads)))
+    return target
 
 
 def interleave(rows: Array, heads: int) -> Array:
@@ -51,4 +43,4 @@ def interleave(rows: Array, heads: int) -> Array:
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
-FAMILY = Family("llama", ("LlamaForCausalLM", "MistralForCausalLM"), _describe, _place, llama3_frequencies)
+FAMILY = Family("llama", ("LlamaForCausalLM", "MistralForCausalLM"), _describe, _place, decoder.llama3_frequencies)

@@ -136,6 +136,22 @@ def test_words_are_found_piece_by_piece(tmp_path: Path) -> None:
     assert engine_tokens(tmp_path / "out.gguf", "Héllo worldly x.", add_special=True) == [2, 7, 8, 9, 1, 10, 3]
 
 
+@pytest.mark.parametrize("files", [("vocab.txt",), ("tokenizer.json",)])
+def test_berts_special_tokens_are_found_where_nothing_names_them(tmp_path: Path, files: tuple[str, ...]) -> None:
+    words = ["[PAD]", "hell", "##o", "", "[MASK]", "[SEP]", "[CLS]", "[UNK]", ""]
+    vocabulary = {word: number for number, word in enumerate(words) if word}
+    config = decoder_config("BertModel", 1, vocab_size=len(words))
+    told = {"vocab.txt": "\n".join(word or f"[unused{n}]" for n, word in enumerate(words)),
+            "tokenizer.json": {"model": {"type": "WordPiece", "vocab": vocabulary}}}  # fmt: skip
+    folder = write_checkpoint(tmp_path / "c", config, {}, files={name: told[name] for name in files})
+    found = read_vocabulary(Checkpoint(folder))
+    assert found.special == {
+        "padding_token_id": 0, "mask_token_id": 4, "seperator_token_id": 5, "cls_token_id": 6, "bos_token_id": 6,
+        "unknown_token_id": 7,
+    }  # fmt: skip
+    assert len(set(found.tokens.texts)) == len(words)
+
+
 def changed(change: Any) -> dict[str, object]:
     document = copy.deepcopy(byte_level_tokenizer(LLAMA3_PATTERN))
     change(document)
