@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from registry.bringing import HashedFile, copy_in, hash_file, link_in
 from registry.created_config import config_of
@@ -65,7 +64,7 @@ def adopt(store: ModelStore, model: FoundModel, tell: Tell, *, by_copy: bool = F
     """
     if not force and foresee(store, model) is State.TAKEN:
         return Adoption(model, State.TAKEN)
-    files = [_hash(file.path, tell, model, number) for number, file in enumerate(model.files)]
+    files = [_hash(file, model, tell) for file in model.files]
     present = _present(store, model)
     if present is not None and _is_same(present, model, files) and not present.is_damaged:
         return Adoption(model, State.KNOWN)
@@ -87,9 +86,8 @@ def adopt(store: ModelStore, model: FoundModel, tell: Tell, *, by_copy: bool = F
     return Adoption(model, State.NEW, tuple(dict.fromkeys(ways[file] for file in weights if file in ways)))
 
 
-def _hash(path: Path, tell: Tell, model: FoundModel, number: int) -> HashedFile:
-    expected = model.files[number].digest
-    return hash_file(path, expected, lambda done, total: tell(f"verifying {model.name.short}", done, total))
+def _hash(file: FoundFile, model: FoundModel, tell: Tell) -> HashedFile:
+    return hash_file(file.path, file.digest, lambda done, total: tell(f"verifying {model.name.short}", done, total))
 
 
 def _present(store: ModelStore, model: FoundModel) -> StoredModel | None:

@@ -21,13 +21,10 @@ from registry.linking import Way, clone
 from registry.manifest import (
     ADAPTER_LAYER,
     DRAFT_LAYER,
-    LICENSE_LAYER,
-    MESSAGES_LAYER,
+    FILE_LAYERS,
     MODEL_LAYER,
-    PARAMS_LAYER,
     PROJECTOR_LAYER,
-    SYSTEM_LAYER,
-    TEMPLATE_LAYER,
+    TEXT_LAYERS,
     Layer,
 )
 from registry.modelfile import Modelfile
@@ -36,10 +33,7 @@ from registry.sources.gguf_choice import shard_name
 from registry.stored_model import StoredModel
 
 MODELFILE = "Modelfile"
-_TOLD = {
-    MODEL_LAYER, PROJECTOR_LAYER, ADAPTER_LAYER, DRAFT_LAYER, TEMPLATE_LAYER, SYSTEM_LAYER, PARAMS_LAYER,
-    MESSAGES_LAYER, LICENSE_LAYER,
-}  # fmt: skip
+_TOLD = {*FILE_LAYERS, *TEXT_LAYERS}
 """The layers that a Modelfile can tell."""
 
 Tell = Callable[[str, int, int], None]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -102,9 +104,11 @@ def _folders_of_ggufs(root: Path, max_depth: int = _MAX_DEPTH) -> Iterator[tuple
 def _listed(folder: Path, names: Sequence[str]) -> list[ListedFile]:
     found = []
     for name in names:
-        path = folder / name
-        if path.is_file():
-            found.append(ListedFile(Path(name).as_posix(), path.stat().st_size))
+        # It may be gone since, or be a link to nowhere.
+        with contextlib.suppress(OSError):
+            status = (folder / name).stat()
+            if stat.S_ISREG(status.st_mode):
+                found.append(ListedFile(Path(name).as_posix(), status.st_size))
     return found
 
 

@@ -25,6 +25,8 @@ SYSTEM_LAYER = f"{_LAYER_PREFIX}system"
 PARAMS_LAYER = f"{_LAYER_PREFIX}params"
 MESSAGES_LAYER = f"{_LAYER_PREFIX}messages"
 LICENSE_LAYER = f"{_LAYER_PREFIX}license"
+TEXT_LAYERS = (TEMPLATE_LAYER, SYSTEM_LAYER, PARAMS_LAYER, MESSAGES_LAYER, LICENSE_LAYER)
+"""What is said of a model beside its files."""
 
 _SAME_AS: Mapping[str, str] = {
     "application/vnd.docker.ai.gguf.v3": MODEL_LAYER,

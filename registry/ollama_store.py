@@ -7,20 +7,10 @@ from pathlib import Path
 from registry.errors import ModelInvalid, RegistryError, Unsupported
 from registry.found_models import Findings, FoundFile, FoundModel, Unusable
 from registry.gguf_metadata import read_gguf
-from registry.manifest import (
-    ADAPTER_LAYER,
-    MAX_MANIFEST_BYTES,
-    MODEL_LAYER,
-    PROJECTOR_LAYER,
-    TENSOR_LAYER,
-    Layer,
-    Manifest,
-)
+from registry.manifest import FILE_LAYERS, MAX_MANIFEST_BYTES, MODEL_LAYER, TENSOR_LAYER, Layer, Manifest
 from registry.manifests import Manifests
 from registry.name import ModelName
 from registry.parts import check_weights, join_shards
-
-_GGUF_LAYERS = (MODEL_LAYER, PROJECTOR_LAYER, ADAPTER_LAYER)
 
 
 def is_ollama_store(folder: Path) -> bool:
@@ -61,5 +51,5 @@ def _file(root: Path, layer: Layer) -> FoundFile:
         raise ModelInvalid(f"Its file {layer.digest} is missing.") from None
     if size != layer.size:
         raise ModelInvalid(f"Its file {layer.digest} has {size} bytes; the manifest says {layer.size}.")
-    metadata = read_gguf(path) if layer.media_type in _GGUF_LAYERS else None
+    metadata = read_gguf(path) if layer.media_type in FILE_LAYERS else None
     return FoundFile(layer.media_type, path, size, layer.digest, metadata)

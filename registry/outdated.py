@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from registry.errors import InvalidName, ModelNotFound, RegistryError
+from registry.errors import InvalidRequest, ModelNotFound, RegistryError
 from registry.manifest import (
     ADAPTER_LAYER,
+    DRAFT_LAYER,
     LICENSE_LAYER,
     MESSAGES_LAYER,
     MODEL_LAYER,
@@ -32,6 +33,7 @@ _WORDS: Mapping[str, str] = {
     MODEL_LAYER: "weights",
     PROJECTOR_LAYER: "projector",
     ADAPTER_LAYER: "adapter",
+    DRAFT_LAYER: "draft model",
     TEMPLATE_LAYER: "template",
     SYSTEM_LAYER: "system text",
     PARAMS_LAYER: "parameters",
@@ -92,9 +94,7 @@ def source_of(name: ModelName, origin: Origin | None) -> ModelName | ModelUrl | 
         return name if name.host.lower() in HUB_HOSTS else None
     try:
         return parse_model_url(origin.source) or ModelName.parse(origin.source)
-    except InvalidName:
-        return None
-    except RegistryError:
+    except InvalidRequest:
         return None
 
 

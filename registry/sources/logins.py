@@ -72,8 +72,8 @@ class Logins:
         path = (Path(folder) if folder else self._home / ".docker") / "config.json"
         try:
             with path.open("rb") as file:
-                content = file.read(_MAX_CONFIG_BYTES + 1)
-            document = json.loads(content) if len(content) <= _MAX_CONFIG_BYTES else None
+                # One that is longer than it can be is cut, and then no JSON.
+                document = json.loads(file.read(_MAX_CONFIG_BYTES))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any
 import gguf
 import numpy as np
 import numpy.typing as npt
-import psutil
 from llama_cpp import llama_cpp as lib
 
 from runner.engine import EngineFault
 from runner.errors import InsufficientMemory, InvalidRequest
 from runner.jobs import Calibrate, Calibrated
-from runner.llamacpp.devices import list_devices, place
+from runner.llamacpp.devices import default_threads, list_devices, place
 from runner.llamacpp.library import Library, LibraryLog
 from runner.llamacpp.model import context_params, load_weights, measure
 from runner.llamacpp.tensors import Tensor, Tensors
@@ -113,8 +111,7 @@ def _read_chunks(
 
 
 def _open(model: Any, options: LoadOptions, collector: _Collector, log: LibraryLog) -> Any:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    params = context_params(options, max(1, min(usable, psutil.cpu_count(logical=False) or usable)))
+    params = context_params(options, default_threads())
     params.n_ctx = params.n_batch = params.n_ubatch = CHUNK
     params.n_seq_max = 1
     # Vectors of all tokens are asked for, so that the last layer computes all rows as well.

@@ -40,7 +40,7 @@ def write_helper(folder: Path, name: str, script: str) -> dict[str, str]:
 
 def logins(home: Path, environ: dict[str, str] | None = None, credentials: str | None = None) -> Logins:
     entries = {HOST: RegistryEntry(HOST, credentials=credentials)} if credentials else {}
-    return Logins(Registries(entries), environ or {}, home, helper_seconds=5)
+    return Logins(Registries(entries), environ or {}, home, helper_seconds=60)
 
 
 async def test_without_any_there_is_none(tmp_path: Path) -> None:
@@ -92,8 +92,9 @@ async def test_an_identity_token_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["", "[]", "{", "[" * 10_000, {"auths": 7}, {"auths": {HOST: 7}}, {"auths": {HOST: {"auth": "%"}}}]
-)
+    "document", ["", "[]", "{", "[" * 10_000, {"auths": 7}, {"auths": {HOST: 7}}, {"auths": {HOST: {"auth": "%"}}},
+     json.dumps({"auths": {HOST: {"auth": encoded("me", "secret")}}, "x": "x" * (1 << 20)})],
+)  # fmt: skip
 async def test_a_broken_docker_config_is_passed_over(tmp_path: Path, document: object) -> None:
     write_docker(tmp_path, document)
     assert await logins(tmp_path).find(HOST) is None
