@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from runner.chat.output_parser import OutputParser
 from runner.chat.thinking import begins_thinking
 from runner.chat.tool_formats.calls import CallArguments, CallStarted, Content, Piece, Thinking
 from runner.chat.tool_formats.grammar import call_grammar, required_grammar
+from runner.chat.tool_formats.terms import Terms
 from runner.chat.types import (
     ChatEvent,
     ChatRequest,
@@ -96,7 +95,7 @@ def _required_calls(request: ChatRequest, plan: OutputPlan, engine: Engine) -> s
         raise InvalidRequest(f"There is no tool named {request.named_tool!r}.", "tool_choice")
     # A small model that has to call finds no end when it may call again.
     is_parallel = request.parallel_calls is True
-    return required_grammar(plan.format.calls, chosen, _Terms(engine, plan.format.markers), is_parallel=is_parallel)
+    return required_grammar(plan.format.calls, chosen, _terms(plan, engine), is_parallel=is_parallel)
 
 
 def _possible_calls(request: ChatRequest, plan: OutputPlan, engine: Engine) -> Constraint | None:
@@ -111,7 +110,7 @@ def _possible_calls(request: ChatRequest, plan: OutputPlan, engine: Engine) -> C
             )
         return None
     is_parallel = request.parallel_calls is not False
-    terms = _Terms(engine, plan.format.markers)
+    terms = _terms(plan, engine)
     grammar = call_grammar(plan.format.calls, plan.tools, terms, is_parallel=is_parallel)
     return Constraint(ConstraintKind.LARK, grammar, "tools", after=opening, is_optional=True)
 
@@ -121,7 +120,7 @@ def _answer_or_calls(wanted: Constraint, request: ChatRequest, plan: OutputPlan,
     if wanted.kind is not ConstraintKind.JSON_SCHEMA:
         return wanted
     is_parallel = request.parallel_calls is not False
-    terms = _Terms(engine, plan.format.markers)
+    terms = _terms(plan, engine)
     calls = required_grammar(plan.format.calls, plan.tools, terms, is_parallel=is_parallel)
     start, _, rules = calls.partition("\n")
     source = f"start: answer | calls\nanswer: %json {wanted.source}\ncalls: {start.removeprefix('start: ')}\n{rules}"
@@ -157,19 +156,10 @@ def _event(piece: Piece) -> ChatEvent:
             return ToolCallDelta(index, arguments=text)
 
 
-class _Terms:
-    """Terminals for one vocabulary: markers that are tokens of their own must be asked for by number."""
-
-    def __init__(self, engine: Engine, markers: Sequence[str]) -> None:
-        self._tokens = {marker: token for marker in markers if (token := _marker_token(marker, engine)) is not None}
-        longest_first = sorted(self._tokens, key=len, reverse=True)
-        self._split = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if longest_first else None
-
-    def literal(self, text: str) -> str:
-        parts = [part for part in self._split.split(text) if part] if self._split else [text]
-        return " ".join(
-            f"<[{self._tokens[part]}]>" if part in self._tokens else json.dumps(part) for part in parts or [""]
-        )
+def _terms(plan: OutputPlan, engine: Engine) -> Terms:
+    """For one vocabulary: markers that are tokens of their own must be asked for by number."""
+    tokens = ((marker, _marker_token(marker, engine)) for marker in plan.format.markers)
+    return Terms({marker: token for marker, token in tokens if token is not None})
 
 
 def _marker_token(marker: str, engine: Engine) -> int | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runner.chat.tool_formats.calls import Sink
-from runner.chat.tool_formats.format import Grammar, Terms, ToolFormat, alternatives, json_schema, listed
+from runner.chat.tool_formats.format import Grammar, ToolFormat, alternatives, json_schema, listed
 from runner.chat.tool_formats.json_text import copy_value
 from runner.chat.tool_formats.source import Source, Steps, collect, skip_blanks, take, until
+from runner.chat.tool_formats.terms import Terms
 from runner.chat.types import Tool
 
 _CALLS_BEGIN, _CALLS_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"

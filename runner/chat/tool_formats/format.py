@@ -5,24 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from runner.chat.tool_formats.calls import Sink
 from runner.chat.tool_formats.source import Source, Steps
+from runner.chat.tool_formats.terms import Terms
 from runner.chat.types import Tool
 
 _NOTES = frozenset({"description", "title", "examples", "default", "deprecated", "$comment", "$schema"})
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 """Keywords whose keys are names of the schema's author."""
 _VALUES = frozenset({"enum", "const"})
-
-
-class Terms(Protocol):
-    """Writes the terminals of a Lark grammar in llguidance's dialect."""
-
-    def literal(self, text: str) -> str:
-        """An expression for exactly this text, control tokens of the vocabulary included."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

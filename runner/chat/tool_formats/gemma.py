@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from runner.chat.tool_formats.calls import Sink
-from runner.chat.tool_formats.format import Grammar, Terms, ToolFormat, alternatives, json_schema, ordered
+from runner.chat.tool_formats.format import Grammar, ToolFormat, alternatives, json_schema, ordered
+from runner.chat.tool_formats.schemas import Schema, choices_of, part_of, property_schema, types_of, variants
 from runner.chat.tool_formats.source import Source, Steps, collect, until
-from runner.chat.tool_formats.text_arguments import bounded_text
-from runner.chat.tool_formats.values import json_of_text, property_schema, types_of
+from runner.chat.tool_formats.terms import Terms
+from runner.chat.tool_formats.text_arguments import text_pattern, whole_number
+from runner.chat.tool_formats.values import json_of_text
 from runner.chat.types import Tool
 
 _FUNCTION = ("<start_function_call>", "<end_function_call>", "<escape>")
 _GEMMA4 = ("<|tool_call>", "<tool_call|>", '<|"|>')
 _HEAD = "call:"
 _MAX_DEPTH = 64
+_BARE = {"anyOf": [{"type": "number"}, {"type": "boolean"}, {"type": "null"}]}
+_FREE_KEY = r"/[\w$.\/-]+( [\w$.\/-]+)*/"
+"""The names of entries that a schema does not name."""
 
 
 class _Malformed(Exception):
@@ -162,48 +167,86 @@ def _body(tools: Sequence[Tool], terms: Terms, marks: tuple[str, str, str]) -> G
     _, closing, quote = marks
     bodies = []
     for index, tool in enumerate(tools):
-        rules: list[str] = []
-        expression = _object_rule(tool.schema, f"object_{index}", terms, quote, rules, 0)
-        bodies.append((f"{terms.literal(_HEAD + tool.name)} {expression} {terms.literal(closing)}", rules))
+        rules = _Rules(f"value_{index}", terms, quote)
+        arguments = rules.arguments(tool.schema)
+        bodies.append((f"{terms.literal(_HEAD + tool.name)} {arguments} {terms.literal(closing)}", rules.lines))
     return alternatives("call", bodies)
 
 
-def _object_rule(schema: object, rule: str, terms: Terms, quote: str, rules: list[str], depth: int) -> str:
-    """Adds the rules of an object and returns its expression; properties in their order, those required a must."""
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    required = schema.get("required") or [] if isinstance(schema, dict) else []
-    names = list(properties) if isinstance(properties, dict) else []
-    parts = []
-    for place, name in enumerate(names):
-        value = _value_rule((properties or {})[name], f"{rule}_{place}", terms, quote, rules, depth)
-        parts.append((f"{terms.literal(name + ':')} {value}", name in required))
-    rules.append(f"{rule}: {terms.literal('{')} {ordered(parts, terms.literal(','))} {terms.literal('}')}")
-    return rule
+class _Rules:
+    """The rules of one tool's arguments, one for each different schema, so that schemas may refer to themselves."""
 
+    def __init__(self, prefix: str, terms: Terms, quote: str) -> None:
+        self.lines: list[str] = []
+        self._prefix = prefix
+        self._terms = terms
+        self._quote = quote
+        self._names: dict[str, str] = {}
 
-def _value_rule(schema: object, rule: str, terms: Terms, quote: str, rules: list[str], depth: int) -> str:
-    known = schema if isinstance(schema, dict) else {}
-    types = types_of(known)
-    if types == {"object"} and depth < _MAX_DEPTH:
-        return _object_rule(known, rule, terms, quote, rules, depth + 1)
-    if types == {"array"} and depth < _MAX_DEPTH:
-        item = _value_rule(known.get("items"), f"{rule}_item", terms, quote, rules, depth + 1)
-        least, most = known.get("minItems", 0), known.get("maxItems")
-        more = f"{{{max(least - 1, 0)},{max(most - 1, 0) if most is not None else ''}}}"
-        items = f"{item} ({terms.literal(',')} {item}){more}" if most != 0 else ""
-        rules.append(f"{rule}: {terms.literal('[')} ({items}){'' if least else '?'} {terms.literal(']')}")
-        return rule
-    if "string" not in types:
-        rules.append(f"{rule}: {json_schema(known)}")
-        return rule
-    choices = known.get("enum")
-    if isinstance(choices, list) and choices:
-        texts = " | ".join(terms.literal(str(one)) for one in choices)
-        return f"{terms.literal(quote)} ({texts}) {terms.literal(quote)}"
-    text, more_rules = bounded_text(rule, known)
-    rules.extend(more_rules)
-    rules.append(f"{rule}: {terms.literal(quote)} {text} {terms.literal(quote)}")
-    return rule
+    def arguments(self, schema: Schema) -> str:
+        """The rule of a tool's arguments; properties in their order, those required a must."""
+        return self._add(f"{self._prefix}_arguments", self._properties(schema))
+
+    def _value(self, schema: Schema) -> str:
+        key = json.dumps(schema, sort_keys=True)
+        name = self._names.get(key)
+        if name is None:
+            name = self._names[key] = f"{self._prefix}_{len(self._names)}"
+            possible = [self._variant(one, f"{name}_{index}") for index, one in enumerate(variants(schema))]
+            self._add(name, " | ".join(possible))
+        return name
+
+    def _variant(self, schema: Schema, name: str) -> str:
+        choices = choices_of(schema)
+        if choices is not None:
+            texts = (self._quoted(one) if isinstance(one, str) else json.dumps(json.dumps(one)) for one in choices)
+            return f"({' | '.join(texts)})"
+        kinds = types_of(schema)
+        if kinds == {"object"}:
+            return self._object(schema)
+        if kinds == {"array"}:
+            return self._array(schema)
+        if "string" not in kinds:
+            return self._add(name, json_schema(schema))
+        text, rules = self._terms.closed(name, text_pattern(schema), self._quote)
+        self.lines.extend(rules)
+        quoted = f"{self._terms.literal(self._quote)} {text}"
+        # Where anything may stand, lists and objects are left out: nobody could say where they end.
+        return quoted if kinds == {"string"} else f"{quoted} | {self._add(f'{name}_bare', json_schema(_BARE))}"
+
+    def _object(self, schema: Schema) -> str:
+        more = schema.get("additionalProperties")
+        if schema.get("properties") or more is False:
+            return self._properties(schema)
+        pair = f"{_FREE_KEY} {self._literal(':')} {self._value(part_of(schema, more))}"
+        return f"{self._literal('{')} ({pair} ({self._literal(',')} {pair})*)? {self._literal('}')}"
+
+    def _properties(self, schema: Schema) -> str:
+        properties, required = schema.get("properties"), schema.get("required")
+        parts = []
+        for name, one in properties.items() if isinstance(properties, Mapping) else ():
+            value = self._value(part_of(schema, one))
+            parts.append((f"{self._literal(name + ':')} {value}", isinstance(required, list) and name in required))
+        return f"{self._literal('{')} {ordered(parts, self._literal(','))} {self._literal('}')}"
+
+    def _array(self, schema: Schema) -> str:
+        item = self._value(part_of(schema, schema.get("items")))
+        least, most = whole_number(schema, "minItems") or 0, whole_number(schema, "maxItems")
+        if most == 0:
+            return f"{self._literal('[')} {self._literal(']')}"
+        further = f"{{{max(least - 1, 0)},{'' if most is None else most - 1}}}"
+        items = f"({item} ({self._literal(',')} {item}){further}){'' if least else '?'}"
+        return f"{self._literal('[')} {items} {self._literal(']')}"
+
+    def _add(self, name: str, expression: str) -> str:
+        self.lines.append(f"{name}: {expression}")
+        return name
+
+    def _literal(self, text: str) -> str:
+        return self._terms.literal(text)
+
+    def _quoted(self, text: str) -> str:
+        return self._literal(f"{self._quote}{text}{self._quote}")
 
 
 def _function_body(tools: Sequence[Tool], terms: Terms, is_parallel: bool) -> Grammar:

@@ -6,10 +6,12 @@ import json
 from collections.abc import Sequence
 
 from runner.chat.tool_formats.calls import Sink
-from runner.chat.tool_formats.format import Grammar, Terms, ToolFormat, alternatives
+from runner.chat.tool_formats.format import Grammar, ToolFormat, alternatives
+from runner.chat.tool_formats.schemas import property_schema
 from runner.chat.tool_formats.source import Emit, Source, Steps, collect, until
+from runner.chat.tool_formats.terms import Terms
 from runner.chat.tool_formats.text_arguments import argument_rules
-from runner.chat.tool_formats.values import json_of_text, property_schema
+from runner.chat.tool_formats.values import cut_off, json_of_text
 from runner.chat.types import Tool
 
 _OPENING, _CLOSING = "<tool_call>", "</tool_call>"
@@ -32,27 +34,30 @@ def _read(source: Source, sink: Sink) -> Steps[None]:
             sink.content(source.since(start))
             continue
         arguments("{")
-        if marker == _KEY:
-            yield from _pairs(source, sink.tools[name.strip()], arguments)
-        arguments("}")
+        if marker != _KEY or (yield from _pairs(source, sink.tools[name.strip()], arguments)):
+            arguments("}")
 
 
-def _pairs(source: Source, tool: Tool, arguments: Emit) -> Steps[None]:
-    """Every pair, from behind the first key's tag to the end of the call."""
+def _pairs(source: Source, tool: Tool, arguments: Emit) -> Steps[bool]:
+    """Every pair, from behind the first key's tag to the end of the call; False when one is cut off."""
     seen: set[str] = set()
     marker: str | None = _KEY
     while marker == _KEY:
         key, _ = yield from collect(source, (_KEY_END,))
         _, opening = yield from collect(source, (_VALUE, _CLOSING))
         if opening != _VALUE:
-            return
-        value, _ = yield from collect(source, (_VALUE_END,))
+            return opening is not None
+        value, ending = yield from collect(source, (_VALUE_END,))
         key = key.strip()
         if key not in seen:
-            text = json_of_text(value, property_schema(tool.schema, key))
+            schema = property_schema(tool.schema, key)
+            text = json_of_text(value, schema) if ending is not None else cut_off(value)
             arguments(f"{', ' if seen else ''}{json.dumps(key, ensure_ascii=False)}: {text}")
             seen.add(key)
+        if ending is None:
+            return False
         _, marker = yield from collect(source, (_KEY, _CLOSING))
+    return True
 
 
 def _body(tools: Sequence[Tool], terms: Terms, is_parallel: bool) -> Grammar:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runner.chat.tool_formats.format import Grammar, Terms, ToolFormat
+from runner.chat.tool_formats.format import Grammar, ToolFormat
+from runner.chat.tool_formats.terms import Terms
 from runner.chat.types import Tool
 
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 
 from runner.chat.tool_formats.calls import Sink
-from runner.chat.tool_formats.format import Grammar, Terms, ToolFormat, alternatives, json_schema
+from runner.chat.tool_formats.format import Grammar, ToolFormat, alternatives, json_schema
 from runner.chat.tool_formats.source import Emit, Source, Steps, collect, until
+from runner.chat.tool_formats.terms import Terms
 from runner.chat.types import Tool
 
 _START, _CHANNEL, _MESSAGE, _CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"

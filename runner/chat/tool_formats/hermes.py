@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runner.chat.tool_formats.calls import Sink
-from runner.chat.tool_formats.format import Grammar, Terms, ToolFormat, framed, json_calls
+from runner.chat.tool_formats.format import Grammar, ToolFormat, framed, json_calls
 from runner.chat.tool_formats.regions import tagged_call
 from runner.chat.tool_formats.source import Source, Steps, until
+from runner.chat.tool_formats.terms import Terms
 from runner.chat.types import Tool
 
 _OPENING, _CLOSING = "<tool_call>", "</tool_call>"

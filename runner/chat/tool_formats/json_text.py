@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from runner.chat.tool_formats.calls import Sink
 from runner.chat.tool_formats.source import BLANKS, Emit, Source, Steps, peek, skip_blanks, take
+from runner.chat.tool_formats.values import written
 
 _CONTROL = {chr(code): json.dumps(chr(code))[1:-1] for code in range(0x20)}
 _MAX_DEPTH = 200
@@ -147,7 +148,7 @@ def _unpacked(text: str) -> str | None:
         inner = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
         return None
-    return json.dumps(inner or {}, ensure_ascii=False) if inner is None or isinstance(inner, dict) else None
+    return written(inner or {}) if inner is None or isinstance(inner, dict) else None
 
 
 def _key(source: Source) -> Steps[str | None]:

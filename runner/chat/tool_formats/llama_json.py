@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runner.chat.tool_formats.calls import Sink
-from runner.chat.tool_formats.format import Grammar, Terms, ToolFormat, json_calls, listed
+from runner.chat.tool_formats.format import Grammar, ToolFormat, json_calls, listed
 from runner.chat.tool_formats.json_text import Reading, read_call
 from runner.chat.tool_formats.regions import collect_all
 from runner.chat.tool_formats.source import Source, Steps, peek, skip_blanks, take, until
+from runner.chat.tool_formats.terms import Terms
 from runner.chat.types import Tool
 
 _PYTHON_TAG = "<|python_tag|>"

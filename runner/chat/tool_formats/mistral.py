@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runner.chat.tool_formats.calls import Sink
-from runner.chat.tool_formats.format import (
-    Grammar,
-    Terms,
-    ToolFormat,
-    alternatives,
-    json_calls,
-    json_schema,
-    listed,
-)
+from runner.chat.tool_formats.format import Grammar, ToolFormat, alternatives, json_calls, json_schema, listed
 from runner.chat.tool_formats.json_text import copy_value
 from runner.chat.tool_formats.regions import call_list
 from runner.chat.tool_formats.source import Source, Steps, collect, peek, skip_blanks, until
+from runner.chat.tool_formats.terms import Terms
 from runner.chat.types import Tool
 
 _OPENING, _ARGUMENTS, _CALL_ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"

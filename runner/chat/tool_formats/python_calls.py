@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 from runner.chat.tool_formats.calls import Sink
-from runner.chat.tool_formats.format import Grammar, Terms, alternatives, json_schema, ordered
+from runner.chat.tool_formats.format import Grammar, alternatives, json_schema, ordered
+from runner.chat.tool_formats.schemas import property_schema
 from runner.chat.tool_formats.source import Source, Steps, peek, skip_blanks, take
-from runner.chat.tool_formats.values import property_schema
+from runner.chat.tool_formats.terms import Terms
+from runner.chat.tool_formats.values import written
 from runner.chat.types import Tool
 
 _MAX_CHARACTERS = 1 << 20
 _MAX_DEPTH = 64
+_TOKEN = re.compile(r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^"'()\[\]{},\n]+|.""", re.DOTALL)
+"""A text with its quotation marks, what stands between marks, or one mark."""
 _CONSTANTS = {"true": True, "false": False, "null": None, "none": None}
 
 
@@ -43,14 +48,13 @@ def python_calls(tools: Sequence[Tool], terms: Terms) -> Grammar:
     """The rule `call`: a tool's name with its arguments as keywords, their values in JSON."""
     bodies = []
     for index, tool in enumerate(tools):
-        properties = tool.schema.get("properties") or {}
-        required = tool.schema.get("required") or []
+        properties, required = tool.schema.get("properties"), tool.schema.get("required")
         rules, parts = [], []
-        for place, name in enumerate(name for name in properties if name.isidentifier()):
+        for place, name in enumerate(properties if isinstance(properties, Mapping) else ()):
             rule = f"argument_{index}_{place}"
             rules.append(f"{rule}: {terms.literal(name + '=')} {rule}_value")
             rules.append(f"{rule}_value: {json_schema(property_schema(tool.schema, name) or {})}")
-            parts.append((rule, name in required))
+            parts.append((rule, isinstance(required, list) and name in required))
         inside = ordered(parts, terms.literal(", "))
         bodies.append((f"{terms.literal(tool.name + '(')} {inside} {terms.literal(')')}", rules))
     return alternatives("call", bodies)
@@ -90,17 +94,40 @@ def _call_text(source: Source) -> Steps[str | None]:
 
 def _parse(text: str) -> tuple[str, str] | None:
     """A call's name and the JSON text of its arguments."""
-    name, _, inside = text.partition("(")
+    name, _, inside = text[:-1].partition("(")
+    arguments: dict[str, object] = {}
     try:
-        tree = ast.parse(f"_({inside}".replace("\n", " "), mode="eval").body
-        if not isinstance(tree, ast.Call) or tree.args:
-            return None
-        arguments = {str(keyword.arg): _value(keyword.value) for keyword in tree.keywords if keyword.arg}
-        if len(arguments) != len(tree.keywords):
-            return None
-        return name, json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+        for part in _parts(inside):
+            key, equals, value = part.partition("=")
+            key = key.strip()
+            if not equals or not key or key in arguments:
+                return None
+            arguments[key] = _value_of(value.strip())
+        return name, written(arguments)
     except (_NotACall, SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+
+
+def _parts(inside: str) -> Iterator[str]:
+    """What stands between the outer commas. Line ends within quotation marks are escaped, as Python wants them."""
+    part, depth = "", 0
+    for match in _TOKEN.finditer(inside):
+        token = match.group()
+        if token == "," and not depth:
+            yield part
+            part = ""
+            continue
+        depth += (token in "([{") - (token in ")]}")
+        part += token.replace("\n", "\\n") if len(token) > 1 else " " if token == "\n" else token
+    if part.strip():
+        yield part
+
+
+def _value_of(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return _value(ast.parse(text, mode="eval").body)
 
 
 def _value(node: ast.expr) -> object:

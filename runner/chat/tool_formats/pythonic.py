@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runner.chat.tool_formats.calls import Sink
-from runner.chat.tool_formats.format import Grammar, Terms, ToolFormat, listed
+from runner.chat.tool_formats.format import Grammar, ToolFormat, listed
 from runner.chat.tool_formats.python_calls import python_calls, read_python_calls
 from runner.chat.tool_formats.source import Source, Steps, collect, skip_blanks, take, until
+from runner.chat.tool_formats.terms import Terms
 from runner.chat.types import Tool
 
 _TAG, _TAG_END = "<|python_start|>", "<|python_end|>"

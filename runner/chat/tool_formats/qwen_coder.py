@@ -6,10 +6,12 @@ import json
 from collections.abc import Sequence
 
 from runner.chat.tool_formats.calls import Sink
-from runner.chat.tool_formats.format import Grammar, Terms, ToolFormat, alternatives, framed
+from runner.chat.tool_formats.format import Grammar, ToolFormat, alternatives, framed
+from runner.chat.tool_formats.schemas import property_schema
 from runner.chat.tool_formats.source import Emit, Source, Steps, collect, skip_blanks, take, until
+from runner.chat.tool_formats.terms import Terms
 from runner.chat.tool_formats.text_arguments import argument_rules
-from runner.chat.tool_formats.values import json_of_text, property_schema
+from runner.chat.tool_formats.values import cut_off, json_of_text
 from runner.chat.types import Tool
 
 _OPENING, _CLOSING = "<tool_call>", "</tool_call>"
@@ -42,33 +44,34 @@ def _function(source: Source, sink: Sink, start: int) -> Steps[None]:
         sink.content(source.since(start))
         return
     arguments("{")
-    yield from _parameters(source, sink.tools[name.strip()], arguments)
-    arguments("}")
+    if (yield from _parameters(source, sink.tools[name.strip()], arguments)):
+        arguments("}")
     yield from skip_blanks(source)
     yield from take(source, _CLOSING)
 
 
-def _parameters(source: Source, tool: Tool, arguments: Emit) -> Steps[None]:
+def _parameters(source: Source, tool: Tool, arguments: Emit) -> Steps[bool]:
+    """Every parameter of a call; False when one is cut off."""
     seen: set[str] = set()
     while True:
         _, marker = yield from collect(source, (_PARAMETER, _FUNCTION_END, _CLOSING))
         if marker != _PARAMETER:
             if marker == _CLOSING:
                 source.position -= len(_CLOSING)
-            return
+            return True
         name, _ = yield from collect(source, (">",))
         value, ending = yield from collect(source, (_PARAMETER_END, "\n" + _PARAMETER, _FUNCTION_END))
         if ending is not None and ending != _PARAMETER_END:
             source.position -= len(ending.removeprefix("\n"))
         name = name.strip()
         if name not in seen:
-            text = json_of_text(_without_frame(value), property_schema(tool.schema, name))
+            value = value.removeprefix("\n")
+            schema = property_schema(tool.schema, name)
+            text = json_of_text(value.removesuffix("\n"), schema) if ending is not None else cut_off(value)
             arguments(f"{', ' if seen else ''}{json.dumps(name, ensure_ascii=False)}: {text}")
             seen.add(name)
-
-
-def _without_frame(value: str) -> str:
-    return value.removeprefix("\n").removesuffix("\n")
+        if ending is None:
+            return False
 
 
 def _body(tools: Sequence[Tool], terms: Terms, is_parallel: bool) -> Grammar:

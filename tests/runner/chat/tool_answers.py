@@ -27,7 +27,8 @@ NOTE = Tool(
     },
     "Writes a note.",
 )
-TOOLS = (WEATHER, NOTE)
+BOOK = Tool("book", {"type": "object", "properties": {"from": {"type": "string"}, "seat-row": {"type": "integer"}}})
+TOOLS = (WEATHER, NOTE, BOOK)
 
 PARIS = ("get_weather", {"city": "Paris"})
 OSLO = ("get_weather", {"city": "Oslo", "days": 3})
@@ -186,6 +187,19 @@ ANSWERS = [
         (("note", {"text": "12", "tags": [1, "a"], "done": True}),),
     ),
     Answer(
+        "qwen_coder",
+        "<tool_call>\n<function=note>\n<parameter=done>\nfalse\n</parameter>\n<parameter=text>\nhalf a",
+        "",
+        (("note", '{"done": false, "text": "half a'),),
+    ),
+    Answer(
+        "qwen_coder",
+        "<function=note>\n<parameter=tags>\n[1e999]\n</parameter>\n</function>",
+        "",
+        (("note", {"tags": "[1e999]"}),),
+    ),
+    Answer("glm", "<tool_call>note\n<arg_key>text</arg_key>\n<arg_value>half a", "", (("note", '{"text": "half a'),)),
+    Answer(
         "glm",
         "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n<arg_key>days</arg_key>\n"
         "<arg_value>3</arg_value>\n</tool_call>",
@@ -199,6 +213,15 @@ ANSWERS = [
         "",
         (("note", {"done": True, "tags": ["a", -1]}),),
     ),
+    Answer(
+        "pythonic",
+        '[book(from="Oslo", seat-row=3), note(text=\'a, "b"\nc\')]',
+        "",
+        (("book", {"from": "Oslo", "seat-row": 3}), ("note", {"text": 'a, "b"\nc'})),
+    ),
+    Answer("pythonic", '[note(text="\\ud83d\\ude00 \\u00e9")]', "", (("note", {"text": "\U0001f600 é"}),)),
+    Answer("pythonic", '[note(text="\\ud83d")]', "", (("note", '{"text": "\\ud83d"}'),)),
+    Answer("pythonic", "[note(text='a', text='b')]", "[note(text='a', text='b')]"),
     Answer("pythonic", "[1, 2] is a list.", "[1, 2] is a list."),
     Answer("pythonic", "[get_weather(__import__('os'))]", "[get_weather(__import__('os'))]"),
     Answer("lfm", 'Wait. <|tool_call_start|>[get_weather(city="Paris")]<|tool_call_end|>', "Wait.", (PARIS,)),
