@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -106,13 +105,10 @@ def go_tools(tools: Iterable[Tool]) -> GoList:
 
 
 def _call(index: int, call: ToolCall) -> Record:
-    try:
-        arguments = from_json(json.loads(call.arguments or "{}"))
-    except (ValueError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
+    arguments = call.parsed()
+    if arguments is None:
         raise Fault(f"the arguments of the call of {call.name[:100]!a} are no JSON object")
-    called = Record(_CALLED, Index=index, Name=call.name, Arguments=GoMap(arguments))
+    called = Record(_CALLED, Index=index, Name=call.name, Arguments=GoMap(from_json(arguments)))
     return Record(_CALL, ID=call.id, Function=called)
 
 

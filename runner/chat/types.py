@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +15,8 @@ from runner.chat.media import Media
 from runner.errors import Fact
 from runner.sampling import Constraint, SamplingParams
 from runner.tasks import LAST_TASK_EVENTS, TaskEvent
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -33,6 +37,17 @@ class ToolCall(msgspec.Struct, frozen=True):
     name: str
     arguments: str
     """The JSON text of an object."""
+
+    def parsed(self) -> dict[str, Any] | None:
+        """The arguments; None when their text is cut off or is no object."""
+        try:
+            value = json.loads(self.arguments or "{}")
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(value, dict):
+            return None
+        # A code for half a pair of surrogates is JSON, but no text that could be sent or tokenized.
+        return value if _SURROGATE.search(self.arguments) is None else _well_formed(value)
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -164,6 +179,12 @@ class ChatRequest(msgspec.Struct, frozen=True):
     def scores_prompt(self) -> bool:
         """Whether the log-probabilities of the prompt's tokens are to be told."""
         return self.echo and self.logprobs is not None
+
+
+def _well_formed(value: dict[str, Any]) -> dict[str, Any]:
+    text = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 def usable_tools(request: ChatRequest) -> tuple[Tool, ...]:

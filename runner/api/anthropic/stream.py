@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Iterator
 
 import msgspec
 
 from runner.api.errors import ErrorReport, report_failure
+from runner.calls import Call
 from runner.chat.types import (
     ChatEvent,
     Failed,
@@ -17,10 +17,11 @@ from runner.chat.types import (
     Started,
     TextDelta,
     ThinkingDelta,
+    ToolCall,
     ToolCallDelta,
 )
 from runner.choices import Choices
-from runner.generate import Answer, Call, Generation
+from runner.generate import Answer, Generation
 from runner.receipt import receipt_field
 
 Json = dict[str, object]
@@ -130,10 +131,7 @@ def whole_message(call: Call, answer: Answer) -> Json:
         content.append({"type": "thinking", "thinking": answer.thinking, "signature": ""})
     if answer.text:
         content.append({"type": "text", "text": answer.text})
-    content += [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": _arguments(call.arguments)}
-        for call in answer.calls
-    ]
+    content += [{"type": "tool_use", "id": call.id, "name": call.name, "input": _input(call)} for call in answer.calls]
     usage = answer.finished.usage
     counts = _usage(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
     return {
@@ -211,13 +209,10 @@ def _truncation(finished: Finished) -> Json:
     return {"truncated": {"from": told.original, "to": told.kept, "strategy": told.strategy}}
 
 
-def _arguments(text: str) -> object:
-    """A call's arguments as an object; what is cut off or malformed is kept as text under a name that says so."""
-    try:
-        value = json.loads(text or "{}")
-    except ValueError:
-        value = None
-    return value if isinstance(value, dict) else {"_incomplete": text}
+def _input(call: ToolCall) -> Json:
+    """A call's arguments; what is cut off or malformed is kept as text under a name that says so."""
+    arguments = call.parsed()
+    return {"_incomplete": call.arguments} if arguments is None else arguments
 
 
 def _event(record: Json) -> bytes:

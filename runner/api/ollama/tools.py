@@ -77,10 +77,7 @@ def choose_tools(
 
 def call_record(index: int, call: ToolCall) -> Json | str:
     """A call as a record's entry; one whose arguments were cut off, which this dialect cannot tell, as text."""
-    try:
-        arguments = json.loads(call.arguments or "{}")
-    except (ValueError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
+    arguments = call.parsed()
+    if arguments is None:
         return f"{call.name}({call.arguments}"
     return {"id": call.id, "function": {"index": index, "name": call.name, "arguments": arguments}}
