@@ -29,8 +29,11 @@ from runner.api.anthropic.stream import error_body as anthropic_error_body
 from runner.api.documents import describe_bodies
 from runner.api.downloads import Downloads
 from runner.api.errors import ErrorReport, report_of
-from runner.api.ollama.translate import error_body as ollama_error_body
+from runner.api.ollama.records import error_body as ollama_error_body
 from runner.api.openai.conversation_store import ConversationStore
+from runner.api.openai.kept import wake_later
+from runner.api.openai.responses_background import BackgroundResponses
+from runner.api.openai.responses_routes import Kept
 from runner.api.openai.responses_store import ResponseStore
 from runner.api.openai.translate import error_body as openai_error_body
 from runner.api.removal import Remover
@@ -64,13 +67,28 @@ class AppParts:
     """What measures how fast a model is here; without one there is no path for it."""
 
 
-def create_app(parts: AppParts) -> FastAPI:
-    """The daemon's HTTP side. It owns nothing but the downloads in progress."""
-    app = FastAPI(
-        title="Puna", version=parts.version, docs_url=None, redoc_url=None, redirect_slashes=False
-    )  # the pages would fetch their scripts from other hosts
+class App(FastAPI):
+    """The daemon's HTTP side. It owns the downloads in progress and what is kept of OpenAI's responses."""
+
+    def __init__(self, version: str, downloads: Downloads, background: BackgroundResponses) -> None:
+        # The pages of docs would fetch their scripts from other hosts.
+        super().__init__(title="Puna", version=version, docs_url=None, redoc_url=None, redirect_slashes=False)
+        self._downloads = downloads
+        self._background = background
+
+    def stop(self) -> None:
+        """The daemon stops: end what need not be waited for, and begin nothing of the kind any more."""
+        self._downloads.stop()
+        self._background.stop()
+
+
+def create_app(parts: AppParts) -> App:
+    """All routes, and what stands in front of them."""
     limit = parts.settings.server.max_body_bytes
     downloads = Downloads(parts.sources.puller, parts.sources.finder)
+    responses, conversations = ResponseStore(wake=wake_later), ConversationStore(wake=wake_later)
+    kept = Kept(responses, conversations, BackgroundResponses(parts.generator))
+    app = App(parts.version, downloads, kept.background)
     remover = Remover(parts.store, parts.supervisor, downloads)
     app.include_router(monitoring.create_router(parts.version))
     app.include_router(runner.api.ollama.routes.create_router(parts.generator, limit))
@@ -82,11 +100,8 @@ def create_app(parts: AppParts) -> FastAPI:
     app.include_router(runner.api.ollama.push.create_router(parts.sources.pusher, limit))
     app.include_router(store_care.create_router(parts.store, parts.sources.puller, parts.sources.finder, limit))
     app.include_router(finding.create_router(parts.store, parts.supervisor, parts.sources.finder))
-    conversations = ConversationStore()
-    app.include_router(runner.api.openai.conversations.create_router(conversations, limit))
-    app.include_router(
-        runner.api.openai.responses_routes.create_router(parts.generator, ResponseStore(), conversations, limit)
-    )
+    app.include_router(runner.api.openai.conversations.create_router(conversations, responses, limit))
+    app.include_router(runner.api.openai.responses_routes.create_router(parts.generator, kept, limit))
     app.include_router(runner.api.openai.routes.create_router(parts.generator, limit))
     app.include_router(runner.api.openai.transcription_routes.create_router(parts.generator, limit))
     app.include_router(model_lists.create_router(parts.store, remover))

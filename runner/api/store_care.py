@@ -22,7 +22,7 @@ from runner.api.bodies import read_body
 from runner.api.context import request_id
 from runner.api.documents import json_body
 from runner.api.errors import report_of
-from runner.api.ollama.translate import error_record, progress_body
+from runner.api.ollama.records import error_record, progress_body
 from runner.api.store_records import Json, collection_body, partial_body, verification_body
 from runner.api.streaming import NDJSON, JsonResponse, Opened, StreamResponse, while_connected
 from runner.api.validation import Body

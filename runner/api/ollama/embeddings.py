@@ -12,6 +12,7 @@ from runner.api.bodies import read_body
 from runner.api.context import arrived_ns, request_id
 from runner.api.documents import json_body
 from runner.api.embeddings import MOST_INPUTS, numbers, truncations
+from runner.api.standing import vain_standing
 from runner.api.streaming import JsonResponse, ignored_header, while_connected
 from runner.api.validation import Body, KeepAlive, invalid
 from runner.model_tasks import ModelTasks, TaskCall
@@ -76,7 +77,7 @@ def create_router(tasks: ModelTasks, max_body_bytes: int) -> APIRouter:
             "prompt_eval_count": done.prompt_tokens,
             **truncations(done.shortened),
         }
-        return JsonResponse(answer, headers=ignored_header(done.ignored))
+        return JsonResponse(answer, headers=ignored_header([*done.ignored, *vain_standing(request)]))
 
     @router.post("/api/embeddings", openapi_extra=json_body(EmbeddingsBody))
     async def embeddings(request: Request) -> Response:
@@ -85,7 +86,7 @@ def create_router(tasks: ModelTasks, max_body_bytes: int) -> APIRouter:
         work = tasks.embed(_call(body, request), inputs, keeps_length=_RAW_ARCHITECTURES)
         done = await while_connected(request.receive, work)
         vector = numbers(done.vectors[0]) if done.vectors else []
-        return JsonResponse({"embedding": vector}, headers=ignored_header(done.ignored))
+        return JsonResponse({"embedding": vector}, headers=ignored_header([*done.ignored, *vain_standing(request)]))
 
     return router
 

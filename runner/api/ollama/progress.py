@@ -9,8 +9,8 @@ from fastapi import Request, Response
 from registry.progress import Progress
 from runner.api.context import request_id
 from runner.api.errors import report_of
+from runner.api.ollama.records import error_record, progress_body, progress_record
 from runner.api.ollama.schema import CreateBody, PullBody, PushBody
-from runner.api.ollama.translate import error_record, progress_body, progress_record
 from runner.api.streaming import (
     NDJSON,
     EventSource,

@@ -11,7 +11,6 @@ from runner.api.ollama.schema import RenderBody
 from runner.api.ollama.translate import chat_call, generate_call
 from runner.api.streaming import JsonResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
-from runner.errors import InvalidRequest
 from runner.generate import Generator
 
 
@@ -21,9 +20,7 @@ def create_router(generator: Generator, max_body_bytes: int) -> APIRouter:
     @router.post("/api/render", openapi_extra=json_body(RenderBody))
     async def render(request: Request) -> Response:
         body = await read_body(request, RenderBody, max_body_bytes)
-        if (body.messages is None) == (body.prompt is None):
-            raise InvalidRequest("Send either messages or a prompt.", "messages")
-        make_call = generate_call if body.messages is None else chat_call
+        make_call = chat_call if body.is_chat else generate_call
         rendered, ignored = await while_connected(
             request.receive, generator.render(make_call(body, request_id(request)))
         )

@@ -10,13 +10,15 @@ from runner.api.bodies import read_body
 from runner.api.context import arrived_ns, request_id
 from runner.api.documents import json_body
 from runner.api.errors import report_of
+from runner.api.ollama.records import Records, error_record
 from runner.api.ollama.schema import ChatBody, GenerateBody
-from runner.api.ollama.translate import Records, chat_call, error_record, generate_call
+from runner.api.ollama.translate import chat_call, generate_call
 from runner.api.standing import with_standing
 from runner.api.streaming import NDJSON, JsonResponse, StreamResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
+from runner.calls import Call
 from runner.choices import Choices
-from runner.generate import Call, Generation, Generator
+from runner.generate import Generation, Generator
 
 
 def create_router(generator: Generator, max_body_bytes: int) -> APIRouter:
@@ -41,6 +43,10 @@ async def _answer(generator: Generator, request: Request, call: Call, body: Chat
     ignored = ignored_fields(body)
     if call.is_empty:
         return await while_connected(request.receive, _load_or_unload(generator, request, call))
+    if body.debug_render_only:
+        rendered, vain = await while_connected(request.receive, generator.render(call))
+        shown = _records(request, call, None).rendered(rendered)
+        return JsonResponse(shown, headers=ignored_header([*ignored, *vain]))
     if body.stream is False:
         answer = await while_connected(request.receive, generator.complete(call))
         records = _records(request, call, answer.generation)

@@ -107,7 +107,8 @@ class _Generation(Body):
     logprobs: bool | None = None
     top_logprobs: Alternatives = None
     receipt: bool | None = None
-    debug_render_only: Annotated[Any, not_honoured(False)] = Field(None, alias="_debug_render_only")
+    debug_render_only: bool | None = Field(None, alias="_debug_render_only")
+    """Answer with the prompt itself."""
 
 
 class NamedFunction(Body):
@@ -140,6 +141,17 @@ class GenerateBody(_Generation):
 
 class RenderBody(ChatBody, GenerateBody):
     """As a chat or as a completion."""
+
+    @property
+    def is_chat(self) -> bool:
+        """Raises InvalidRequest unless it is one of the two, with nothing of the other."""
+        if (self.messages is None) == (self.prompt is None):
+            raise InvalidRequest("Send either messages or a prompt.", "messages")
+        kind, shown = (ChatBody, "messages") if self.prompt is None else (GenerateBody, "prompt")
+        for name in sorted(self.model_fields_set - kind.model_fields.keys()):
+            if getattr(self, name) is not None:
+                raise InvalidRequest(f"{name} cannot be used with {shown}.", name)
+        return self.prompt is None
 
 
 class _Named(Body):

@@ -1,276 +1,67 @@
-"""The Ollama dialect: its requests as calls, events as its records. Pure functions."""
+"""The Ollama dialect: its requests as calls and recipes. Pure functions."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from typing import TypedDict
-
-import msgspec
+import dataclasses
 
 from registry.digest import Digest
 from registry.errors import InvalidName, RegistryError
 from registry.name import ModelName
-from registry.progress import Progress
 from registry.recipe import Recipe
-from runner.api.errors import ErrorReport, report_failure
 from runner.api.media_parts import in_front
 from runner.api.ollama.schema import ChatBody, CreateBody, GenerateBody
-from runner.api.ollama.tools import call_record, choose_tools, read_messages, read_tools
-from runner.api.sampling import json_constraint, one_constraint, token_entries, wanted_logprobs
-from runner.chat.types import (
-    ChatEvent,
-    Failed,
-    Finished,
-    FinishReason,
-    ScoredToken,
-    Started,
-    TextDelta,
-    ThinkingDelta,
-    ToolCall,
-    ToolCallDelta,
-    Usage,
-    is_begun,
-)
-from runner.choices import Choices
+from runner.api.ollama.tools import choose_tools, read_messages, read_tools
+from runner.api.sampling import json_constraint, one_constraint, wanted_logprobs
+from runner.calls import Call, Completion, Conversation
+from runner.chat.types import is_begun
 from runner.errors import InvalidRequest
-from runner.generate import Answer, Call, Completion, Conversation, Generation
-from runner.receipt import receipt_field
 from runner.sampling import Constraint
-
-_encode = msgspec.json.encode
-
-_DONE_REASONS = {FinishReason.TOOL_CALLS: "stop"}
-"""Where this dialect has another word."""
-
-Json = dict[str, object]
-
-
-class _Thinking(TypedDict):
-    thinking: bool | None
-    effort: str | None
 
 
 def chat_call(body: ChatBody, request_id: str) -> Call:
     tools = read_tools(body.tools or ())
     tool_use, named_tool = choose_tools(tools, body.tool_choice)
     messages = read_messages(body.messages or ())
-    return Call(
-        request_id=request_id,
-        model=body.model,
-        prompt=Conversation(messages=messages, tools=tools, continues=is_begun(messages)),
-        tool_use=tool_use,
-        named_tool=named_tool,
-        options=body.options or {},
-        keep_alive=body.keep_alive,
-        **_thinking(body),
-        truncate=bool(body.truncate),
-        shift=bool(body.shift),
-        constraint=_constraint(body),
-        logprobs=wanted_logprobs(body.logprobs, body.top_logprobs),
-        receipt=bool(body.receipt),
-    )
+    prompt = Conversation(messages=messages, tools=tools, continues=is_begun(messages))
+    return dataclasses.replace(_call(body, request_id, prompt), tool_use=tool_use, named_tool=named_tool)
 
 
 def generate_call(body: GenerateBody, request_id: str) -> Call:
+    prompt = Completion(
+        prompt=body.prompt or "",
+        system=body.system,
+        template=body.template,
+        raw=bool(body.raw),
+        context=None if body.context is None else tuple(body.context),
+        suffix=body.suffix or "",
+        media=in_front(body.images, "images"),
+    )
+    return _call(body, request_id, prompt)
+
+
+def _call(body: ChatBody | GenerateBody, request_id: str, prompt: Conversation | Completion) -> Call:
+    """What both have in common."""
+    level = body.think if isinstance(body.think, str) else None
     return Call(
         request_id=request_id,
         model=body.model,
-        prompt=Completion(
-            prompt=body.prompt or "",
-            system=body.system,
-            template=body.template,
-            raw=bool(body.raw),
-            context=None if body.context is None else tuple(body.context),
-            suffix=body.suffix or "",
-            media=in_front(body.images, "images"),
-        ),
+        prompt=prompt,
         options=body.options or {},
         keep_alive=body.keep_alive,
-        **_thinking(body),
+        thinking=None if body.think is None else bool(body.think),
+        effort="high" if level == "max" else level,
         truncate=bool(body.truncate),
         shift=bool(body.shift),
         constraint=_constraint(body),
         logprobs=wanted_logprobs(body.logprobs, body.top_logprobs),
         receipt=bool(body.receipt),
     )
-
-
-def _thinking(body: ChatBody | GenerateBody) -> _Thinking:
-    wish = body.think
-    if not isinstance(wish, str):
-        return {"thinking": wish, "effort": None}
-    return {"thinking": True, "effort": "high" if wish == "max" else wish}
 
 
 def _constraint(body: ChatBody | GenerateBody) -> Constraint | None:
     wants_json = body.format is not None
     schema = None if body.format == "json" else body.format
     return one_constraint(json_constraint(schema, "format") if wants_json else None, body.grammar)
-
-
-class Records:
-    """Turns one answer's events into records; `text_field` makes what holds the text of a record.
-
-    Records of text are put together from bytes made once, because there is one for every token.
-    """
-
-    def __init__(self, call: Call, source: Generation | Choices | None, *, started_ns: int) -> None:
-        self._request = call
-        self._source = source
-        self._is_chat = isinstance(call.prompt, Conversation)
-        self._started_ns = started_ns
-        self._clock = _Clock()
-        self._open_call: tuple[int, str, str] | None = None
-        """Place, id and name of the call whose arguments are coming."""
-        self._arguments: list[str] = []
-        self._head = b'{"model":' + _encode(call.model) + b',"created_at":"'
-        if self._is_chat:
-            self._middle, self._tail = b'","message":{"role":"assistant","content":', b'},"done":false}\n'
-        else:
-            self._middle, self._tail = b'","response":', b',"done":false}\n'
-
-    def encode(self, event: ChatEvent) -> bytes:
-        """One record with its line end."""
-        if type(event) is TextDelta:
-            if event.tokens:
-                return _line(self._scored(event))
-            return b"".join((self._head, self._clock.now(), self._middle, _encode(event.text), self._tail))
-        if isinstance(event, Finished):
-            return self._finished_call() + _line(self.final(event))
-        if isinstance(event, ThinkingDelta):
-            return _line({**self._envelope("", thinking=event.text), "done": False})
-        if isinstance(event, ToolCallDelta):
-            return self._call(event)
-        if isinstance(event, Started):
-            return b""
-        assert isinstance(event, Failed)
-        return error_record(report_failure(event.code, event.message, event.facts, self._request.request_id))
-
-    def whole(self, answer: Answer) -> Json:
-        """The whole answer as one record."""
-        written = [call_record(place, call) for place, call in enumerate(answer.calls)]
-        # A call that was cut off has no arguments that could be told as an object; then it is text.
-        text = answer.text + "".join(one for one in written if isinstance(one, str))
-        calls = [one for one in written if not isinstance(one, str)]
-        record = self.final(answer.finished, answer.tokens)
-        return record | self._answer(text, answer.thinking, calls)
-
-    def final(self, finished: Finished, tokens: Sequence[ScoredToken] = ()) -> Json:
-        """The last record, without what went before it."""
-        usage = finished.usage
-        truncated = finished.truncated
-        record = self._record("", _DONE_REASONS.get(finished.reason, finished.reason.value))
-        counts: Json = {
-            "logprobs": token_entries(tokens, always_alternatives=False),
-            "context": list(finished.context) if finished.context is not None else None,
-            "total_duration": time.monotonic_ns() - self._started_ns,
-            "load_duration": self._source.load_ns if self._source else 0,
-            "prompt_eval_count": usage.prompt_tokens,
-            "prompt_eval_duration": usage.prompt_ns,
-            "eval_count": usage.completion_tokens,
-            "eval_duration": usage.decode_ns,
-            "cached_tokens": usage.cached_tokens,
-            "cache": usage.cached_tokens and usage.cache,
-            "draft": usage.drafted_tokens and _drafts(usage),
-            "truncated": truncated
-            and {"from": truncated.original, "to": truncated.kept, "strategy": truncated.strategy},
-        }
-        receipt = receipt_field(self._request, self._source, [finished]) if self._source else {}
-        return record | {name: value for name, value in counts.items() if value} | receipt
-
-    def without_text(self, reason: str) -> Json:
-        """The answer to an empty request: `load` or `unload`."""
-        return self._record("", reason)
-
-    def _scored(self, delta: TextDelta) -> Json:
-        logprobs = token_entries(delta.tokens, always_alternatives=False)
-        return {**self._envelope(delta.text), "done": False, "logprobs": logprobs}
-
-    def _record(self, text: str, done_reason: str) -> Json:
-        return {**self._envelope(text), "done": True, "done_reason": done_reason}
-
-    def _call(self, delta: ToolCallDelta) -> bytes:
-        """Take in a piece of a call; the record of the one before it when this begins another."""
-        record = self._finished_call() if delta.name else b""
-        if delta.name:
-            self._open_call = (delta.index, delta.id, delta.name)
-        self._arguments.append(delta.arguments)
-        return record
-
-    def _finished_call(self) -> bytes:
-        """The record of the call that is complete now, if there is one; calls are told whole in this dialect."""
-        if self._open_call is None:
-            return b""
-        place, call_id, name = self._open_call
-        written = call_record(place, ToolCall(call_id, name, "".join(self._arguments)))
-        self._open_call = None
-        self._arguments.clear()
-        text, calls = (written, []) if isinstance(written, str) else ("", [written])
-        return _line({**self._envelope(text, calls=calls), "done": False})
-
-    def _envelope(self, text: str, *, thinking: str = "", calls: Sequence[Json] = ()) -> Json:
-        created_at = self._clock.now().decode()
-        return {"model": self._request.model, "created_at": created_at, **self._answer(text, thinking, calls)}
-
-    def _answer(self, text: str, thinking: str = "", calls: Sequence[Json] = ()) -> Json:
-        thoughts: Json = {"thinking": thinking} if thinking else {}
-        called: Json = {"tool_calls": calls} if calls else {}
-        if self._is_chat:
-            return {"message": {"role": "assistant", "content": text, **thoughts, **called}}
-        return {"response": text, **thoughts, **called}
-
-
-class _Clock:
-    """Tells the time as RFC 3339 with nanoseconds; the part down to the second is made once a second."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._text = b""
-
-    def now(self) -> bytes:
-        second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-        if second != self._second:
-            self._second = second
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
-        return b"%b%09dZ" % (self._text, nanoseconds)
-
-
-def _drafts(usage: Usage) -> Json:
-    """What was computed ahead, and how much of it a draft model had guessed."""
-    told: Json = {"tokens": usage.drafted_tokens, "accepted": usage.accepted_tokens}
-    if usage.draft_model_tokens:
-        told["draft_model"] = {"tokens": usage.draft_model_tokens, "accepted": usage.draft_model_accepted}
-    return told
-
-
-def error_record(report: ErrorReport) -> bytes:
-    """An error as the last record of a stream."""
-    return _line(error_body(report))
-
-
-def error_body(report: ErrorReport) -> Json:
-    """An error in this dialect's shape."""
-    body: Json = {"error": report.message, "code": report.code, "request_id": report.request_id}
-    return body | {name: value for name, value in report.facts.items() if name not in body}
-
-
-def _line(record: Json) -> bytes:
-    return _encode(record) + b"\n"
-
-
-def progress_record(progress: Progress) -> bytes:
-    return _line(progress_body(progress))
-
-
-def progress_body(progress: Progress) -> Json:
-    told: Json = {
-        "status": progress.status,
-        "digest": progress.digest,
-        "total": progress.total,
-        "completed": progress.completed,
-    }
-    return {name: value for name, value in told.items() if value is not None}
 
 
 def recipe(body: CreateBody) -> Recipe:
@@ -281,7 +72,7 @@ def recipe(body: CreateBody) -> Recipe:
         files=_files(body.files, "files"),
         adapters=_files(body.adapters, "adapters"),
         draft_files=_files(body.draft_files, "draft_files"),
-        quantize=body.quantize or body.quantization or None,
+        quantize=_quantize(body),
         draft_quantize=body.draft_quantize or None,
         imatrix=_digest(body.imatrix, "imatrix") if body.imatrix else None,
         calibration=_digest(body.calibration, "calibration") if body.calibration else None,
@@ -302,6 +93,12 @@ def model_name(text: str, field: str = "model") -> ModelName:
         return ModelName.parse(text)
     except InvalidName as error:
         raise InvalidRequest(f"invalid model name: {error.message}", field) from None
+
+
+def _quantize(body: CreateBody) -> str | None:
+    if body.quantize and body.quantization and body.quantize != body.quantization:
+        raise InvalidRequest("quantize and quantization differ; send quantize alone.", "quantization")
+    return body.quantize or body.quantization or None
 
 
 def _files(given: dict[str, str] | None, field: str) -> dict[str, Digest]:
