@@ -47,11 +47,11 @@ def _is_past_thinking(call: Call) -> bool:
 
 
 def prompt_of(call: Call, model: StoredModel) -> tuple[Prompt, tuple[str, ...]]:
-    """The prompt, and what of the model has no place in it. Raises InvalidRequest or Unsupported."""
+    """The prompt, and what of the model or the call has no place in it. Raises InvalidRequest or Unsupported."""
     if isinstance(call.prompt, Conversation):
         return _conversation(call, call.prompt, model)
     if call.prompt.raw:
-        return _raw(call.prompt), ()
+        return _raw(call.prompt), _wish_for_thinking(call)
     if call.prompt.suffix:
         return _insertion(call, call.prompt, model)
     return _completion(call, call.prompt, model)
@@ -73,19 +73,28 @@ def _raw(asked: Completion) -> Prompt:
 
 def _insertion(call: Call, asked: Completion, model: StoredModel) -> tuple[Prompt, tuple[str, ...]]:
     template, unused = _template(asked, model)
+    if asked.system:
+        raise Unsupported("A suffix and a system text do not go together.", field="system")
     if not asked.template and (template is None or "insert" not in model.capabilities()):
         # Perhaps the model has tokens for it; the worker knows.
         if asked.media:
             raise Unsupported("A suffix and images do not go together.", field=asked.media[0].field)
-        return InsertPrompt(asked.prompt, asked.suffix), ()
+        if asked.context:
+            raise Unsupported("A suffix and a context do not go together.", field="context")
+        return InsertPrompt(asked.prompt, asked.suffix), _wish_for_thinking(call)
     message = Message("user", asked.prompt, media=asked.media)
     return ChatPrompt((message,), template, call.thinking, suffix=asked.suffix), unused
+
+
+def _wish_for_thinking(call: Call) -> tuple[str, ...]:
+    """The field that asks for thoughts, of a call whose prompt has no template to ask for them."""
+    return (call.thinking_field,) if call.thinking else ()
 
 
 def _completion(call: Call, asked: Completion, model: StoredModel) -> tuple[Prompt, tuple[str, ...]]:
     template, unused = _template(asked, model)
     if template is not None or model.metadata().chat_template:
-        return ChatPrompt(_messages(asked, model), template, call.thinking), unused
+        return ChatPrompt(_messages(asked, model), template, call.thinking, effort=call.effort), unused
     if asked.system:
         raise Unsupported(f"{model.name.short} has no chat template that would place a system text.", field="system")
     placeless = {"SYSTEM": model.system, "MESSAGE": model.messages}

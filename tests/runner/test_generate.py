@@ -376,6 +376,25 @@ async def test_text_between_two_texts_is_asked_of_models_that_can_insert() -> No
         await generator(FakeSupervisor()).open(complete(raw=True, suffix="x"))
 
 
+async def test_what_has_no_place_beside_a_suffix_is_refused() -> None:
+    wrong: dict[str, Any] = {"system": "Be brief.", "context": (1,)}
+    for field, value in wrong.items():
+        with pytest.raises(Unsupported) as refused:
+            await generator(FakeSupervisor()).open(complete("def f(", suffix="return x", **{field: value}))
+        assert refused.value.facts["field"] == field
+
+
+async def test_how_hard_to_think_reaches_the_template_and_where_there_is_none_that_is_told() -> None:
+    model = FakeModel(can=("completion", "thinking"))
+    wish: dict[str, Any] = {"thinking": True, "effort": "low"}
+    prompt = await prompt_of(dataclasses.replace(complete(), **wish), model)
+    assert isinstance(prompt, ChatPrompt)
+    assert (prompt.thinking, prompt.effort) == (True, "low")
+    for call in (complete(raw=True), complete("def f(", suffix="return x")):
+        told = await generator(FakeSupervisor(answer("Hi")), model).complete(dataclasses.replace(call, **wish))
+        assert told.generation.ignored == ("think",)
+
+
 @pytest.mark.parametrize(
     ("family", "name", "is_cut"), [("qwen3", "m", True), ("qwen2", "deepseek-r1:7b", True), ("qwen2", "m", False)]
 )
