@@ -16,6 +16,8 @@ from runner.api.errors import report_of
 from runner.api.standing import with_standing
 from runner.api.streaming import SERVER_SENT_EVENTS, JsonResponse, StreamResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
+from runner.calls import Call
+from runner.errors import ContextLengthExceeded, ReportedError
 from runner.generate import Generator
 
 
@@ -31,11 +33,22 @@ def create_router(generator: Generator, max_body_bytes: int) -> APIRouter:
     async def count_tokens(request: Request) -> Response:
         body = await read_body(request, CountBody, max_body_bytes)
         call = prompt_call(body, request_id(request))
-        rendered, ignored = await while_connected(request.receive, generator.render(call))
-        headers = ignored_header([*ignored_fields(body), *ignored])
-        return JsonResponse({"input_tokens": len(rendered.tokens)}, headers=headers)
+        count, ignored = await while_connected(request.receive, _count(generator, call))
+        return JsonResponse({"input_tokens": count}, headers=ignored_header([*ignored_fields(body), *ignored]))
 
     return router
+
+
+async def _count(generator: Generator, call: Call) -> tuple[int, tuple[str, ...]]:
+    """The tokens of a prompt, also of one that no window holds, and the fields that had no effect."""
+    try:
+        rendered, ignored = await generator.render(call)
+    except ReportedError as error:
+        count = error.facts.get("prompt_tokens")
+        if error.code != ContextLengthExceeded.code or not isinstance(count, int) or "at_least" in error.facts:
+            raise
+        return count, ()
+    return len(rendered.tokens), ignored
 
 
 async def _answer(generator: Generator, request: Request, body: MessagesBody) -> Response:

@@ -124,7 +124,7 @@ class ToolBody(Body):
     type: Annotated[Literal["custom"] | None, BeforeValidator(_own_tool)] = None
     description: str | None = None
     input_schema: dict[str, Any]
-    strict: bool | None = None
+    strict: Ignored = None
     cache_control: Ignored = None
     allowed_callers: Ignored = None
     defer_loading: Annotated[Any, not_honoured(False)] = None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from runner.api.anthropic.messages import read_system, read_turns
 from runner.api.anthropic.schema import MessagesBody, PromptBody, ToolChoiceBody
+from runner.calls import Call, Conversation
 from runner.chat.types import Tool, ToolUse, is_begun
 from runner.errors import InvalidRequest
-from runner.generate import Call, Conversation
 from runner.sampling import Constraint, ConstraintKind
 
 _OPTIONS = ("temperature", "top_p", "top_k", "seed")
+_TOOL_USES = {"auto": ToolUse.AUTO, "any": ToolUse.REQUIRED, "tool": ToolUse.REQUIRED, "none": ToolUse.NONE}
 _THINKING = {"enabled": True, "adaptive": True, "between_tools": True, "disabled": False}
 _EFFORTS = {"xhigh": "high", "max": "high"}
 
@@ -19,12 +21,8 @@ _EFFORTS = {"xhigh": "high", "max": "high"}
 def prompt_call(body: PromptBody, request_id: str) -> Call:
     """The part of a call that decides the prompt. Raises InvalidRequest or Unsupported."""
     tools = read_tools(body)
-    choice = body.tool_choice
-    if choice is not None and choice.type in ("any", "tool") and not tools:
-        raise InvalidRequest("tool_choice asks for a tool, and there are none.", "tool_choice")
-    named = choice.name if choice is not None and choice.type == "tool" else None
-    if choice is not None and choice.type == "tool" and named not in {tool.name for tool in tools}:
-        raise InvalidRequest("tool_choice.name is not one of the tools.", "tool_choice.name")
+    choice = body.tool_choice or ToolChoiceBody(type="auto")
+    _check_choice(choice, tools)
     effort = body.output_config.effort if body.output_config else None
     messages = (*read_system(body.system), *read_turns(body.messages))
     return Call(
@@ -37,11 +35,9 @@ def prompt_call(body: PromptBody, request_id: str) -> Call:
         thinking_field="thinking",
         effort_field="output_config.effort",
         may_think_in_vain=True,
-        tool_use={"any": ToolUse.REQUIRED, "tool": ToolUse.REQUIRED, "none": ToolUse.NONE}.get(
-            choice.type if choice else "auto", ToolUse.AUTO
-        ),
-        named_tool=named,
-        parallel_calls=_parallel_calls(choice),
+        tool_use=_TOOL_USES[choice.type],
+        named_tool=choice.name,
+        parallel_calls=None if choice.disable_parallel_tool_use is None else not choice.disable_parallel_tool_use,
         constraint=_constraint(body),
     )
 
@@ -68,10 +64,13 @@ def read_tools(body: PromptBody) -> tuple[Tool, ...]:
     return tuple(tools)
 
 
-def _parallel_calls(choice: ToolChoiceBody | None) -> bool | None:
-    if choice is None or choice.disable_parallel_tool_use is None:
-        return None
-    return not choice.disable_parallel_tool_use
+def _check_choice(choice: ToolChoiceBody, tools: Sequence[Tool]) -> None:
+    if _TOOL_USES[choice.type] is ToolUse.REQUIRED and not tools:
+        raise InvalidRequest("tool_choice asks for a tool, and there are none.", "tool_choice")
+    if choice.type == "tool" and choice.name not in {tool.name for tool in tools}:
+        raise InvalidRequest("tool_choice.name is not one of the tools.", "tool_choice.name")
+    if choice.type != "tool" and choice.name is not None:
+        raise InvalidRequest('tool_choice.name goes with the type "tool" only.', "tool_choice.name")
 
 
 def _constraint(body: PromptBody) -> Constraint | None:

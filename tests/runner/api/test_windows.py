@@ -45,3 +45,16 @@ async def test_too_long_a_prompt_is_told_the_largest_window_there_is_memory_for(
         **facts,
         "largest_context_length": 6000,
     }
+
+
+async def test_a_prompt_is_counted_even_where_no_window_holds_it() -> None:
+    body = {"model": "m", "messages": TURN}
+    facts: dict[str, Any] = {"prompt_tokens": 9000, "context_length": 4096}
+    answers = []
+    for more in ({}, {"at_least": True}):
+        daemon = FakeDaemon(FakeSupervisor([Failed("context_length_exceeded", "Too long.", facts | more)]))
+        async with daemon.client() as client:
+            answers.append(await client.post("/v1/messages/count_tokens", json=body))
+    counted, guessed = answers
+    assert (counted.status_code, counted.json()) == (200, {"input_tokens": 9000})
+    assert (guessed.status_code, guessed.json()["error"]["code"]) == (400, "context_length_exceeded")
