@@ -11,6 +11,7 @@ from runner.api.bodies import read_body
 from runner.api.context import request_id
 from runner.api.documents import json_body
 from runner.api.embeddings import MOST_INPUTS, numbers, truncations
+from runner.api.standing import vain_standing
 from runner.api.streaming import JsonResponse, ignored_header, while_connected
 from runner.api.validation import Body, Ignored, KeepAlive, ignored_fields, invalid
 from runner.model_tasks import Encodings, ModelTasks, TaskCall
@@ -78,7 +79,7 @@ def create_router(tasks: ModelTasks, max_body_bytes: int) -> APIRouter:
         )
         done = await _ranked(tasks, call, body, request)
         answer = {"model": body.model, "results": _results(body, done), **truncations(done.shortened)}
-        return JsonResponse(answer, headers=ignored_header(done.ignored))
+        return JsonResponse(answer, headers=ignored_header([*done.ignored, *vain_standing(request)]))
 
     @router.post("/v1/rerank", openapi_extra=json_body(RerankRequest))
     async def rerank_v1(request: Request) -> Response:
@@ -93,7 +94,7 @@ def create_router(tasks: ModelTasks, max_body_bytes: int) -> APIRouter:
             "usage": {"prompt_tokens": done.prompt_tokens, "total_tokens": done.prompt_tokens},
             **truncations(done.shortened),
         }
-        return JsonResponse(answer, headers=ignored_header(ignored_fields(body)))
+        return JsonResponse(answer, headers=ignored_header([*ignored_fields(body), *vain_standing(request)]))
 
     return router
 

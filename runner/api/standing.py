@@ -18,6 +18,11 @@ def with_standing(call: Call, request: Request, usual: Priority = Priority.INTER
     return dataclasses.replace(call, priority=_priority(request, usual))
 
 
+def vain_standing(request: Request) -> list[str]:
+    """The header that says how urgent a request is, where it is sent for a task that takes its turn in any case."""
+    return [PRIORITY_HEADER] if PRIORITY_HEADER in request.headers else []
+
+
 def _priority(request: Request, usual: Priority) -> Priority:
     text = request.headers.get(PRIORITY_HEADER, usual).strip().lower()
     try:

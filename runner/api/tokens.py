@@ -8,7 +8,8 @@ from runner.api.bodies import read_body
 from runner.api.context import request_id
 from runner.api.documents import json_body
 from runner.api.embeddings import Token
-from runner.api.streaming import JsonResponse, while_connected
+from runner.api.standing import vain_standing
+from runner.api.streaming import JsonResponse, ignored_header, while_connected
 from runner.api.validation import Body
 from runner.model_tasks import ModelTasks, TaskCall
 
@@ -38,13 +39,16 @@ def create_router(tasks: ModelTasks, max_body_bytes: int) -> APIRouter:
             call, body.content, add_special=bool(body.add_special), parse_special=bool(body.parse_special)
         )
         tokens = await while_connected(request.receive, work)
-        return JsonResponse({"model": body.model, "tokens": tokens, "count": len(tokens)})
+        return JsonResponse(
+            {"model": body.model, "tokens": tokens, "count": len(tokens)},
+            headers=ignored_header(vain_standing(request)),
+        )
 
     @router.post("/api/detokenize", openapi_extra=json_body(DetokenizeBody))
     async def detokenize(request: Request) -> Response:
         body = await read_body(request, DetokenizeBody, max_body_bytes)
         call = TaskCall(request_id=request_id(request), model=body.model)
         content = await while_connected(request.receive, tasks.detokenize(call, body.tokens))
-        return JsonResponse({"model": body.model, "content": content})
+        return JsonResponse({"model": body.model, "content": content}, headers=ignored_header(vain_standing(request)))
 
     return router

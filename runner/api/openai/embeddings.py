@@ -12,6 +12,7 @@ from runner.api.bodies import read_body
 from runner.api.context import request_id
 from runner.api.documents import json_body
 from runner.api.embeddings import LARGEST_TOKEN, MOST_INPUTS, numbers, truncations
+from runner.api.standing import vain_standing
 from runner.api.streaming import JsonResponse, ignored_header, while_connected
 from runner.api.validation import Body, Ignored, ignored_fields, invalid
 from runner.model_tasks import ModelTasks, TaskCall
@@ -102,7 +103,7 @@ def create_router(tasks: ModelTasks, max_body_bytes: int) -> APIRouter:
             "usage": {"prompt_tokens": done.prompt_tokens, "total_tokens": done.prompt_tokens},
             **truncations(done.shortened),
         }
-        return JsonResponse(answer, headers=ignored_header(ignored_fields(body)))
+        return JsonResponse(answer, headers=ignored_header([*ignored_fields(body), *vain_standing(request)]))
 
     return router
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from runner.chat.types import ChatEvent, Finished, FinishReason, Priority, TextDelta, Usage
+from runner.tasks import Detokenized, Tokenized
 from tests.fakes import FakeSupervisor
 from tests.runner.api.serving import FakeDaemon
 
@@ -39,3 +40,20 @@ async def test_an_urgency_that_is_none_is_refused(path: str) -> None:
         body = {"model": "m", "stream": False, **BODIES[path]}
         answer = await client.post(path, json=body, headers={"X-Puna-Priority": "highest"})
     assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "event"),
+    [
+        ("/api/tokenize", {"content": "Hello"}, Tokenized((1, 2))),
+        ("/api/detokenize", {"tokens": [1]}, Detokenized("Hello")),
+    ],
+)
+async def test_tasks_take_their_turn_and_say_so(path: str, body: dict[str, Any], event: ChatEvent) -> None:
+    supervisor = FakeSupervisor()
+    supervisor.task_script = lambda _: [event]
+    async with FakeDaemon(supervisor).client() as client:
+        plain = await client.post(path, json={"model": "m", **body})
+        urgent = await client.post(path, json={"model": "m", **body}, headers={"X-Puna-Priority": "background"})
+    assert (plain.status_code, plain.headers.get("X-Puna-Ignored")) == (200, None)
+    assert (urgent.status_code, urgent.headers["X-Puna-Ignored"]) == (200, "X-Puna-Priority")
