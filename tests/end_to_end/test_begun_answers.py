@@ -15,7 +15,8 @@ from tests.end_to_end.conftest import MODEL, TIMEOUT, Daemon
 QUESTION = {"role": "user", "content": "Name three colours."}
 BEGUN = {"role": "assistant", "content": "Here are three: red, blue and"}
 TALK: Any = [QUESTION, BEGUN]
-OPTIONS = {"temperature": 0, "num_predict": 8}
+EXACTLY = {"temperature": 0, "deterministic": True}
+OPTIONS = EXACTLY | {"num_predict": 8}
 
 
 class Told(NamedTuple):
@@ -54,7 +55,7 @@ def test_ollamas_client_gets_the_rest(shared_daemon: Daemon, expected: Told) -> 
 
 def test_openais_client_gets_the_rest(shared_daemon: Daemon, expected: Told) -> None:
     with openai.OpenAI(base_url=f"{shared_daemon.url}/v1", api_key="any", max_retries=0, timeout=TIMEOUT) as client:
-        whole = client.chat.completions.create(model=MODEL, messages=TALK, temperature=0, max_tokens=8)
+        whole = client.chat.completions.create(model=MODEL, messages=TALK, max_tokens=8, extra_body=EXACTLY)
     assert whole.choices[0].message.content == expected.text
     assert whole.usage and (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (
         expected.read,
@@ -64,7 +65,7 @@ def test_openais_client_gets_the_rest(shared_daemon: Daemon, expected: Told) -> 
 
 def test_anthropics_client_gets_the_rest(shared_daemon: Daemon, expected: Told) -> None:
     with anthropic.Anthropic(base_url=shared_daemon.url, api_key="any", max_retries=0, timeout=TIMEOUT) as client:
-        arguments: Any = {"model": MODEL, "messages": TALK, "max_tokens": 8, "extra_body": {"temperature": 0}}
+        arguments: Any = {"model": MODEL, "messages": TALK, "max_tokens": 8, "extra_body": EXACTLY}
         whole = client.messages.create(**arguments)
         with client.messages.stream(**arguments) as stream:
             final = stream.get_final_message()

@@ -62,7 +62,7 @@ def chat(daemon: Daemon, model: str, *more: dict[str, str]) -> dict[str, Any]:
             {"role": "user", "content": "Why is the sky blue?"},
             *more,
         ],
-        "options": {"temperature": 0, "num_predict": 24},
+        "options": {"temperature": 0, "num_predict": 24, "deterministic": True},
         "stream": False,
     }
     response = daemon.client.post("/api/chat", json=body)
