@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import secrets
 import shutil
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 
 from filelock import BaseFileLock
 
+from registry.atomic_write import sync_folder, write_atomically
 from registry.blob_places import BlobPlaces
+from registry.blob_writer import BlobWriter
 from registry.content_hash import ChunkSums
 from registry.digest import Digest
-from registry.errors import DigestMismatch, DiskFull, Fact, InvalidRequest, ModelCorrupt
+from registry.errors import DiskFull, Fact, InvalidRequest, ModelCorrupt
+from registry.fetched_addresses import FetchedAddresses
 from registry.locks import try_acquire, writing
+from registry.partial_keys import owner_of
 from registry.partials import MAX_AGE_SECONDS as PARTIAL_MAX_AGE_SECONDS
-from registry.partials import Partials, owner_of
+from registry.partials import Partials
 from registry.sizes import shown_size
 from registry.under_way import PullsUnderWay
 from registry.unfinished import UnfinishedPulls
+from registry.verdicts import BlobFacts, Verdicts, facts_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +44,6 @@ class Blob:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    """What was found when a file was hashed."""
-
-    facts: tuple[int, int]
-    """Its size and time of change then."""
-    is_sound: bool
-
-
 class Blobs:
     """Owns `blobs/`, the partials of files under way, and the records of what was verified."""
 
@@ -60,15 +53,14 @@ class Blobs:
         self.places = BlobPlaces(root, layers)
         self._blobs = root / "blobs"
         self._partials = root / "partials"
-        self._verified = root / "verified"
         self._locks = root / "locks"
         self._chunks = root / "chunks"
         self.partials = Partials(self._partials)
         """Downloads under way."""
         self.pulls = UnfinishedPulls(root)
         self.pulls_under_way = PullsUnderWay(root)
-        self._known: dict[Digest, _Verdict] = {}
-        """What is recorded in `verified/`, or would be if the store could be written."""
+        self.addresses = FetchedAddresses(root)
+        self._verdicts = Verdicts(root, self.places)
         self._told: set[tuple[Digest, str]] = set()
         """Which lost originals are in the log already."""
 
@@ -87,10 +79,10 @@ class Blobs:
     def has(self, digest: Digest) -> bool:
         """Whether the file is there, and has not been found damaged."""
         try:
-            facts = _facts(self.path(digest))
+            facts = facts_of(self.path(digest))
         except OSError:
             return False
-        return self._verdict(digest, facts) is not False
+        return self._verdicts.find(digest, facts) is not False
 
     def is_sound(self, digest: Digest, size: int) -> bool:
         """Whether the file is there and is what its digest says; blocks while hashing one that has changed."""
@@ -103,10 +95,10 @@ class Blobs:
     def is_damaged(self, digest: Digest, size: int) -> bool:
         """Whether it is known, without reading the file, that it is not what it should be."""
         try:
-            facts = _facts(self.path(digest))
+            facts = facts_of(self.path(digest))
         except OSError:
             return True
-        return facts[0] != size or self._verdict(digest, facts) is False
+        return facts.size != size or self._verdicts.find(digest, facts) is False
 
     def size(self, digest: Digest) -> int:
         """Raises ModelCorrupt when the blob is not there."""
@@ -134,7 +126,7 @@ class Blobs:
     def writer(self, expected: Digest | None = None) -> BlobWriter:
         """A file under way. Other writers of the same digest do not meet it."""
         name = f"{expected.file_name if expected else 'unnamed'}.{secrets.token_hex(8)}"
-        return BlobWriter(self, self._partials / name, expected)
+        return BlobWriter(self, self._root, self._partials / name, expected)
 
     def try_lock(self, key: str) -> BaseFileLock | None:
         """The right to write the partial of that key, or None while somebody else has it."""
@@ -168,8 +160,8 @@ class Blobs:
         self.check_size(digest, size)
         path = self.path(digest)
         try:
-            facts = _facts(path)
-            verdict = self._verdict(digest, facts)
+            facts = facts_of(path)
+            verdict = self._verdicts.find(digest, facts)
             if verdict is None:
                 logger.info("Verifying %s again: it is new here, or its time has changed.", path.name)
                 verdict = _hash(path) == digest
@@ -179,18 +171,9 @@ class Blobs:
         if not verdict:
             raise self._corrupt(digest, "is damaged: its content has another digest")
 
-    def record(self, digest: Digest, facts: tuple[int, int] | None = None, *, is_sound: bool = True) -> None:
-        """Remember what was found of a blob as it is now."""
-        size, modified = facts or _facts(self.path(digest))
-        self._known[digest] = _Verdict((size, modified), is_sound)
-        with contextlib.suppress(OSError):
-            self._verified.mkdir(parents=True, exist_ok=True)
-            write_atomically(
-                self._verified / digest.file_name,
-                json.dumps({"size": size, "mtime_ns": modified, "is_sound": is_sound}).encode(),
-                self._partials,
-                is_durable=False,
-            )
+    def record(self, digest: Digest, facts: BlobFacts, *, is_sound: bool = True) -> None:
+        """Remember what was found of a file that was as `facts` say."""
+        self._verdicts.record(digest, facts, is_sound=is_sound)
 
     def record_chunks(self, digest: Digest, sums: ChunkSums, names: tuple[str, ...] = ()) -> None:
         """Keep a verified file's checksums, and the models it was fetched for; failing harms only repairs."""
@@ -219,11 +202,17 @@ class Blobs:
         except OSError as error:
             logger.warning("%s could not be removed: %s", digest.file_name, error.strerror)
             return False
-        self._known.pop(digest, None)
-        for folder in (self._verified, self._chunks):
-            with contextlib.suppress(OSError):
-                (folder / digest.file_name).unlink(missing_ok=True)
+        self._verdicts.forget(digest)
+        with contextlib.suppress(OSError):
+            (self._chunks / digest.file_name).unlink(missing_ok=True)
         return True
+
+    def unchanged(self, address: str, version: str | None, size: int | None) -> Blob | None:
+        """What an address once gave, if it is here and the server says of it what it said then."""
+        found = self.addresses.find(address)
+        if found is None or not found.is_still(version, size) or not self.has(found.digest):
+            return None
+        return Blob(found.digest, found.size)
 
     def all(self) -> Iterator[tuple[Digest, float]]:
         """Every blob and every reference to one, with the seconds since it was written."""
@@ -249,26 +238,6 @@ class Blobs:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
-    def _verdict(self, digest: Digest, facts: tuple[int, int]) -> bool | None:
-        """Whether the file as it is now was verified or found damaged; None when nobody has looked."""
-        known = self._known.get(digest)
-        if known is None or known.facts != facts:
-            known = self._recorded(digest)
-            if known is None:
-                return None
-            if known.facts != facts:
-                # Of another size than what was once verified, it cannot be that.
-                return False if known.is_sound and known.facts[0] != facts[0] else None
-            self._known[digest] = known
-        return known.is_sound
-
-    def _recorded(self, digest: Digest) -> _Verdict | None:
-        for file in self.places.verdict_files(digest):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                record = json.loads(file.read_bytes())
-                return _Verdict((int(record["size"]), int(record["mtime_ns"])), record.get("is_sound") is not False)
-        return None
-
     def _missing(self, digest: Digest) -> ModelCorrupt:
         return self._corrupt(digest, "is missing from the model store")
 
@@ -292,139 +261,23 @@ class Blobs:
             **facts,
         )
 
-    def adopt(self, partial: Path, digest: Digest) -> None:
+    def adopt(self, partial: Path, digest: Digest) -> Blob:
         """Give a verified file its final name."""
         with writing(self._root):
             self._blobs.mkdir(parents=True, exist_ok=True)
             partial.replace(self.places.own(digest))
-            _sync_folder(self._blobs)
+            sync_folder(self._blobs)
             self.places.references.path(digest).unlink(missing_ok=True)
-        self.record(digest)
+            facts = facts_of(self.places.own(digest))
+        self._verdicts.record(digest, facts, is_sound=True)
+        return Blob(digest, facts.size)
 
     def take(self, file: Path) -> Blob:
         """Make a blob of a file that was written elsewhere on the store's disk: hash, flush and move it. Blocks."""
-        digest, size = _hash(file), file.stat().st_size
+        digest = _hash(file)
         with writing(self._root), file.open("rb+") as written:
             os.fsync(written.fileno())
-        self.adopt(file, digest)
-        return Blob(digest, size)
-
-    def open_partial(self, path: Path) -> int:
-        with writing(self._root):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o644)
-
-    def write_all(self, descriptor: int, chunk: bytes) -> None:
-        rest = memoryview(chunk)
-        with writing(self._root):
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-
-
-class BlobWriter:
-    """Bytes on their way to becoming a blob; a context manager that leaves nothing behind unless committed.
-
-    Every method blocks; they may be called from different threads, one after the other.
-    """
-
-    def __init__(self, blobs: Blobs, partial: Path, expected: Digest | None) -> None:
-        self._blobs = blobs
-        self._partial = partial
-        self._expected = expected
-        self._hash = hashlib.sha256()
-        self._lock = threading.Lock()
-        self._descriptor: int | None = None
-        self._is_over = False
-        self.size = 0
-        """Bytes written so far."""
-
-    def __enter__(self) -> BlobWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.abort()
-
-    def write(self, chunk: bytes) -> None:
-        """Raises DiskFull or StoreReadOnly."""
-        with self._lock:
-            self._blobs.write_all(self._open(), chunk)
-            self._hash.update(chunk)
-            self.size += len(chunk)
-
-    def verify(self) -> Digest:
-        """The digest of what was written. Raises DigestMismatch when another one is expected."""
-        actual = Digest(self._hash.hexdigest())
-        if self._expected is not None and actual != self._expected:
-            raise DigestMismatch(str(self._expected), str(actual))
-        return actual
-
-    def commit(self) -> Blob:
-        """Verify, flush to disk and give the file its name. Raises DigestMismatch."""
-        with self._lock:
-            descriptor = self._open()
-            actual = self.verify()
-            with writing(self._partial.parent):
-                os.fsync(descriptor)
-            self._close()
-            self._is_over = True
-            self._blobs.adopt(self._partial, actual)
-            return Blob(actual, self.size)
-
-    def abort(self) -> None:
-        """Drop what was written; does nothing after `commit`. A write still under way in a thread fails."""
-        with self._lock:
-            if self._is_over:
-                return
-            self._is_over = True
-            self._close()
-            with contextlib.suppress(OSError):
-                self._partial.unlink(missing_ok=True)
-
-    def _open(self) -> int:
-        if self._is_over:
-            raise ValueError("This blob is not being written any more.")
-        if self._descriptor is None:
-            self._descriptor = self._blobs.open_partial(self._partial)
-        return self._descriptor
-
-    def _close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def write_atomically(path: Path, content: bytes, folder: Path, *, is_durable: bool = True) -> None:
-    """Replace a file in one step, by way of a file in `folder` on the same disk."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{path.name[:100]}.{secrets.token_hex(8)}"
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            if is_durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if is_durable:
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    # Windows cannot open a folder, and some network file systems cannot flush one.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _facts(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+        return self.adopt(file, digest)
 
 
 def _hash(path: Path) -> Digest:

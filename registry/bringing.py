@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry.blobs import PIECE_BYTES, Blobs, write_atomically
+from registry.atomic_write import write_atomically
+from registry.blobs import PIECE_BYTES, Blobs
 from registry.digest import Digest
 from registry.errors import DigestMismatch, ModelInvalid
 from registry.linking import Way, clone, hard_link
 from registry.references import Reference
+from registry.verdicts import BlobFacts
 
 SMALL_BYTES = 1 << 20
 """Texts and configurations are copied: they cost nothing, and a model can be shown when its weights are gone."""
@@ -118,7 +120,7 @@ def _refer(blobs: Blobs, partials: Path, file: HashedFile) -> None:
     record = blobs.places.references.path(file.digest)
     record.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(record, Reference(file.path, file.size).to_bytes(), partials)
-    blobs.record(file.digest, (file.size, file.modified_ns))
+    blobs.record(file.digest, BlobFacts(file.size, file.modified_ns))
 
 
 def _unreadable(path: Path, error: OSError) -> ModelInvalid:

@@ -12,6 +12,7 @@ from registry.progress import Progress
 from registry.scratch import Scratch
 from registry.sources.resolved import ConvertedCheckpoint, ResolvedFile
 from registry.store import ModelStore
+from registry.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     from registry.download import Download
@@ -41,7 +42,11 @@ async def converted(
         folder = await asyncio.to_thread(scratch.link, paths)
         target = await asyncio.to_thread(scratch.path, "converted.gguf")
         tell("converting model")
-        await _to_its_end(folder, target, place.dtype)
+        # Only pulls that convert pay for loading the converter.
+        from registry.convert.convert import convert
+
+        # It writes into a folder that is about to go.
+        await uninterrupted(convert, folder, target, dtype=place.dtype)
         yield target
     finally:
         await asyncio.to_thread(scratch.remove)
@@ -64,15 +69,3 @@ async def _bring(file: ResolvedFile, download: Download, tell: Tell) -> None:
                     tell(Progress(f"fetching {file.title}", str(file.digest), file.size, completed))
     finally:
         await download.stop()
-
-
-async def _to_its_end(folder: Path, target: Path, dtype: str) -> None:
-    # Only pulls that convert pay for loading the converter.
-    from registry.convert.convert import convert
-
-    work = asyncio.ensure_future(asyncio.to_thread(convert, folder, target, dtype=dtype))
-    try:
-        await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait((work,))  # a thread cannot be ended, and writes into a folder that is about to go
-        raise

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 
+from registry.uninterrupted import uninterrupted
+
 _POLL_SECONDS = 0.02
 
 Advance = Callable[[], bool]
@@ -13,9 +15,9 @@ Advance = Callable[[], bool]
 
 
 @contextlib.asynccontextmanager
-async def along(advance: Advance) -> AsyncGenerator[None]:
-    """Advance while the body runs. What goes wrong on the way is for `to_the_end` to meet again."""
-    task = asyncio.create_task(_follow(advance))
+async def along(advance: Advance, poll_seconds: float = _POLL_SECONDS) -> AsyncGenerator[None]:
+    """Advance while the body runs. What goes wrong on the way is for whoever does the rest to meet again."""
+    task = asyncio.create_task(_follow(advance, poll_seconds))
     try:
         yield
     finally:
@@ -31,13 +33,7 @@ async def to_the_end(advance: Advance) -> None:
         pass
 
 
-async def _follow(advance: Advance) -> None:
+async def _follow(advance: Advance, poll_seconds: float) -> None:
     while True:
-        step = asyncio.ensure_future(asyncio.to_thread(advance))
-        try:
-            has_moved = await asyncio.shield(step)
-        except asyncio.CancelledError:
-            await asyncio.wait((step,))
-            raise
-        if not has_moved:
-            await asyncio.sleep(_POLL_SECONDS)
+        if not await uninterrupted(advance):
+            await asyncio.sleep(poll_seconds)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from registry.blobs import write_atomically
+from registry.atomic_write import write_atomically
 from registry.locks import writing
 
 _MAX_BYTES = 64 * 1024

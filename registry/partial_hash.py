@@ -9,7 +9,7 @@ from registry.content_hash import ChunkSums, ContentHash
 from registry.digest import Digest
 from registry.errors import SourceError
 from registry.following import along, to_the_end
-from registry.partials import Partial
+from registry.partial import Partial
 
 _PIECE_BYTES = 1 << 20
 _STRETCH_BYTES = 64 << 20

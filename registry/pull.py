@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import itertools
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING
 
 from registry.blobs import Blob
 from registry.created_config import config_of
-from registry.download import Download, PullOptions, http_options, partial_key
+from registry.download import Download
 from registry.errors import ModelInvalid, ModelNotFound, Unsupported
 from registry.gguf_metadata import GgufMetadata
 from registry.manifest import CONFIG_TYPE, MODEL_LAYER, PROJECTOR_LAYER, Layer, Manifest
 from registry.name import ModelName
 from registry.parts import check_weights, join_shards
+from registry.place_names import partial_key
 from registry.progress import Progress
+from registry.pull_options import PullOptions, http_options
 from registry.pull_plan import PullPlan, distinct, plan_pull, room_for
 from registry.sources.resolved import Find, ModelSource, ResolvedFile, ResolvedModel
 from registry.store import ModelStore
@@ -204,9 +207,12 @@ class Puller:
     @contextlib.asynccontextmanager
     async def _open_http(self) -> AsyncIterator[HttpClient]:
         """The one client of all downloads, for as long as anybody needs it."""
+        # Only pulls pay for loading the HTTP client, and they do it in a thread.
+        await asyncio.to_thread(importlib.import_module, "registry.sources.http")
+        from registry.sources.http import HttpClient
+
         if self._http is None:
-            # Only pulls pay for loading the HTTP client, and they do it in a thread.
-            self._http = await asyncio.to_thread(_make_client, self._options)
+            self._http = HttpClient(http_options(self._options))
         http = self._http
         self._http_users += 1
         try:
@@ -249,12 +255,6 @@ def make_config(store: ModelStore, layers: Sequence[Layer]) -> bytes | None:
     metadata = join_shards(weights)
     check_weights(metadata)
     return config_of(metadata, *headers(PROJECTOR_LAYER)).to_bytes()
-
-
-def _make_client(options: PullOptions) -> HttpClient:
-    from registry.sources.http import HttpClient
-
-    return HttpClient(http_options(options))
 
 
 def _title(file: ResolvedFile) -> str:

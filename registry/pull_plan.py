@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from registry.download import partial_key
 from registry.manifest import ADAPTER_LAYER, MODEL_LAYER, PROJECTOR_LAYER
 from registry.name import ModelName
+from registry.place_names import partial_key
 from registry.sources.resolved import ConvertedCheckpoint, ResolvedFile, ResolvedModel
 from registry.store import ModelStore
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from registry.byte_ranges import Range
 from registry.content_hash import ChunkSums, ContentHash
-from registry.partials import Partial
+from registry.partial import Partial
 
 _READ_BYTES = 1 << 20
 

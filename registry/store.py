@@ -12,7 +12,9 @@ from pathlib import Path
 
 from filelock import BaseFileLock
 
-from registry.blobs import Blob, Blobs, BlobWriter, write_atomically
+from registry.atomic_write import write_atomically
+from registry.blob_writer import BlobWriter
+from registry.blobs import Blob, Blobs
 from registry.digest import Digest
 from registry.errors import ModelCorrupt, ModelInvalid, ModelNotFound, RegistryError, StoreReadOnly
 from registry.gguf_metadata import GgufMetadata, read_gguf
@@ -181,7 +183,9 @@ class ModelStore:
         with self._changing():
             self.blobs.remove_stale_partials(min_age_seconds)
             candidates = [digest for digest, age in self.blobs.all() if age >= min_age_seconds]
-            return self._collect(candidates)
+            gone = self._collect(candidates)
+            self.blobs.addresses.forget(lambda digest: not self.blobs.has_own(digest))
+            return gone
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:

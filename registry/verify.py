@@ -14,6 +14,7 @@ from registry.manifest import Layer
 from registry.progress import Progress
 from registry.store import ModelStore
 from registry.stored_model import StoredModel
+from registry.verdicts import facts_of
 
 _READ_BYTES = 1 << 20
 _REPORT_BYTES = 64 << 20
@@ -87,13 +88,12 @@ def _verify_file(store: ModelStore, layer: Layer) -> Iterator[int | FileVerdict]
     path, in_place = blobs.path(layer.digest), blobs.is_in_place(layer.digest)
     hashes = ContentHash()
     try:
-        before = path.stat()
+        facts = facts_of(path)
         with path.open("rb", buffering=0) as file:
             while piece := file.read(_READ_BYTES):
                 hashes.update(piece)
                 if hashes.position % _REPORT_BYTES == 0:
                     yield hashes.position
-        facts = (before.st_size, before.st_mtime_ns)
     except FileNotFoundError:
         yield FileVerdict(layer.digest, layer.size, FileState.MISSING, ((0, layer.size),), in_place)
         return

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry.catalog import Catalog
-from registry.download import PullOptions
 from registry.finder import Finder
 from registry.pull import Puller
+from registry.pull_options import PullOptions
 from registry.push import Pusher
 from registry.sources.cataloged import CatalogSource
 from registry.sources.huggingface import HuggingFaceSource
@@ -52,5 +52,5 @@ def make_sources(
     return Sources(
         puller=Puller(store, sources, options, environ),
         pusher=Pusher(store, connector, idle_timeout_seconds=pull.idle_timeout_seconds),
-        finder=Finder(store, catalog, sources, hub, UrlSource(load_registries, options)),
+        finder=Finder(store, catalog, sources, hub, UrlSource(load_registries, options, store.blobs.unchanged)),
     )

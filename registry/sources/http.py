@@ -184,15 +184,6 @@ def is_same_host(first: str, second: str) -> bool:
     return is_upgrade or (was.scheme == now.scheme and _port(was) == _port(now))
 
 
-def version_of(response: httpx.Response) -> str | None:
-    """What the server calls this state of the file: a strong entity tag, else when it was changed."""
-    tag: str | None = response.headers.get("ETag")
-    if tag and tag.startswith('"') and len(tag) > 2:
-        return tag
-    modified: str | None = response.headers.get("Last-Modified")
-    return modified or None
-
-
 def _port(parts: SplitResult) -> int | None:
     return parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.digest import Digest
-from registry.download import PullOptions, http_options
 from registry.errors import ModelNotFound, SourceError, SourceUnreachable
 from registry.manifest import (
     LICENSE_LAYER,
@@ -24,6 +23,7 @@ from registry.manifest import (
 )
 from registry.name import DEFAULT_TAG, HUB_HOSTS, ModelName
 from registry.progress import Notice
+from registry.pull_options import PullOptions, http_options
 from registry.registries import Registries, RegistryEntry
 from registry.sources import quantization
 from registry.sources.gguf_choice import ListedFile, Variant, choose, choose_projector, variants

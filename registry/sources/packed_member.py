@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from registry.errors import SourceError
 from registry.following import along, to_the_end
-from registry.partials import Partial
+from registry.partial import Partial
 from registry.sources.source import Sink
 from registry.sources.unpacker import STORED, Unpacker
 
@@ -43,7 +43,7 @@ class PackedMember:
         They are let go when the member is whole, or cannot be unpacked. Raises as `download` does, and SourceError.
         """
         try:
-            async with along(self._advance):
+            async with along(self._packed.flush_if_due), along(self._advance):
                 await download(self._packed)
             await to_the_end(self._advance)
             self._check_end()

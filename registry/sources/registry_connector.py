@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.download import PullOptions, http_options
 from registry.errors import InvalidName, InvalidRequest
 from registry.name import ModelName
+from registry.pull_options import PullOptions, http_options
 from registry.registries import Registries, api_host, normal_host
 from registry.sources.logins import Logins
 from registry.sources.machine_key import MachineKey

@@ -16,7 +16,8 @@ from registry.errors import SourceError, SourceUnreachable
 from registry.patience import Patience, pause_after
 from registry.progress import Notice
 from registry.sources.credentials import shown
-from registry.sources.http import Dropped, HttpClient, version_of
+from registry.sources.file_version import version_of
+from registry.sources.http import Dropped, HttpClient
 from registry.sources.resolved import HttpFile
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
@@ -135,7 +136,7 @@ class RemoteFile:
             first, last, size = self._read_range(response)
             if last != size - 1 or last - first >= count:
                 raise SourceError(f"{self.label} answers with another range than was asked for.")
-            self._size, self._tag, self.version = size, _strong_tag(response), version_of(response)
+            self._size, self._tag, self.version = size, _strong_tag(response), version_of(response.headers)
             content = bytearray()
             async for chunk in _body(response, self.label):
                 content += chunk

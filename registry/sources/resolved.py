@@ -119,6 +119,8 @@ class ResolvedFile:
     size: int | None = None
     title: str | None = None
     """The file's name at its source, as people are told of it."""
+    version: str | None = None
+    """What its server calls it as it is now, where only that tells later that it has not changed."""
 
 
 @dataclass(frozen=True, slots=True)

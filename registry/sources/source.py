@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from registry.errors import SourceError
-from registry.partials import Partial
+from registry.partial import Partial
 
 
 class Sink:
@@ -43,7 +43,6 @@ class Sink:
         self._position += len(piece)
         for start, end in self._partial.missing(begun, begun + len(piece)):
             self._partial.write(start, piece[start - begun : end - begun])
-        self._partial.flush_if_due()
 
     def check(self) -> None:
         """The file is complete; raises SourceError."""

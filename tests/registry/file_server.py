@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 _SEND_BYTES = 64 * 1024
 _STEPS_PER_SECOND = 50
+NOTHING = 1.0
+"""A speed at which nothing comes, for as long as a test lasts."""
 
 
 @dataclass
@@ -23,6 +25,8 @@ class Behaviour:
 
     ranges: bool = True
     tag: str | None = '"one"'
+    modified: str | None = None
+    """When files were last changed, as the header says it."""
     length: bool = True
     """Say how long a whole file is; without it the body is sent in chunks."""
     cut_between: tuple[int, int] | None = None
@@ -114,6 +118,13 @@ def _handler(owner: FileServer) -> type[BaseHTTPRequestHandler]:
                 between = owner.behaviour.cut_between
                 self.budget = owner.random.randint(*between) if between else None
 
+        def do_HEAD(self) -> None:
+            content = owner.files.get(self.path.partition("?")[0])
+            if content is None:
+                self._head(404, {})
+            else:
+                self._start(200, {**self._validators(owner.behaviour), "Content-Length": str(len(content))})
+
         def do_GET(self) -> None:
             behaviour = owner.behaviour
             behaviour.seen(self.path)
@@ -132,7 +143,7 @@ def _handler(owner: FileServer) -> type[BaseHTTPRequestHandler]:
 
         def _file(self, behaviour: Behaviour, content: bytes) -> None:
             match = re.fullmatch(r"bytes=(\d*)-(\d+)", self.headers.get("Range", ""))
-            headers = {"ETag": behaviour.tag} if behaviour.tag else {}
+            headers = self._validators(behaviour)
             if match is None or not behaviour.ranges:
                 if behaviour.length:
                     headers["Content-Length"] = str(len(content))
@@ -154,6 +165,10 @@ def _handler(owner: FileServer) -> type[BaseHTTPRequestHandler]:
             }
             self._start(206, headers)
             self._body(behaviour, memoryview(content)[first : last + 1], is_chunked=False)
+
+        def _validators(self, behaviour: Behaviour) -> dict[str, str]:
+            told = {"ETag": behaviour.tag, "Last-Modified": behaviour.modified}
+            return {name: text for name, text in told.items() if text is not None}
 
         def _body(self, behaviour: Behaviour, content: bytes | memoryview, *, is_chunked: bool) -> None:
             at = 0

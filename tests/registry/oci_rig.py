@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from registry.download import PullOptions
 from registry.manifest import (
     CONFIG_TYPE,
     LICENSE_LAYER,
@@ -21,6 +20,7 @@ from registry.manifest import (
 from registry.name import ModelName
 from registry.progress import Progress
 from registry.pull import Puller
+from registry.pull_options import PullOptions
 from registry.push import Pusher
 from registry.registries import Registries, RegistryEntry
 from registry.sources.machine_key import MachineKey

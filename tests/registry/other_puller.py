@@ -10,17 +10,24 @@ from pathlib import Path
 
 from registry.digest import Digest
 from tests.registry.downloads_rig import Rig
+from tests.registry.mortal_puller import COUNTER
 
 
 class MortalPuller:
     """Talks with the program in mortal_puller."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], counter: Path) -> None:
+        self._counter = counter
         assert process.stdin is not None
         assert process.stdout is not None
         self._out, self._into = process.stdout, process.stdin
         self.shown = 0
         self.is_done = False
+
+    @property
+    def received(self) -> int:
+        """Bytes of the model that all of its children together have been given."""
+        return int(COUNTER.unpack(self._counter.read_bytes())[0])
 
     def start(self) -> int:
         self._into.write(b"pull\n")
@@ -52,11 +59,14 @@ class MortalPuller:
 @contextlib.contextmanager
 def mortal_puller(rig: Rig, source: str | None = None) -> Iterator[MortalPuller]:
     """It pulls the rig's model, from `source` as mortal_puller understands it."""
+    counter = rig.folder / "received"
+    counter.write_bytes(COUNTER.pack(0))
     arguments = [
         str(rig.store.root),
         source or f"{rig.server.url}/model",
         str(Digest.of(rig.content)),
         str(len(rig.content)),
+        str(counter),
     ]
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.registry.mortal_puller", *arguments],
@@ -65,6 +75,6 @@ def mortal_puller(rig: Rig, source: str | None = None) -> Iterator[MortalPuller]
         cwd=Path(__file__).parents[2],
     )
     try:
-        yield MortalPuller(process)
+        yield MortalPuller(process, counter)
     finally:
         process.communicate(timeout=20)

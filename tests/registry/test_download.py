@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from registry.blobs import Blob
 from registry.digest import Digest
 from registry.errors import (
     DigestMismatch,
@@ -21,6 +23,7 @@ from registry.errors import (
     SourceUnreachable,
     Unauthorized,
 )
+from registry.sources.http import HttpClient, HttpOptions
 from registry.sources.resolved import HttpFile
 from tests.registry.downloads_rig import NAME, Rig, model_bytes
 from tests.registry.file_server import Behaviour, FileServer
@@ -379,8 +382,52 @@ async def test_all_files_together_must_fit_before_the_first_is_begun(rig: Rig, s
     assert server.requests == []
 
 
-async def test_two_pulls_in_one_process_share_a_download(rig: Rig, server: FileServer) -> None:
+async def test_two_pulls_in_one_process_share_a_download_and_their_connections(
+    rig: Rig, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, closed = [], []
+
+    class Client(HttpClient):
+        def __init__(self, options: HttpOptions) -> None:
+            super().__init__(options)
+            made.append(self)
+
+        async def aclose(self) -> None:
+            closed.append(self)
+            await super().aclose()
+
+    monkeypatch.setattr("registry.sources.http.HttpClient", Client)
     puller = rig.puller()
     await asyncio.gather(rig.pull(puller), rig.pull(puller))
     rig.check_installed()
     assert server.sent == len(rig.content)
+    assert len(made) == 1 and closed == made
+
+
+async def test_a_pull_given_up_while_its_file_gets_its_name_ends_when_it_has_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread cannot be called back: whoever came next would meet it."""
+    adopting, may_adopt = threading.Event(), threading.Event()
+    really = rig.store.blobs.adopt
+
+    def adopt(partial: Path, digest: Digest) -> Blob:
+        adopting.set()
+        assert may_adopt.wait(20)
+        return really(partial, digest)
+
+    monkeypatch.setattr(rig.store.blobs, "adopt", adopt)
+    pull = asyncio.create_task(rig.pull())
+    assert await asyncio.to_thread(adopting.wait, 20)
+    pull.cancel()
+    await asyncio.wait((pull,), timeout=0.1)
+    assert not pull.done()
+    assert rig.store.blobs.try_lock(Digest.of(rig.content).file_name) is None
+    may_adopt.set()
+    with pytest.raises(asyncio.CancelledError):
+        await pull
+    assert [path.read_bytes() for path in rig.blobs] == [rig.content]
+    assert not any((rig.store.root / "partials").iterdir())
+    lock = rig.store.blobs.try_lock(Digest.of(rig.content).file_name)
+    assert lock is not None
+    lock.release()

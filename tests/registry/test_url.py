@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from registry.download import PullOptions
 from registry.errors import ModelNotFound, RegistryError, RegistryForbidden, SourceError, Unauthorized
+from registry.pull_options import PullOptions
 from registry.registries import Registries, RegistryEntry
 from registry.sources.model_url import ModelUrl
 from registry.sources.resolved import HttpFile

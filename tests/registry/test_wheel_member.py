@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from registry.digest import Digest
 from registry.errors import DigestMismatch, RegistryError, SourceError
 from registry.journal import FileFacts
-from registry.partials import Partial, Partials
+from registry.partial import Partial
+from registry.partials import Partials
 from registry.sources.remote_file import LocalFile
 from registry.sources.source import Sink
 from registry.sources.wheel_member import extract

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from registry.catalog import Catalog, PackagePartsSpec
-from registry.download import PullOptions
 from registry.errors import InvalidRequest, RegistryError, SourceError
 from registry.name import ModelName
 from registry.progress import Progress
 from registry.pull import Puller
+from registry.pull_options import PullOptions
 from registry.sources.cataloged import CatalogSource
 from registry.store import ModelStore
 from tests.registry.gguf_bytes import tiny_gguf

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from registry.catalog import Catalog
 from registry.digest import Digest
-from registry.download import PullOptions
 from registry.name import ModelName
 from registry.progress import Progress
 from registry.pull import Puller
+from registry.pull_options import PullOptions
 from registry.sources.cataloged import CatalogSource
 from registry.store import ModelStore
 from tests.registry.gguf_bytes import tiny_gguf
