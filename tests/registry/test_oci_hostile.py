@@ -49,7 +49,7 @@ def other() -> Iterator[HostileRegistry]:
 
 @pytest.fixture
 def site(hostile: HostileRegistry, tmp_path: Path) -> Site:
-    site = Site(tmp_path, idle_seconds=1)
+    site = Site(tmp_path)
     site.allow(hostile.host, login=LOGIN)
     return site
 
@@ -57,11 +57,9 @@ def site(hostile: HostileRegistry, tmp_path: Path) -> Site:
 async def refusal(site: Site, hostile: HostileRegistry) -> RegistryError:
     """How a pull ends that must not succeed; nothing may be left of it."""
     name = f"{hostile.host}/me/tiny"
-    began = time.monotonic()
     with pytest.raises(RegistryError) as failed:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(SOON_SECONDS):
             await site.pull(name)
-    assert time.monotonic() - began < SOON_SECONDS
     assert site.store.models() == []
     assert "secret" not in failed.value.message
     return failed.value
@@ -396,7 +394,7 @@ async def test_a_registry_that_never_takes_a_token_ends_the_pull(hostile: Hostil
 async def test_a_challenge_that_says_nothing_is_a_missing_login(
     hostile: HostileRegistry, tmp_path: Path, header: str
 ) -> None:
-    site = Site(tmp_path, idle_seconds=1)
+    site = Site(tmp_path)
     site.allow(hostile.host)
     hostile.interfere = on("GET", "/manifests/", Reply(401, headers={"WWW-Authenticate": header}))
     error = await refusal(site, hostile)
