@@ -36,7 +36,7 @@ class Cellar:
         self.store = ModelStore(folder / "models")
         cdn = hub.cdn.removeprefix("http://")
         listed = Registries({cdn: RegistryEntry(cdn, insecure=True)} if lists_cdn else {})
-        options = PullOptions(idle_timeout_seconds=2, keep_free_bytes=0)
+        options = PullOptions(idle_timeout_seconds=20, keep_free_bytes=0)
         environ = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN}
         source = HuggingFaceSource(lambda: listed, options, environ, folder)
         self.puller = Puller(self.store, [source], options, {})
