@@ -15,7 +15,7 @@ from registry.errors import ModelInvalid
 from registry.gguf_metadata import GgufMetadata, read_gguf
 from registry.gguf_types import ARRAY, SCALARS, STRING
 from tests.gguf_document import Document, TensorEntry
-from tests.registry.gguf_bytes import GgufFile, Tensor, default_pairs, number_pair, string_pair, strings_pair
+from tests.registry.gguf_bytes import GgufFile, Tensor, default_pairs, number_pair, pair, string_pair, strings_pair
 from tests.tiny_model import write_tiny_model
 
 UINT32, FLOAT32 = 4, 6
@@ -158,7 +158,8 @@ def test_a_vocabulary_that_the_engine_cannot_read_text_with_is_refused(tmp_path:
     assert "no vocabulary" in message
     empty = GgufFile(pairs=[*default_pairs(), strings_pair("tokenizer.ggml.tokens", [])])
     assert refusal(tmp_path, empty.to_bytes()) == "The vocabulary has no tokens."
-    huge = GgufFile(pairs=[*default_pairs(), strings_pair("tokenizer.ggml.tokens", [""] * ((1 << 20) + 1))])
+    one_too_many = struct.pack("<IQ", STRING, (1 << 20) + 1) + bytes(8 * ((1 << 20) + 1))
+    huge = GgufFile(pairs=[*default_pairs(), pair("tokenizer.ggml.tokens", ARRAY, one_too_many)])
     assert "has 1048577 tokens; at most 1048576 are read" in refusal(tmp_path, huge.to_bytes())
 
 

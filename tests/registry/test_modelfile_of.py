@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from typing import cast
 
-import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from registry.digest import Digest
 from registry.manifest import (
     CONFIG_TYPE,
     DRAFT_LAYER,
@@ -27,30 +29,36 @@ from registry.modelfile_of import modelfile_of
 from registry.name import ModelName
 from registry.store import ModelStore
 from registry.stored_model import StoredModel
-from tests.registry.gguf_bytes import tiny_gguf
 
 NAME = ModelName.parse("m")
 FILES = {MODEL_LAYER: ["./m.gguf"], PROJECTOR_LAYER: ["./mmproj.gguf"]}
 TEXTS = st.text(st.sampled_from('ab" \n\r\t#{}<E'), max_size=14) | st.text(max_size=20)
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
-    return ModelStore(tmp_path_factory.mktemp("store") / "models")
+class Shelf:
+    """A store, as far as the small files of one model are read from it."""
+
+    def __init__(self) -> None:
+        self._contents: dict[Digest, bytes] = {}
+
+    def add(self, media_type: str, content: bytes) -> Layer:
+        digest = Digest.of(content)
+        self._contents[digest] = content
+        return Layer(media_type, digest, len(content))
+
+    def read_blob(self, digest: Digest) -> bytes:
+        return self._contents[digest]
 
 
-def installed(store: ModelStore, config: ModelConfig, *texts: tuple[str, str]) -> StoredModel:
+def installed(config: ModelConfig, *texts: tuple[str, str]) -> StoredModel:
     """A model of that config and these layers."""
-    layers = []
-    for media_type, content in ((MODEL_LAYER, tiny_gguf()), *((kind, text.encode()) for kind, text in texts)):
-        blob = store.add_blob([content])
-        layers.append(Layer(media_type, blob.digest, blob.size))
-    blob = store.add_blob([config.to_bytes()])
-    store.write_manifest(NAME, Manifest(Layer(CONFIG_TYPE, blob.digest, blob.size), tuple(layers)))
-    return store.find(NAME)
+    shelf = Shelf()
+    layers = [shelf.add(media_type, text.encode()) for media_type, text in ((MODEL_LAYER, "weights"), *texts)]
+    manifest = Manifest(shelf.add(CONFIG_TYPE, config.to_bytes()), tuple(layers))
+    return StoredModel(cast("ModelStore", shelf), NAME, "ab" * 32, datetime.now(UTC), manifest)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     TEXTS,
     TEXTS,
@@ -58,11 +66,10 @@ def installed(store: ModelStore, config: ModelConfig, *texts: tuple[str, str]) -
     st.lists(st.tuples(st.sampled_from(["user", "system"]), TEXTS), max_size=2),
 )
 def test_whatever_texts_a_model_has_are_read_back(
-    store: ModelStore, system: str, template: str, licenses: list[str], turns: list[tuple[str, str]]
+    system: str, template: str, licenses: list[str], turns: list[tuple[str, str]]
 ) -> None:
     messages = json.dumps([{"role": role, "content": content} for role, content in turns])
     model = installed(
-        store,
         ModelConfig(requires="0.1.0", requires_program="puna"),
         (SYSTEM_LAYER, system),
         (TEMPLATE_LAYER, template),
@@ -77,9 +84,8 @@ def test_whatever_texts_a_model_has_are_read_back(
     assert (read.from_, read.also_from, read.requires) == ("./m.gguf", ["./mmproj.gguf"], "0.1.0")
 
 
-def test_what_a_modelfile_here_cannot_tell_is_left_out_in_words(store: ModelStore) -> None:
+def test_what_a_modelfile_here_cannot_tell_is_left_out_in_words() -> None:
     model = installed(
-        store,
         ModelConfig(renderer="qwen3-coder", parser="qwen3-coder", requires="0.14.0"),
         (TEMPLATE_LAYER, "{{ .Prompt }}"),
         (PARAMS_LAYER, '{"top_p": 0.5, "vendor": 1, "draft_model": "small", "stop": "x"}'),
@@ -98,13 +104,11 @@ def test_what_a_modelfile_here_cannot_tell_is_left_out_in_words(store: ModelStor
     assert parse_modelfile(modelfile.render()) == modelfile
 
 
-def test_a_draft_model_is_told_as_its_files_or_by_its_name(store: ModelStore) -> None:
+def test_a_draft_model_is_told_as_its_files_or_by_its_name() -> None:
     files = {MODEL_LAYER: ["m.gguf"], DRAFT_LAYER: ["a.gguf", "b.gguf"]}
-    modelfile, left_out = modelfile_of(installed(store, ModelConfig()), files)
+    modelfile, left_out = modelfile_of(installed(ModelConfig()), files)
     assert (modelfile.drafts, left_out) == (["a.gguf", "b.gguf"], ())
-    modelfile, left_out = modelfile_of(
-        installed(store, ModelConfig(), (PARAMS_LAYER, '{"draft_model": "s:1b"}')), files
-    )
+    modelfile, left_out = modelfile_of(installed(ModelConfig(), (PARAMS_LAYER, '{"draft_model": "s:1b"}')), files)
     assert left_out == ("the draft model in its files, in the place of which 's:1b' is used",)
     assert modelfile.render() == "FROM m.gguf\nDRAFT s:1b\n"
     assert parse_modelfile(modelfile.render()) == modelfile
