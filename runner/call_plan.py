@@ -20,6 +20,8 @@ from runner.settings import Settings
 from runner.supervisor.types import DraftWish, ModelSpec
 
 _SEEDS = 2**32 - 1
+_OF_GPUS = ("main_gpu", "num_gpu", "num_cpu_moe", "split_mode", "tensor_split")
+"""Options that mean nothing where there is no GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +34,20 @@ class CallPlan:
     ignored: tuple[str, ...]
     draft_field: str = ""
     """What named its draft model; empty for one that came with the model."""
+    gpu_fields: tuple[str, ...] = ()
+    """What the request wants of GPUs."""
 
     def settled(self, loaded: LoadedModel) -> CallPlan:
         """The plan, now that the model is loaded. Raises Unsupported for a draft model that was named and does not fit.
 
-        One that only came with the model is left out, and that is told.
+        One that only came with the model is left out, and that is told; as are wishes for GPUs where there are none.
         """
-        if not loaded.draft_failure or self.spec.wishes.draft is None:
-            return self
-        if self.draft_field:
-            raise Unsupported(loaded.draft_failure, field=self.draft_field)
-        return dataclasses.replace(self, ignored=(*self.ignored, "DRAFT"))
+        vain = () if any(device.kind != "cpu" for device in loaded.devices) else self.gpu_fields
+        if loaded.draft_failure and self.spec.wishes.draft is not None:
+            if self.draft_field:
+                raise Unsupported(loaded.draft_failure, field=self.draft_field)
+            vain = (*vain, "DRAFT")
+        return dataclasses.replace(self, ignored=(*self.ignored, *vain)) if vain else self
 
 
 def plan_call(call: Call, store: ModelStore, settings: Settings) -> CallPlan:
@@ -61,7 +66,14 @@ def plan_call(call: Call, store: ModelStore, settings: Settings) -> CallPlan:
     prompt, unused = prompt_of(call, model)
     request = _request(call, model, options, prompt, uses_draft_model=draft is not None)
     ignored = (*options.ignored, *unused, *vain)
-    return CallPlan(model, model_spec(model, options, draft), request, ignored, draft_field)
+    return CallPlan(model, model_spec(model, options, draft), request, ignored, draft_field, _gpu_fields(call))
+
+
+def _gpu_fields(call: Call) -> tuple[str, ...]:
+    # 0 and negative numbers ask for what happens without a GPU anyway.
+    wishes = {name: call.options.get(name) for name in _OF_GPUS}
+    asked = (name for name, wish in wishes.items() if wish and not (isinstance(wish, int | float) and wish < 0))
+    return tuple(f"{call.options_path}{name}" for name in asked)
 
 
 def _request(

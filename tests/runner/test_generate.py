@@ -29,6 +29,7 @@ from runner.chat.types import (
 )
 from runner.errors import InvalidRequest, ModelNotFound, ReportedError, RunnerError, Unsupported
 from runner.generate import Generator
+from runner.loaded_model import DeviceUse
 from runner.settings import ModelSettings, Settings
 from runner.supervisor.types import LoadWishes, MemoryFacts
 from tests.fakes import FakeMetadata, FakeModel, FakeStore, FakeSupervisor, answer, finished
@@ -344,6 +345,21 @@ async def test_a_draft_model_that_does_not_fit_is_refused_if_it_was_named_and_to
         await opened.open(chat(USER, options={"draft_model": "small:1b"}))
     assert caught.value.facts["field"] == "options.draft_model"
     assert not supervisor.open_leases
+
+
+async def test_wishes_for_gpus_are_told_to_be_in_vain_where_there_are_none() -> None:
+    supervisor = FakeSupervisor(answer("Hi"))
+    vain = {"main_gpu": 3, "num_gpu": 99}
+    harmless = {"num_gpu": 0, "main_gpu": 0}
+    ignored = []
+    for options in (vain, harmless, {"num_gpu": -1}):
+        told = await generator(supervisor).complete(chat(USER, options=options))
+        ignored.append(told.generation.ignored)
+    assert ignored == [("options.main_gpu", "options.num_gpu"), (), ()]
+    gpu = DeviceUse("GPU0", "gpu", "a card", 3, 64_000, 32_000)
+    supervisor.loaded = msgspec.structs.replace(supervisor.loaded, devices=(*supervisor.loaded.devices, gpu))
+    told = await generator(supervisor).complete(chat(USER, options=vain))
+    assert told.generation.ignored == ()
 
 
 async def test_where_a_renderer_is_wanted_the_template_of_the_file_is_used_and_that_is_told() -> None:
