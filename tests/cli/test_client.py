@@ -13,6 +13,7 @@ from cli.address import DaemonAddress
 from cli.client import DaemonClient, NotListening
 from cli.errors import ApiError, DaemonUnreachable
 from tests.cli.fake_daemon import TIMEOUT, FakeDaemon, Json, Reply, answer, refusal
+from tests.kept_port import kept_port
 
 
 @pytest.fixture
@@ -74,9 +75,7 @@ def test_a_stream_that_is_cut_off_is_an_error(daemon: FakeDaemon, client: Daemon
 
 
 def test_nobody_listening_is_told_apart_from_a_stranger(client: DaemonClient) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    with pytest.raises(NotListening):
+    with kept_port() as port, pytest.raises(NotListening):
         DaemonClient(DaemonAddress("http", "127.0.0.1", port)).version()
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=_greet_as_ssh, args=(server,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,11 +20,17 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from registry.errors import ModelNotFound
+from registry.name import ModelName
+from registry.store import ModelStore
+
 REPOSITORY = Path(__file__).parents[2]
 MODEL = "smollm2:135m"
 SLIDING_MODEL = "gemma3:270m"
 EMBEDDING_MODEL = "all-minilm:latest"
 TIMEOUT = 120
+SEEDED = "".join(f'[models."{model}"]\nseed = 1\n' for model in (MODEL, SLIDING_MODEL, EMBEDDING_MODEL))
+"""Settings with which what is drawn by chance is the same in each run."""
 
 
 @dataclass
@@ -45,14 +52,18 @@ class Daemon:
         return daemon_environment(self.home, self.models, self.url.removeprefix("http://"))
 
     def workers(self) -> list[psutil.Process]:
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "runner.worker" in " ".join(child.cmdline())]
+        return [child for child in psutil.Process(self.process.pid).children(recursive=True) if _is_worker(child)]
 
     def wait_for_worker(self) -> psutil.Process:
         """The only one, when there is one."""
-        self._wait_until(lambda: len(self.workers()) == 1)
-        [worker] = self.workers()
-        return worker
+        found: list[psutil.Process] = []
+
+        def is_alone() -> bool:
+            found[:] = self.workers()
+            return len(found) == 1
+
+        self._wait_until(is_alone)
+        return found[0]
 
     def loaded(self) -> list[dict[str, Any]]:
         models: list[dict[str, Any]] = self.client.get("/api/ps").json()["models"]
@@ -69,11 +80,22 @@ class Daemon:
     def wait_until_idle(self) -> None:
         self._wait_until(lambda: self.sequences() == 0)
 
+    def wait_until_restarted(self, times: int) -> None:
+        """Until the only model was loaded again so often, and not more often."""
+        self._wait_until(lambda: [model["restarts"] for model in self.loaded()] == [times])
+
     def _wait_until(self, is_so: Callable[[], bool]) -> None:
         deadline = time.monotonic() + TIMEOUT
         while not is_so():
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "runner.worker" in process.cmdline()
+    except psutil.Error:  # it has just ended
+        return False
 
 
 def daemon_environment(home: Path, models: Path, host: str) -> dict[str, str]:
@@ -84,6 +106,9 @@ def daemon_environment(home: Path, models: Path, host: str) -> dict[str, str]:
 @contextmanager
 def running_daemon(home: Path, models: Path) -> Iterator[Daemon]:
     """Start one, and see that it and all it started are gone afterwards."""
+    config = home / "config.toml"
+    if not config.exists():
+        config.write_text(SEEDED)
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "runner", "--log-file", str(home / "daemon.log")],
         env=daemon_environment(home, models, "127.0.0.1:0"),
@@ -128,31 +153,38 @@ def _wait_for_address(process: subprocess.Popen[bytes], home: Path) -> str:
 
 @pytest.fixture(scope="session")
 def smollm2_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that holds SmolLM2, kept between runs of the tests; treat it as read-only."""
+    """A store that holds SmolLM2; treat it as read-only."""
     return _store_with(MODEL, "models", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def sliding_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that holds Gemma 3, a model with a sliding window, kept like the other."""
+    """A store that holds Gemma 3, a model with a sliding window; treat it as read-only."""
     return _store_with(SLIDING_MODEL, "sliding-models", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def embedding_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that holds MiniLM, an embedding model, kept like the other."""
+    """A store that holds MiniLM, an embedding model; treat it as read-only."""
     return _store_with(EMBEDDING_MODEL, "embedding-models", tmp_path_factory)
 
 
 def _store_with(model: str, name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = REPOSITORY / ".run" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / "models.lock"), running_daemon(tmp_path_factory.mktemp("pull"), folder) as daemon:
-        names = {model["name"] for model in daemon.client.get("/api/tags").json()["models"]}
-        if model not in names:
-            records = daemon.client.post("/api/pull", json={"model": model}).text.splitlines()
-            assert json.loads(records[-1]) == {"status": "success"}, records[-1]
-    return folder
+    """A store of this process' own, with the files of the one that is kept in `.run` between runs of the tests."""
+    kept = REPOSITORY / ".run" / name
+    kept.mkdir(parents=True, exist_ok=True)
+    with FileLock(kept.parent / "models.lock"):
+        try:
+            ModelStore(kept).find(ModelName.parse(model))
+        except ModelNotFound:
+            _pull(model, kept, tmp_path_factory.mktemp("pull"))
+        return _linked(kept, tmp_path_factory.mktemp(name))
+
+
+def _pull(model: str, store: Path, home: Path) -> None:
+    with running_daemon(home, store) as daemon:
+        records = daemon.client.post("/api/pull", json={"model": model}).text.splitlines()
+    assert json.loads(records[-1]) == {"status": "success"}, records[-1]
 
 
 @pytest.fixture
@@ -162,13 +194,17 @@ def models(smollm2_store: Path, tmp_path: Path) -> Path:
 
 
 def _linked(store: Path, folder: Path) -> Path:
+    """Fill a folder with links to a store's files, or with copies where the two lie on different disks."""
     for source in store.rglob("*"):
         target = folder / source.relative_to(store)
         if source.is_dir():
             target.mkdir(parents=True, exist_ok=True)
         elif not source.name.endswith(".lock"):
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.link(source, target)
+            try:
+                target.hardlink_to(source)
+            except OSError:
+                shutil.copy2(source, target)
     return folder
 
 

@@ -105,7 +105,7 @@ def test_a_killed_worker_is_a_pause_and_the_text_is_the_same(daemon: Daemon) -> 
             daemon.wait_for_worker().send_signal(signal.SIGKILL)
             answer += stream
         assert said(answer) == undisturbed
-    assert daemon.loaded()[0]["restarts"] == 2
+    daemon.wait_until_restarted(2)
 
 
 def test_all_that_is_under_way_goes_on_when_the_worker_is_killed(daemon: Daemon) -> None:
