@@ -29,8 +29,18 @@ def add_option(options: Json, name: str, text: str) -> None:
     try:
         value = parse_parameter(name, text)
     except RegistryError as error:
-        raise WrongUsage(f"{error.message}.") from None
+        raise WrongUsage(f"{error.message}.{_suggestion(name)}") from None
     if isinstance(value, list):
         options[name] = [*options.get(name, []), *value]
     else:
         options[name] = value
+
+
+def _suggestion(name: str) -> str:
+    """What somebody may have meant who asks for an option that there is not."""
+    from difflib import get_close_matches
+
+    from registry.parameters import PARAMETERS
+
+    close = get_close_matches(name, PARAMETERS, n=1) if name not in PARAMETERS else []
+    return f" Did you mean {close[0]}?" if close else ""

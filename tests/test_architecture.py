@@ -119,7 +119,8 @@ ALLOWED: dict[str, set[str]] = {
         "runner.settings", "runner.config_file", "runner.setting_kinds", "runner.notation",
     },
     "cli.commands.serve": {
-        "cli", "registry.paths", "runner.settings", "runner.config_file", "runner.daemon", "runner.options",
+        "cli", "registry.paths", "runner.settings", "runner.config_file", "runner.daemon", "runner.notation",
+        "runner.options",
     },
     # These work on files of this machine, with or without a daemon.
     "cli.local_store": {"cli", "registry", "runner.settings", "runner.config_file", "runner.runtime_file"},

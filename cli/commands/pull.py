@@ -27,7 +27,11 @@ def pull_model(client: DaemonClient, source: str, given_name: str | None = None,
 
 
 def name_of(source: str) -> str:
-    """What a model is called here when it is pulled without a name of its own. Raises WrongUsage."""
+    """What a model is called here that is run by its name, or by the address it is pulled from. Raises WrongUsage."""
+    if local_path(source) is not None:
+        raise WrongUsage(
+            f"{source} is a file. `puna pull {source} --as NAME` makes a model of it, `puna run NAME` runs that."
+        )
     if "://" not in source:
         return source
     from registry.errors import RegistryError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from cli.connect import connect
@@ -13,6 +15,7 @@ PARTS = ("license", "modelfile", "parameters", "system", "template")
 """What can be shown alone."""
 _MAX_ITEMS = 8
 _FIRST_LINES = 2
+_NARROWEST = 12
 _VERDICTS = {"tight": "Tight. "}
 
 
@@ -91,8 +94,20 @@ def _section(title: str, rows: Sequence[Sequence[str]]) -> Iterator[str]:
     yield f"  {title}"
     for row in rows:
         cells = [cell.ljust(min(width, limit)) for cell, width in zip(row, widths, strict=False)]
-        yield f"    {'    '.join(cells)}".rstrip()
+        yield from _folded("", *cells)
     yield ""
+
+
+def _folded(*cells: str) -> list[str]:
+    """The cells in a line; on a terminal too narrow for it, the last one goes on in the next lines of its column."""
+    *first, last = cells
+    beginning, last = "    ".join((*first, "")), last.rstrip()
+    width = terminal_width()
+    if not last or len(beginning) + len(last) <= width or not sys.stdout.isatty():
+        return [f"{beginning}{last}".rstrip()]
+    left = max(_NARROWEST, width - len(beginning))
+    pieces = textwrap.wrap(last, left, break_long_words=False, break_on_hyphens=False)
+    return [beginning + pieces[0], *(" " * len(beginning) + piece for piece in pieces[1:])]
 
 
 def _split(line: str) -> tuple[str, ...]:

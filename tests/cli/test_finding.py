@@ -156,3 +156,11 @@ def test_an_address_is_named_as_the_daemon_names_it() -> None:
     assert name_of("https://huggingface.co/o/r/blob/main/M-Q4_0.gguf") == "hf.co/o/r:M-Q4_0.gguf"
     with pytest.raises(WrongUsage):
         name_of("ftp://example.com/m.gguf")
+
+
+def test_a_file_is_not_run_without_a_name(puna: Puna, daemon: FakeDaemon, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    for text in ("m.gguf", "./m.gguf", str(tmp_path / "m.gguf")):
+        assert f"`puna pull {text} --as NAME` makes a model of it" in puna("run", text, "hi", code=2).stderr
+    assert "There is no file absent.gguf." in puna("run", "./absent.gguf", "hi", code=2).stderr
+    assert daemon.requests == []

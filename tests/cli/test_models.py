@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
+
+import pytest
 
 from tests.cli.conftest import Puna
 from tests.cli.fake_daemon import SMOL, SUCCESS, FakeDaemon, Json, Reply, refusal
@@ -100,6 +103,17 @@ def test_a_model_is_shown_with_how_it_fits(puna: Puna, daemon: FakeDaemon) -> No
     fit.update(measured=False, kernel="", kv_cache_per_1k_tokens=0)
     shown = puna("show", "m").stdout
     assert "about 18 MB" in shown and "kernel" not in shown and "kv cache" not in shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_narrow_terminal_shows_long_values_in_their_column(daemon: FakeDaemon, environment: dict[str, str]) -> None:
+    from tests.cli.terminal import terminal
+
+    fit = {"weights": 1, "context_length": 4096, "placement": "All 3 layers on the CPU: no GPU.", "kernel": "x" * 40}
+    daemon.routes["POST /api/show"] = lambda _: {"model_info": {}, "fit": fit}
+    with terminal(environment, "show", "m", columns=40) as screen:
+        assert screen.wait_for_end() == 0
+        assert "    here               All 3 layers on\n                       the CPU: no GPU.\n" in screen.text()
 
 
 def test_copies_and_removals_are_told(puna: Puna, daemon: FakeDaemon) -> None:

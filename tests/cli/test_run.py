@@ -48,7 +48,9 @@ def test_run_without_anything_to_answer_is_wrong_usage(puna: Puna) -> None:
     ("arguments", "said"),
     [
         (("-o", "temperature"), "temperature=0.2"), (("-o", "temperature=hot"), "temperature must be a number"),
-        (("-o", "nonsense=1"), "nonsense"), (("-o", "tfs_z=1"), "no longer"), (("--keepalive", "10"), "unit"),
+        (("-o", "nonsense=1"), "unknown parameter 'nonsense'.\n"),
+        (("-o", "temprature=1"), "Did you mean temperature?"), (("-o", "tfs_z=1"), "no longer"),
+        (("--keepalive", "10"), "unit"),
     ],
 )  # fmt: skip
 def test_a_bad_option_is_told_before_anything_is_asked(

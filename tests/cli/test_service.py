@@ -6,25 +6,30 @@ import json
 import os
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from cli.address import daemon_address
+from cli.client import DaemonClient
 from cli.service import last_lines
 from tests.cli.conftest import PUNA, environment_for
+from tests.kept_port import kept_port
 
 TIMEOUT = 90
+QUIET: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+HEARD: dict[str, Any] = {**QUIET, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
 
 @pytest.fixture
 def environment(home: Path) -> Iterator[dict[str, str]]:
-    with socket.socket() as finder:
-        finder.bind(("127.0.0.1", 0))
-        port = finder.getsockname()[1]
-    environment = environment_for(home, f"127.0.0.1:{port}")
-    yield environment
+    with kept_port() as port:
+        yield environment_for(home, f"127.0.0.1:{port}")
     pid = daemon_pid(home)
     if pid is not None and psutil.pid_exists(pid):
         psutil.Process(pid).kill()
@@ -37,6 +42,14 @@ def daemon_pid(home: Path) -> int | None:
         return int(json.loads((home / "state" / "daemon.json").read_text())["pid"])
     except FileNotFoundError:
         return None
+
+
+def wait_until_healthy(host: str) -> None:
+    client = DaemonClient(daemon_address({"PUNA_HOST": host}))
+    deadline = time.monotonic() + TIMEOUT
+    while not client.is_healthy():
+        assert time.monotonic() < deadline, "the daemon does not start"
+        time.sleep(0.02)
 
 
 def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -72,13 +85,22 @@ def test_commands_at_once_start_one_daemon_that_outlives_them(environment: dict[
 
 
 def test_a_second_daemon_of_a_home_is_stopped_by_its_address(environment: dict[str, str]) -> None:
-    with socket.socket() as finder:
-        finder.bind(("127.0.0.1", 0))
-        second = environment | {"PUNA_HOST": f"127.0.0.1:{finder.getsockname()[1]}"}
-    assert run(environment, "list").returncode == 0
-    assert run(second, "list").returncode == 0
-    stopped = [run(each, "stop", "--daemon").stdout for each in (environment, second)]
-    assert stopped == ["The daemon has stopped.\n"] * 2
+    with kept_port() as port:
+        both = [environment, environment | {"PUNA_HOST": f"127.0.0.1:{port}"}]
+        # Side by side, which the command line would not do, since each takes a while to start and to stop.
+        daemons = [subprocess.Popen([sys.executable, "-P", "-m", "runner"], env=each, **QUIET) for each in both]
+        try:
+            for each in both:
+                wait_until_healthy(each["PUNA_HOST"])
+            commands = [subprocess.Popen([*PUNA, "stop", "--daemon"], env=each, **HEARD) for each in both]
+            for daemon in daemons:
+                daemon.wait(TIMEOUT)
+            told = [command.communicate(timeout=TIMEOUT)[0] for command in commands]
+        finally:
+            for daemon in daemons:
+                daemon.kill()
+                daemon.wait()
+    assert told == ["The daemon has stopped.\n"] * 2
 
 
 def test_looking_at_or_stopping_models_starts_nothing(environment: dict[str, str], home: Path) -> None:
@@ -113,10 +135,8 @@ def test_files_that_cannot_be_written_are_told(environment: dict[str, str], home
 
 
 def test_a_daemon_elsewhere_is_not_started_for(environment: dict[str, str]) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        environment["PUNA_HOST"] = f"https://127.0.0.1:{closed.getsockname()[1]}"
-        failed = run(environment, "list")
+    environment["PUNA_HOST"] = f"https://{environment['PUNA_HOST']}"
+    failed = run(environment, "list")
     assert failed.returncode == 69
     assert "PUNA_HOST" in failed.stderr
 
@@ -126,6 +146,12 @@ def test_serve_tells_who_has_the_address(environment: dict[str, str]) -> None:
         failed = run(environment, "serve", "--host", f"127.0.0.1:{taken.getsockname()[1]}")
     assert failed.returncode == 48
     assert "in use" in failed.stderr
+
+
+def test_serve_tells_an_address_that_is_none(environment: dict[str, str]) -> None:
+    failed = run(environment, "serve", "--host", "localhost:nonsense")
+    assert failed.returncode == 2
+    assert "--host: 'nonsense' in 'localhost:nonsense' is no port" in failed.stderr
 
 
 def test_serve_does_not_open_the_house_by_itself(environment: dict[str, str]) -> None:
