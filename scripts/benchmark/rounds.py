@@ -63,6 +63,7 @@ class Bench:
             print(f"\r{'':<78}\r", end="", file=sys.stderr)
 
     def _round(self, number: int, weights: Weights) -> None:
+        self._check_time()
         home = self.folder / f"home-{weights.kind}-{number}"
         home.mkdir()
         kind = weights.kind
@@ -124,12 +125,15 @@ class Bench:
         return [(name, row) for name in NAMES if self._wants(name) for row in rows.get(name, ())]
 
     def _measure(self, name: str, number: int, kind: str, server: str, row: Callable[[], Figures]) -> None:
-        if time.monotonic() > self.deadline:
-            raise OutOfTime
+        self._check_time()
         self._say(number, kind, server, name)
         begun = time.monotonic()
         self.results.add(kind, server, row())
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise OutOfTime
 
     def _wants(self, name: str) -> bool:
         return name in self.wanted.only

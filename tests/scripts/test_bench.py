@@ -39,42 +39,38 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_row_runs_beside_both_servers_and_the_limit(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     done = bench(
-        "--quick", "--model", str(model), "--llama-server", str(FAKE), "--batched-bench", str(FAKE), "--json", str(file)
-    )
+        "--quick", "--model", str(model), "--llama-server", str(FAKE), "--batched-bench", str(FAKE), "--json",
+        str(file), "--weights", "F32",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(file.read_text("utf-8"))
-    rows = {(row["row"], row["weights"]): row for row in told["rows"]}
-    kinds = {kind for _, kind in rows} - {""}
-    assert len(kinds) == 2 and "Q4_0" in kinds
-    for kind in kinds:
-        names = {name for name, weights in rows if weights == kind}
-        assert len(names) == 14
-        assert rows["one stream", kind]["others"].keys() == {
-            "llama-server", "llama-server, tuned", "llama-batched-bench",
-        }  # fmt: skip
-        assert rows["one stream, of the raw limit", kind]["others"]["llama-batched-bench"] == 1e9
-        assert rows["one stream, of the raw limit", kind]["reached"] is False
-        assert rows["resumed after a restart, of cold", kind]["ratio"] > 0
-        assert rows["share of the same text", kind]["ratio"] == 1.0
-        assert rows["peak memory", kind]["puna"] > 50
-    assert rows["puna list, of python", ""]["ratio"] > 1
+    rows = {row["row"]: row for row in told["rows"]}
+    assert len(rows) == 16 and {row["weights"] for row in rows.values()} == {"F32", ""}
+    assert rows["one stream"]["others"].keys() == {"llama-server", "llama-server, tuned", "llama-batched-bench"}
+    assert rows["one stream, of the raw limit"]["others"]["llama-batched-bench"] == 1e9
+    assert rows["one stream, of the raw limit"]["reached"] is False
+    assert rows["resumed after a restart, of cold"]["ratio"] > 0
+    assert rows["share of the same text"]["ratio"] == 1.0
+    assert rows["peak memory"]["puna"] > 50
+    assert rows["puna list, of python"]["ratio"] > 1
     assert all(row["ratio"] is not None and row["rounds"] == 1 for row in rows.values())
-    for row, _ in rows:
+    for row in rows:
         assert row in done.stdout
     assert "--kv-unified" in done.stdout and "microseconds" not in done.stdout and "µs" in done.stdout
     assert "engine: llama-cpp-python " in done.stdout and told["versions"]["engine"] in done.stdout
     assert f"{FAKE}: version: 1.2.3 (build 7, commit 0123abc): NOT the engine's" in done.stdout
 
 
-def test_a_few_rows_can_be_measured_without_anybody_to_compare_with(model: Path) -> None:
-    done = bench("--quick", "--alone", "--model", str(model), "--only", "one", "commands", "--weights", "Q4_0")
+def test_a_few_rows_can_be_measured_of_both_kinds_of_weights_without_anybody_to_compare_with(model: Path) -> None:
+    done = bench("--quick", "--alone", "--model", str(model), "--only", "one", "commands")
     assert done.returncode == 0, done.stderr
-    assert "one stream" in done.stdout and "puna --version" in done.stdout
-    assert "clients" not in done.stdout and "F32" not in done.stdout
+    assert done.stdout.count("\none stream  ") == 2 and done.stdout.count("puna --version") == 1
+    assert "\nF32 " in done.stdout and "\nQ4_0 " in done.stdout
+    assert "clients" not in done.stdout and "No llama-server was found" not in done.stdout
 
 
 def test_no_row_is_begun_when_the_time_is_up(model: Path) -> None:
-    done = bench("--quick", "--alone", "--model", str(model), "--minutes", "0", "--weights", "Q4_0")
+    done = bench("--quick", "--alone", "--model", str(model), "--minutes", "0", "--weights", "F32")
     assert done.returncode == 0 and "The time is up" in done.stderr
     assert "one stream" not in done.stdout
 
