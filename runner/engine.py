@@ -196,6 +196,10 @@ class Move:
     """Positions shared with `donor`, from 0."""
 
 
+class Window(Protocol):
+    """What `Engine.make_window` made; opaque to everybody else."""
+
+
 SOLO_ROWS = 128
 """Most rows of a solo step: prompts are always cut into chunks of so many, and others wait no longer than that."""
 
@@ -365,11 +369,18 @@ class Engine(Protocol):
         """
         ...
 
-    def grow(self, window: int, moves: Sequence[Move]) -> bool:
-        """Have a larger window for all sequences, into which they move in this order; tells of it in `info`.
+    def make_window(self, size: int) -> Window:
+        """A window of so many tokens, to be moved into; one at a time. Raises InsufficientMemory.
 
-        False when they could not be moved: then nothing is held any more. Raises InsufficientMemory,
-        and then all is as it was. No shift may have been made since the last step.
+        May be called from any thread, takes a part of a second, and steps go on meanwhile.
+        """
+        ...
+
+    def move_into(self, window: Window, moves: Sequence[Move]) -> bool:
+        """Have this window for all sequences, which move into it in this order; tells of it in `info`.
+
+        False when they could not be moved: then nothing is held any more. No shift may have been made
+        since the last step.
         """
         ...
 

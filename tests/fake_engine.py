@@ -30,6 +30,7 @@ from runner.engine import (
     OutOfCells,
     SamplerPlan,
     TokenScore,
+    Window,
 )
 from runner.loaded_model import Encoding, LoadedModel, MemoryKind, Pooling
 from runner.sampling import Constraint
@@ -206,7 +207,11 @@ class FakeEngine:
         self.now_ns += self.step_times[-1]
         return tokens
 
-    def grow(self, window: int, moves: Sequence[Move]) -> bool:
+    def make_window(self, size: int) -> Window:
+        return size
+
+    def move_into(self, window: Window, moves: Sequence[Move]) -> bool:
+        assert isinstance(window, int)
         assert window > self._capacity, "a window that is not larger"
         self.growths.append((self._capacity, window))
         before, self.cells, self._capacity = self.cells, {}, window

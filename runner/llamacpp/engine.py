@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from runner.engine import (
     OutOfCells,
     PromptScoring,
     SamplerPlan,
+    Window,
 )
 from runner.errors import ModelInvalid, Unsupported
 from runner.llamacpp.adapters import Adapters
@@ -43,7 +45,7 @@ from runner.llamacpp.folded_memory import Fold, FoldedMemory
 from runner.llamacpp.library import Library
 from runner.llamacpp.media import Projector, Vectors, length_of
 from runner.llamacpp.memory import Memory, has_sections, kind_of
-from runner.llamacpp.model import Model, cache_format, make_context, measure
+from runner.llamacpp.model import Model, NewContext, cache_format, make_context, measure
 from runner.llamacpp.sampler import GreedySampler, SamplerChain, ShapedSampler, is_greedy
 from runner.llamacpp.solo import Solo
 from runner.llamacpp.vocabulary import Vocabulary
@@ -127,6 +129,9 @@ class LlamaEngine:
             media=() if self._projector is None else self._projector.kinds,
             media_failure=self._media_failure,
         )
+        self._making = threading.Lock()
+        """Held while another thread makes a window."""
+        self._made: NewContext | None = None
         self._draft: LlamaDraft | None = None
         if options.draft is not None and self._model.context is not None:
             self._open_draft(options.draft)
@@ -351,17 +356,25 @@ class LlamaEngine:
         trained = int(lib.llama_model_n_ctx_train(self._model.handle))
         return min(options.context_length, trained) if trained > 0 else options.context_length
 
-    def grow(self, window: int, moves: Sequence[Move]) -> bool:
-        log, options = self._library.log, msgspec.structs.replace(self._options, context_length=window)
-        log.start_recording()
-        context = make_context(self._model.handle, options, self._threads, log)
-        memory = self._memory_of(context)
-        buffers = dict(log.buffers)
+    def make_window(self, size: int) -> NewContext:
+        with self._making:
+            assert self._made is None, "another one waits to be moved into"
+            log, options = self._library.log, msgspec.structs.replace(self._options, context_length=size)
+            log.start_recording()
+            context = make_context(self._model.handle, options, self._threads, log)
+            self._made = NewContext(context, dict(log.buffers))
+            return self._made
+
+    def move_into(self, window: Window, moves: Sequence[Move]) -> bool:
+        made, self._made = self._made, None
+        assert made is not None and window is made
+        memory = self._memory_of(made.context)
         has_moved = self._memory.move_to(memory, moves)
-        more = {name: buffers.get(name, 0) - self._model.context_buffers.get(name, 0) for name in buffers}
-        self._model.replace_context(context, buffers)
+        before = self._model.context_buffers
+        more = {name: size - before.get(name, 0) for name, size in made.buffers.items()}
+        self._model.replace_context(made.context, made.buffers)
         self._bind(memory)
-        self._window = self._window_of(options)
+        self._window = self._window_of(self._options)
         self._info = msgspec.structs.replace(
             self._info,
             context_length=self._window,
@@ -405,6 +418,9 @@ class LlamaEngine:
         return f"llama-cpp-python {version}, unified, {form}, {cache_format(self._options)}"
 
     def close(self) -> None:
+        with self._making:
+            if self._made is not None:
+                lib.llama_free(self._made.context)
         for other in (self._solo, self._encoder, self._projector, self._draft):
             if other is not None:
                 other.close()

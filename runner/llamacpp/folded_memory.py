@@ -98,6 +98,10 @@ class FoldedMemory(Memory):
             target._folds.clear()
         return has_moved
 
+    def _moved_at_once(self, start: int, length: int) -> int:
+        """All of it: a range must not end within an image."""
+        return length
+
     def _keep(self, sequence_id: int, folds: Iterable[Fold], length: int) -> None:
         kept = tuple(fold for fold in folds if fold.start < length)
         self._folds.pop(sequence_id, None)

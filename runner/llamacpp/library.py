@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import re
+import threading
 from collections import deque
 from typing import Any, ClassVar
 
@@ -142,48 +143,78 @@ class Library:
         return f"llama.cpp (llama-cpp-python {llama_cpp.__version__}; {features})"
 
 
-class LibraryLog:
-    """Collects what the library says: to our log, and the lines a loader wants to read afterwards."""
+class _Heard(threading.local):
+    """What was said to the calls of one thread."""
 
     def __init__(self) -> None:
-        self._line = ""
-        self._level = logging.DEBUG
+        self.line = ""
+        self.level = logging.DEBUG
         self.errors: deque[str] = deque(maxlen=8)
         self.buffers: dict[str, float] = {}
-        """Bytes by the name of the buffer's device, since `start_recording`."""
         self.cache = 0.0
-        """Bytes of the caches, also where nothing was allocated."""
         self.offloaded: tuple[int, int] | None = None
+
+
+class LibraryLog:
+    """Collects what the library says: to our log, and the lines a loader wants to read afterwards.
+
+    Every thread reads here only what was said to its own calls.
+    """
+
+    def __init__(self) -> None:
+        self._heard = _Heard()
         self.callback = lib.llama_log_callback(self.receive)
+
+    @property
+    def errors(self) -> deque[str]:
+        """The last ones."""
+        return self._heard.errors
+
+    @property
+    def buffers(self) -> dict[str, float]:
+        """Bytes by the name of the buffer's device, since `start_recording`."""
+        return self._heard.buffers
+
+    @property
+    def cache(self) -> float:
+        """Bytes of the caches, also where nothing was allocated."""
+        return self._heard.cache
+
+    @property
+    def offloaded(self) -> tuple[int, int] | None:
+        """How many layers went to GPUs, and how many there are."""
+        return self._heard.offloaded
 
     def start_recording(self) -> None:
         """Forget what earlier loads said."""
-        self.errors.clear()
-        self.buffers.clear()
-        self.cache = 0.0
-        self.offloaded = None
+        heard = self._heard
+        heard.errors.clear()
+        heard.buffers.clear()
+        heard.cache, heard.offloaded = 0.0, None
 
     def receive(self, level: int, text: bytes | None, _user_data: Any) -> None:
         """Take in a piece of what is said; the library calls this."""
+        heard = self._heard
         if level != _CONTINUATION:
-            self._level = _LEVELS.get(level, logging.DEBUG)
-        self._line += (text or b"").decode("utf-8", "replace")
-        *lines, self._line = self._line.split("\n")
+            heard.level = _LEVELS.get(level, logging.DEBUG)
+        heard.line += (text or b"").decode("utf-8", "replace")
+        *lines, heard.line = heard.line.split("\n")
         for line in lines:
             self._read(line)
 
     def _read(self, line: str) -> None:
+        heard = self._heard
         if match := _BUFFER_LINE.search(line):
             name, mebibytes = match.groups()
-            self.buffers[name] = self.buffers.get(name, 0.0) + float(mebibytes) * _MEBIBYTE
+            heard.buffers[name] = heard.buffers.get(name, 0.0) + float(mebibytes) * _MEBIBYTE
         elif match := _CACHE_LINE.search(line):
-            self.cache += float(match[1]) * _MEBIBYTE
+            heard.cache += float(match[1]) * _MEBIBYTE
         elif match := _OFFLOAD_LINE.search(line):
-            self.offloaded = int(match[1]), int(match[2])
-        if self._level >= logging.ERROR:
-            self.errors.append(line.strip())
+            heard.offloaded = int(match[1]), int(match[2])
+        if heard.level >= logging.ERROR:
+            heard.errors.append(line.strip())
         if line.strip(" ."):
-            logger.log(self._level, "%s", line)
+            logger.log(heard.level, "%s", line)
 
 
 def check_version() -> None:

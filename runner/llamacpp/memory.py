@@ -15,6 +15,7 @@ from runner.loaded_model import MemoryKind
 _MOST_IDS = 256
 """llama.cpp's own limit, fixed when it is compiled. A unified cache holds any of them; only those below the
 context's `n_seq_max` can be computed, saved and restored."""
+_MOVED_AT_ONCE = 256
 _RESTING_IDS = 8
 """Sequences that may keep their cells after their end, until those are saved."""
 
@@ -101,16 +102,21 @@ class Memory:
     def move_to(self, target: Memory, moves: Sequence[Move]) -> bool:
         """Put what the sequences hold into another, empty memory; False when it does not take it, and is empty."""
         for move in moves:
-            start = move.shared
             if move.donor is not None:
-                target.copy(move.donor, move.sequence_id, start)
-            if start == move.length:
-                continue
-            state = self.save(move.sequence_id, start, move.length)
-            if not target.restore(move.sequence_id, state, start, move.length):
-                lib.llama_memory_clear(target._handle, False)
-                return False
+                target.copy(move.donor, move.sequence_id, move.shared)
+            place = move.shared
+            while place < move.length:
+                end = self._moved_at_once(place, move.length)
+                state = self.save(move.sequence_id, place, end)
+                if not target.restore(move.sequence_id, state, place, end):
+                    lib.llama_memory_clear(target._handle, False)
+                    return False
+                place = end
         return True
+
+    def _moved_at_once(self, start: int, length: int) -> int:
+        """Where a range that begins at `start` ends: memory for a small one is there already, and warm."""
+        return length if self.kind is MemoryKind.STATES else min(start + _MOVED_AT_ONCE, length)
 
     def _saved(self, sequence_id: int, start: int, end: int, *, head: bytes = b"") -> memoryview:
         """The state of a range of positions, or all of a sequence that is a state, behind `head`."""

@@ -47,6 +47,15 @@ _SPLIT_MODES = {
 _POOLINGS = {"1": Pooling.MEAN, "2": Pooling.CLS, "3": Pooling.LAST, "4": Pooling.RANK}
 
 
+@dataclass(frozen=True, slots=True)
+class NewContext:
+    """A context over loaded weights that is not used yet."""
+
+    context: Any
+    buffers: dict[str, float]
+    """Its bytes by the name of the buffer's device."""
+
+
 class Model:
     """A loaded model and its context: owns both native handles, frees them in the right order."""
 

@@ -9,6 +9,9 @@ from runner.worker.keeper import Keeper
 from runner.worker.scheduler import Scheduler
 from runner.worker.sequence import Sequence
 
+AHEAD_PART = 64
+"""A larger window is asked for when every answer may go on for one part in so many of this one, and no longer."""
+
 
 class Admission:
     """Moves sequences between waiting and running, as the cells allow.
@@ -52,6 +55,7 @@ class Admission:
             if victim is None:
                 break
             self._park(victim)
+        self._look_ahead()
         return True
 
     def admit(self, now: int) -> int | None:
@@ -89,6 +93,15 @@ class Admission:
         if not keep:
             self._keeper.forget(sequence)
         self._keeper.release(sequence)
+
+    def _look_ahead(self) -> None:
+        """Ask for a larger window before the answers in progress need it: by then it may be there."""
+        window, running = self._keeper.engine.info.context_length, self._scheduler.running
+        used, ahead = self._keeper.ledger.used + self._scheduler.pending, window // AHEAD_PART
+        if used + ahead * len(running) > window:
+            coming = sum(min(sequence.most_coming, ahead) for sequence in running)
+            if used + coming > window:
+                self._growth.may_give(used + coming)
 
     def _has_room(self, sequence: Sequence) -> bool:
         while True:

@@ -88,12 +88,11 @@ class CellKeeper(Keeper):
     def shared_cells(self, sequence: Sequence) -> int:
         return self._shared_with_live(sequence).length
 
-    def shift(self, sequence: Sequence, keep: int, discard: int) -> bool:
-        assert sequence.sequence_id is not None
-        if not self._make_own(sequence, keep):
+    def shift(self, sequence: Sequence, keep: int, discard: int) -> None:
+        if self._make_own(sequence, keep):
+            super().shift(sequence, keep, discard)
+        else:
             self.forget(sequence)
-            return False
-        return super().shift(sequence, keep, discard)
 
     def release(self, sequence: Sequence) -> None:
         if self._is_worth_keeping(sequence) and self._resting_ids_left():

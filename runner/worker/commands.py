@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runner.engine import Window
 from runner.messages import Grow, KeepWindow, RoomGiven, RoomRefused
 from runner.worker.encoding import EncodingJob
 from runner.worker.growth import AwaitWindow
@@ -22,9 +23,19 @@ class SetPaused:
     paused: bool
 
 
+@dataclass(frozen=True, slots=True)
+class WindowMade:
+    """A larger window is ready to be moved into, or there was no memory for it."""
+
+    window: Window | None
+    failure: str = ""
+
+
 class Stop:
     """End the loop after the current step."""
 
 
 MemoryAnswer = Grow | KeepWindow | RoomGiven | RoomRefused
-LoopCommand = Sequence | EncodingJob | AwaitWindow | CancelSequence | SetPaused | MemoryAnswer | FileEvent | Stop
+LoopCommand = (
+    Sequence | EncodingJob | AwaitWindow | CancelSequence | SetPaused | MemoryAnswer | WindowMade | FileEvent | Stop
+)

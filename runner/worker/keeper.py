@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from runner.chat.types import CachedTokens
-from runner.engine import Engine
+from runner.engine import Engine, Window
 from runner.messages import CacheStats
 from runner.worker.ledger import CellLedger
 from runner.worker.prefix_cache import Segment
@@ -61,10 +61,6 @@ class Keeper:
         self._hits = CachedTokens()
         self._prompt_tokens = 0
 
-    @property
-    def has_free_id(self) -> bool:
-        return bool(self._free_ids)
-
     def wait_for(self, sequence: Sequence, now: int) -> Wait | None:
         """Whether it is quicker for a sequence to start later than now; None to start."""
         return None
@@ -93,13 +89,12 @@ class Keeper:
         self.ledger.grow(sequence.sequence_id, count)
         self._shifted.clear()
 
-    def shift(self, sequence: Sequence, keep: int, discard: int) -> bool:
-        """Forget positions keep..keep+discard; False when that cannot be done, and then all of it is forgotten."""
+    def shift(self, sequence: Sequence, keep: int, discard: int) -> None:
+        """Forget positions keep..keep+discard; all of it where that cannot be done."""
         assert sequence.sequence_id is not None
         self.engine.shift(sequence.sequence_id, keep, discard)
         self.ledger.shift(sequence.sequence_id, discard)
         self._shifted.append(sequence)
-        return True
 
     def forget(self, sequence: Sequence) -> None:
         """A sequence's cells are in doubt, or not wanted; it keeps its id and has computed nothing."""
@@ -118,13 +113,13 @@ class Keeper:
         self.forget(sequence)
         self._give_back_id(sequence)
 
-    def move_into(self, window: int) -> None:
-        """Have a window of so many cells and everything in it. Raises InsufficientMemory; then all is as it was."""
+    def move_into(self, window: Window) -> None:
+        """Have everything in another window."""
         for sequence in self._shifted:
             if sequence.sequence_id is not None:
                 self.forget(sequence)
         self._shifted.clear()
-        if not self.engine.grow(window, self.ledger.moves()):
+        if not self.engine.move_into(window, self.ledger.moves()):
             self._lose_all()
 
     def free_cells(self, needed: int) -> bool:

@@ -7,12 +7,9 @@ import time
 from collections.abc import Callable
 
 from runner.engine import Engine
-from runner.errors import InsufficientMemory
 from runner.messages import (
     CacheOptions,
     Grow,
-    GrowFailed,
-    Grown,
     KeepWindow,
     Report,
     RoomGiven,
@@ -20,7 +17,7 @@ from runner.messages import (
     Stats,
 )
 from runner.worker.admission import Admission
-from runner.worker.commands import CancelSequence, LoopCommand, SetPaused, Stop
+from runner.worker.commands import CancelSequence, LoopCommand, SetPaused, Stop, WindowMade
 from runner.worker.draft_plan import DraftPlan
 from runner.worker.encoding import EncodingJob, EncodingQueue
 from runner.worker.growth import AwaitWindow, Growth
@@ -38,6 +35,7 @@ from runner.worker.solo import SoloQueue
 from runner.worker.solo_turns import SoloTurns
 from runner.worker.step_cost import StepCost
 from runner.worker.turns import Totals, Turns
+from runner.worker.window_change import Aside, WindowChange, on_a_thread
 
 STEP_TARGET_NS = 80_000_000
 
@@ -58,10 +56,12 @@ class Loop:
         largest_context: int = 0,
         step_target_ns: int = STEP_TARGET_NS,
         clock: Callable[[], int] = time.perf_counter_ns,
+        aside: Aside = on_a_thread,
     ) -> None:
         """`step_target_ns` is how long a step may take while somebody reads along.
 
-        `largest_context` is the largest window that there is memory for, where that is known.
+        `largest_context` is the largest window that there is memory for, where that is known. `aside` has work
+        done that is not the engine thread's.
         """
         self._engine = engine
         self._emit = emit
@@ -80,6 +80,7 @@ class Loop:
         self._solo = SoloQueue(engine, self._reserve)
         self._encoding = EncodingQueue(engine, self._reserve)
         self._draft_plan = DraftPlan(engine, cost, step_target_ns, clock)
+        self._window_change = WindowChange(engine, self._keeper, self._growth, self._draft_plan, emit, self.post, aside)
         self._turns = Turns(engine, self._outbox, self._tell, clock)
         self._progress = Progress(
             engine,
@@ -171,7 +172,9 @@ class Loop:
             case AwaitWindow():
                 self._growth.wait(command)
             case Grow(context_length):
-                self._grow(context_length)
+                self._window_change.begin(context_length)
+            case WindowMade():
+                self._window_change.finish(command)
             case KeepWindow(largest):
                 self._growth.was_refused(largest)
             case RoomGiven() | RoomRefused():
@@ -203,18 +206,6 @@ class Loop:
         self._encoding.turn_took(turn.started_ns, self._clock())
         self._turns.close(turn, rows)
         return True
-
-    def _grow(self, context_length: int) -> None:
-        try:
-            if context_length > self._engine.info.context_length:
-                self._keeper.move_into(context_length)
-                self._draft_plan.restart(context_length)
-        except InsufficientMemory as error:
-            self._emit(GrowFailed(error.message))
-            self._growth.was_refused(self._engine.info.context_length)
-        else:
-            self._emit(Grown(self._engine.info))
-            self._growth.was_given()
 
     def _tell(self, totals: Totals) -> None:
         keeper, threads = self._keeper, self._pace.threads

@@ -188,12 +188,19 @@ class Sequence:
         return self.answer.generated > 0 and len(self.tokens) - self.computed == 1
 
     @property
+    def most_coming(self) -> int:
+        """How many tokens may still be sampled that will have a cell."""
+        room = self.window - len(self.tokens) - 1
+        most = self.answer.max_generated
+        return max(room if most is None else min(room, most - self.answer.generated - 1), 0)
+
+    @property
     def is_window_full(self) -> bool:
         return len(self.tokens) >= self.window
 
     @property
     def starts_alone(self) -> bool:
-        """Whether it can take nothing over: all of its prompt is to be computed, or its cells are like no others'."""
+        """Whether it can take nothing over: what is not computed tells no scores, or its cells are like no others'."""
         return self.is_shifted or self.request.scores_prompt or self.rescoring is not None
 
     @property

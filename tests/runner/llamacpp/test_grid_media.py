@@ -163,7 +163,7 @@ def test_a_sequence_with_images_is_shared_cut_saved_and_moved_as_one_of_text(eng
     )
     assert next_of(1) == following
     engine.cut(1, sum(counts[:2]))
-    assert engine.grow(2048, [Move(0, length), Move(1, sum(counts[:2]), 0, counts[0])])
+    assert engine.move_into(engine.make_window(2048), [Move(0, length), Move(1, sum(counts[:2]), 0, counts[0])])
     assert next_of(0) == following
     assert engine.restore(1, states[0], sum(counts[:2]), middle) and engine.restore(1, states[1], *ranges[1])
     assert next_of(1) == following
@@ -180,7 +180,7 @@ def test_a_window_grows_while_an_image_is_half_computed(engine: LlamaEngine) -> 
     vectors = engine.encode_media(piece)
     engine.step([Chunk(0, 0, begin)])
     engine.step_media(MediaChunk(0, start, piece, vectors, 0, half))
-    assert engine.grow(2048, [Move(0, start + half)])
+    assert engine.move_into(engine.make_window(2048), [Move(0, start + half)])
     engine.step_media(MediaChunk(0, start + half, piece, vectors, half, piece.count - half))
     sampler = engine.create_sampler(SamplerPlan(GREEDY, 1), [])
     assert engine.step([Chunk(0, start + piece.count, end, sampler)]) == [expected]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from runner.chat.types import ChatRequest, Failed, Finished, Limits, TextPrompt
+from runner.engine import Chunk, Move, SamplerPlan, Window
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import Library
 from runner.loaded_model import LoadOptions
@@ -17,6 +20,7 @@ from runner.worker.commands import Stop
 from runner.worker.loop import Loop
 from runner.worker.prompt import prepare_prompt
 from runner.worker.sequence import Sequence
+from tests.runner.worker.test_loop import at_once
 from tests.tiny_hybrid_model import write_tiny_hybrid_model
 from tests.tiny_model import write_tiny_model
 from tests.tiny_recurrent_model import write_tiny_recurrent_model
@@ -82,7 +86,7 @@ def answers(engine: LlamaEngine, *requests: ChatRequest, grows_at: int | None = 
         if len(told) == len(requests):
             loop.post(Stop())
 
-    loop = Loop(engine, note)
+    loop = Loop(engine, note, aside=at_once)
     for number, asked in enumerate(requests):
         prompt = prepare_prompt(asked, engine)
         loop.post(Sequence(str(number), asked, prompt.tokens, window=prompt.window, seed=1, received_ns=0))
@@ -121,6 +125,35 @@ def test_running_streams_go_on_after_a_growth_in_the_middle(engine: LlamaEngine)
     assert growths == 1
     assert engine.info.context_length == 512
     assert moved == plain
+
+
+def test_steps_go_on_while_a_larger_window_is_made(engine: LlamaEngine) -> None:
+    prompt = engine.tokenize("a text that is being read", add_special=True, parse_special=False)
+    sampler = engine.create_sampler(SamplerPlan(SamplingParams(temperature=0), 1), prompt)
+
+    def answer(during: Callable[[int], None]) -> list[int]:
+        tokens = engine.step([Chunk(0, 0, prompt, sampler)])
+        while len(tokens) < 60:
+            during(len(prompt) + len(tokens) - 1)
+            tokens += engine.step([Chunk(0, len(prompt) + len(tokens) - 1, tokens[-1:], sampler)])
+        engine.remove(0)
+        return tokens
+
+    plain = answer(lambda _: None)
+    made: queue.SimpleQueue[Window] = queue.SimpleQueue()
+    thread = threading.Thread(target=lambda: made.put(engine.make_window(1024)))
+
+    def move(length: int) -> None:
+        if length == len(prompt) + 10:
+            thread.start()
+        if length == len(prompt) + 50:
+            assert engine.move_into(made.get(timeout=60), [Move(0, length)])
+
+    assert answer(move) == plain
+    thread.join()
+    assert engine.info.context_length == 1024
+    engine.make_window(2048)  # closing the engine lets go of one that nobody has moved into
+    sampler.close()
 
 
 def test_a_deterministic_answer_is_the_same_in_a_context_that_grew_for_it(library: Library, path: Path) -> None:

@@ -16,17 +16,22 @@ from runner.messages import CacheOptions, Generate, Grow, GrowFailed, Grown, Kee
 from runner.worker.control import Control
 from runner.worker.ledger import CellLedger
 from runner.worker.loop import Loop
+from runner.worker.window_change import Aside
 from tests.fake_engine import FakeEngine
-from tests.runner.worker.test_loop import Driver, make_sequence
+from tests.runner.worker.test_loop import Driver, at_once, make_sequence
 
 
 class Daemon(Driver):
     """Answers what the worker asks, as `grants` says: the window it may have, or None."""
 
     def __init__(
-        self, engine: FakeEngine, grants: Callable[[int], int | None], cache: CacheOptions | None = None
+        self,
+        engine: FakeEngine,
+        grants: Callable[[int], int | None],
+        cache: CacheOptions | None = None,
+        aside: Aside = at_once,
     ) -> None:
-        super().__init__(engine, cache)
+        super().__init__(engine, cache, aside)
         self.grants = grants
         self.wanted: list[int] = []
 
@@ -119,6 +124,34 @@ def test_an_answer_outgrows_the_window_and_goes_on() -> None:
     assert sum(len(chunk.tokens) for step in engine.steps for chunk in step) == 302, "nothing is computed twice"
 
 
+def test_an_answer_goes_on_while_a_larger_window_is_made_for_it() -> None:
+    engine = FakeEngine(cells=640, longest=4000)
+    work: list[Callable[[], None]] = []
+    driver = Daemon(engine, lambda cells: 1280, aside=work.append)
+    driver.post(make_sequence("a", [1, 2, 3], count=900, window=4000))
+    while not work:
+        driver.step()
+    asked = len(engine.steps)
+    assert driver.wanted == [641]
+    while driver.step():
+        pass
+    assert 640 - 10 <= asked < len(engine.steps) == 640 - 2, "to the last cell of the window that there was"
+    work.pop()()
+    while "a" not in driver.events or not isinstance(driver.events["a"][-1], Finished):
+        driver.step()
+    assert driver.text("a") == engine.answer([1, 2, 3], 900)
+    assert engine.growths == [(640, 1280)]
+
+
+def test_an_answer_that_will_end_in_time_asks_for_no_larger_window() -> None:
+    engine = FakeEngine(cells=640, longest=4000)
+    driver = Daemon(engine, lambda cells: 1280)
+    driver.post(make_sequence("a", [1, 2, 3], count=636, window=4000))
+    driver.run_to_end("a")
+    assert driver.text("a") == engine.answer([1, 2, 3], 636)
+    assert driver.wanted == []
+
+
 def test_an_answer_ends_where_no_larger_window_comes() -> None:
     engine = FakeEngine(cells=64, longest=1000)
     driver = Daemon(engine, lambda cells: None)
@@ -166,11 +199,11 @@ def test_without_memory_for_a_larger_window_one_gives_way() -> None:
 
 
 def test_an_engine_without_memory_leaves_everything_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(window: int, moves: object) -> bool:
-        raise InsufficientMemory("no memory", context_length=window)
+    def refuse(size: int) -> None:
+        raise InsufficientMemory("no memory", context_length=size)
 
     engine = FakeEngine(cells=64, longest=1000)
-    monkeypatch.setattr(engine, "grow", refuse)
+    monkeypatch.setattr(engine, "make_window", refuse)
     driver = Daemon(engine, lambda cells: 128)
     reports: list[Report] = []
     put = driver.reports.put
@@ -179,7 +212,7 @@ def test_an_engine_without_memory_leaves_everything_as_it_was(monkeypatch: pytes
         reports.append(report)
         put(report)
 
-    driver.loop = Loop(engine, note, clock=lambda: engine.now_ns)
+    driver.loop = Loop(engine, note, clock=lambda: engine.now_ns, aside=at_once)
     driver.post(make_sequence("a", [1, 2, 3], count=300, window=1000))
     driver.run_to_end("a")
     assert [type(report) for report in reports if isinstance(report, Grown | GrowFailed)] == [GrowFailed]
@@ -192,7 +225,7 @@ def test_an_engine_without_memory_leaves_everything_as_it_was(monkeypatch: pytes
 def ask(engine: FakeEngine, request: ChatRequest, grants: Callable[[int], int | None]) -> Daemon:
     """What comes of one request through the control thread."""
     driver = Daemon(engine, grants)
-    driver.loop = Loop(engine, driver.reports.put, largest_context=500, clock=lambda: engine.now_ns)
+    driver.loop = Loop(engine, driver.reports.put, largest_context=500, clock=lambda: engine.now_ns, aside=at_once)
     control = Control(engine, driver.loop.post, driver.reports.put, lambda: driver.loop.largest_context)
     with driver.running():
         control.handle(Generate("a", request))

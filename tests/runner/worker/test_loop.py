@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as ReadOnlySequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -30,18 +30,24 @@ from runner.worker.commands import CancelSequence, LoopCommand, SetPaused, Stop
 from runner.worker.loop import Loop
 from runner.worker.outbox import TOGETHER_NS
 from runner.worker.sequence import Sequence
+from runner.worker.window_change import Aside
 from tests.fake_engine import FakeEngine
 
 TIMEOUT = 60
 
 
+def at_once(work: Callable[[], None]) -> None:
+    """What is done aside in earnest has an end here before the next step begins."""
+    work()
+
+
 class Driver:
     """Runs a loop in a thread and collects what it says."""
 
-    def __init__(self, engine: FakeEngine, cache: CacheOptions | None = None) -> None:
+    def __init__(self, engine: FakeEngine, cache: CacheOptions | None = None, aside: Aside = at_once) -> None:
         self.engine = engine
         self.reports: queue.Queue[Report] = queue.Queue()
-        self.loop = Loop(engine, self.reports.put, cache=cache, clock=lambda: engine.now_ns)
+        self.loop = Loop(engine, self.reports.put, cache=cache, clock=lambda: engine.now_ns, aside=aside)
         self.events: dict[str, list[ChatEvent]] = {}
 
     def post(self, *commands: LoopCommand) -> None:
