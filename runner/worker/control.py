@@ -138,9 +138,6 @@ class Control:
             self._engine.load_adapters(request.adapters)
             scope = scope_with(request.cache_scope, request.adapters)
             request = msgspec.structs.replace(request, cache_scope=scope)
-        if request.scores_prompt:
-            # What others have computed would not have to be computed again, and so would tell nothing.
-            request = msgspec.structs.replace(request, cache_scope=f"{request.cache_scope}#{command.request_id}")
         _check_biased_tokens(request, self._engine)
         info = self._engine.info
         prompt = prepare_prompt(request, self._engine, room=info.context_length if is_second_try else None)

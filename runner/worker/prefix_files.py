@@ -51,7 +51,7 @@ class Header(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class FileEvent:
-    """What became of a file: written, or read (`state`), or lost when there is neither."""
+    """What became of a file: written, or read (`state`); when there is neither, there is no file, or none any more."""
 
     key: bytes
     state: memoryview | None = None
@@ -102,14 +102,15 @@ class PrefixFiles:
             self._reads.append(key)
             self._changed.notify_all()
 
-    def write(self, key: bytes, header: Header, state: memoryview) -> None:
-        """Write a segment; an event tells when it is done. Nothing happens when the disk is too far behind."""
+    def write(self, key: bytes, header: Header, state: memoryview) -> bool:
+        """Have a segment written, what became of it comes as an event; False when the disk is too far behind."""
         with self._changed:
             if self._is_broken or self._unwritten_bytes + len(state) > min(_MOST_UNWRITTEN_BYTES, self._budget):
-                return
+                return False
             self._unwritten_bytes += len(state)
             self._writes.append((key, header, state))
             self._changed.notify_all()
+            return True
 
     def touch(self, keys: tuple[bytes, ...]) -> None:
         """Note that these were used, the last one of all most recently: give children before their parents."""
@@ -153,8 +154,7 @@ class PrefixFiles:
                 self._touch(touch)
             elif write is not None:
                 key, header, state = write
-                if self._write(key, header, state):
-                    self._post(FileEvent(key, is_written=True))
+                self._post(FileEvent(key, is_written=self._write(key, header, state)))
                 with self._changed:
                     self._unwritten_bytes -= len(state)
 
@@ -203,7 +203,10 @@ class PrefixFiles:
                 os.utime(self._path(key))
 
     def _shrink(self) -> None:
-        """Remove what was used longest ago, of all models, until the budget is kept with room to spare."""
+        """Remove what was used longest ago, of all models, until the budget is kept with room to spare.
+
+        What goes of this model is told; other processes find out when they read.
+        """
         files = sorted(self._all_files())
         self._used = sum(size for _, size, _ in files)
         for _, size, path in files:
@@ -212,6 +215,9 @@ class PrefixFiles:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
             self._used -= size
+            if path.parent == self._folder and path.suffix == _SUFFIX:
+                with contextlib.suppress(ValueError):
+                    self._post(FileEvent(bytes.fromhex(path.stem)))
 
     # --- files ------------------------------------------------------------------------------------
 

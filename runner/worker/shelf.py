@@ -41,8 +41,9 @@ class Shelf:
         """Have a segment's state written, unless it is on disk."""
         if self._files is None or segment.is_on_disk or segment.state is None or segment.parent is None:
             return
-        self._by_key[segment.key] = segment
-        self._files.write(segment.key, Header(root, segment.parent.key, segment.start, segment.tokens), segment.state)
+        header = Header(root, segment.parent.key, segment.start, segment.tokens)
+        if self._files.write(segment.key, header, segment.state):
+            self._by_key[segment.key] = segment
 
     def fetch(self, segments: Iterable[Segment]) -> None:
         """Have states read; they come through `take`."""
@@ -52,7 +53,7 @@ class Shelf:
                 self._files.read(segment.key)
 
     def take(self, event: FileEvent) -> Segment | None:
-        """The segment whose file was read, or could not be; what was written is noted."""
+        """The segment whose file was read, or is not there; what was written is noted."""
         self._reading.discard(event.key)
         segment = self._by_key.get(event.key)
         if segment is not None and event.is_written:

@@ -12,6 +12,7 @@ import pytest
 
 from runner.chat.types import CachedTokens
 from runner.messages import CacheOptions
+from runner.worker.cell_keeper import CellKeeper
 from runner.worker.keeper import UNMEASURED_READ_NS
 from runner.worker.prefix_cache import PrefixCache, Segment
 from runner.worker.prefix_files import FileEvent, Header, PrefixFiles
@@ -27,14 +28,18 @@ class Disk:
 
     def __init__(self, directory: Path, *, fingerprint: str = "a model", budget: int = 1 << 20) -> None:
         self.events: queue.Queue[FileEvent] = queue.Queue()
+        self.gone: list[bytes] = []
+        """Keys of files that went to keep the budget."""
         self.files = PrefixFiles(directory, fingerprint, budget, self.events.put)
         self.found = self.files.open()
 
     def write(self, segment: Segment, state: bytes) -> FileEvent:
         assert segment.parent is not None
         header = Header(root_of(segment).key, segment.parent.key, segment.start, segment.tokens)
-        self.files.write(segment.key, header, memoryview(state))
-        return self.events.get(timeout=TIMEOUT)
+        assert self.files.write(segment.key, header, memoryview(state))
+        while (event := self.events.get(timeout=TIMEOUT)).key != segment.key:
+            self.gone.append(event.key)
+        return event
 
     def read(self, key: bytes) -> bytes | None:
         self.files.read(key)
@@ -138,6 +143,7 @@ def test_the_budget_is_kept_and_what_was_used_last_stays(tmp_path: Path) -> None
     assert segments[-1].key.hex() in left
     assert segments[0].key.hex() in left
     assert segments[1].key.hex() not in left
+    assert {segment.key.hex() for segment in segments} - left == {key.hex() for key in disk.gone}, "and they are told"
 
 
 def test_a_parent_outlives_its_children(tmp_path: Path) -> None:
@@ -156,7 +162,7 @@ def test_a_folder_that_cannot_be_used_is_no_reason_to_fail(tmp_path: Path) -> No
     (tmp_path / "file").write_text("in the way")
     disk = Disk(tmp_path / "file")
     assert disk.found == []
-    disk.files.write(b"k" * 20, Header(b"", b"", 0, [1]), memoryview(b"state"))
+    assert not disk.files.write(b"k" * 20, Header(b"", b"", 0, [1]), memoryview(b"state"))
     assert disk.files.flush(TIMEOUT)
 
 
@@ -205,6 +211,20 @@ def test_damage_in_the_middle_of_a_conversation_costs_what_comes_after_it(tmp_pa
     damaged.write_bytes(_flip(damaged.read_bytes()))
     assert serve(tmp_path, long) == [CachedTokens(disk=512)]
     assert serve(tmp_path, long) == [CachedTokens(disk=999)], "it was written anew"
+
+
+def test_what_goes_from_disk_and_memory_leaves_nothing_behind(tmp_path: Path) -> None:
+    cache = CacheOptions(4000, disk_bytes=20_000, directory=str(tmp_path), weights_digest="sha256:1")
+    driver = Driver(FakeEngine(cells=4000), cache)
+    with driver.running():
+        for number in range(40):
+            driver.post(make_sequence(str(number), [number % 26, number // 26, *SHARED], count=2))
+            driver.wait_for_all(str(number))
+    driver.loop.save(TIMEOUT)
+    driver.loop.obey(wait=False)
+    keeper = driver.loop._keeper
+    assert isinstance(keeper, CellKeeper)
+    assert len(keeper._shelf._by_key) == len([path for path in stored(tmp_path) if path.suffix == ".prefix"]) < 40
 
 
 def test_a_disk_that_is_slower_than_computing_is_not_waited_for(tmp_path: Path) -> None:
