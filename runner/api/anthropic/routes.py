@@ -43,7 +43,7 @@ async def _count(generator: Generator, call: Call) -> tuple[int, tuple[str, ...]
     """The tokens of a prompt, also of one that no window holds, and the fields that had no effect."""
     try:
         rendered, ignored = await generator.render(call)
-    except ReportedError as error:
+    except (ContextLengthExceeded, ReportedError) as error:
         count = error.facts.get("prompt_tokens")
         if error.code != ContextLengthExceeded.code or not isinstance(count, int) or "at_least" in error.facts:
             raise

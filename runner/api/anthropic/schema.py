@@ -6,9 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from registry.parameters import MAX_STOP_CHARACTERS, MAX_STOPS
 from runner.api.validation import BLOCK_TYPES, Body, Ignored, lacks, not_honoured, unsupported
 
 _LONGEST = 2**31 - 1
+StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 _NOTHING_REMOTE = lacks("anything that runs on somebody else's servers")
 
 
@@ -19,8 +21,14 @@ class TextBlock(Body):
     citations: Ignored = None
 
 
+def _sent_along(value: object) -> object:
+    if value in ("url", "file", "content"):
+        raise unsupported(lacks(f"sources of the type {value!r}: what is meant has to be sent along"))
+    return value
+
+
 class ImageSource(Body):
-    type: Literal["base64"]
+    type: Annotated[Literal["base64"], BeforeValidator(_sent_along)]
     media_type: Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
     data: str
 
@@ -33,7 +41,7 @@ class ImageBlock(Body):
 
 
 class DocumentSource(Body):
-    type: Literal["text"]
+    type: Annotated[Literal["text"], BeforeValidator(_sent_along)]
     media_type: Literal["text/plain"] | None = None
     data: str
 
@@ -184,7 +192,7 @@ class MessagesBody(PromptBody):
 
     max_tokens: Annotated[int, Field(ge=1, le=_LONGEST)]
     stream: bool | None = None
-    stop_sequences: list[str] | None = None
+    stop_sequences: Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None

@@ -47,12 +47,14 @@ async def test_too_long_a_prompt_is_told_the_largest_window_there_is_memory_for(
     }
 
 
-async def test_a_prompt_is_counted_even_where_no_window_holds_it() -> None:
+@pytest.mark.parametrize("rows", [[], [row()]], ids=["not told of", "loaded"])
+async def test_a_prompt_is_counted_even_where_no_window_holds_it(rows: list[ModelStatus]) -> None:
     body = {"model": "m", "messages": TURN}
     facts: dict[str, Any] = {"prompt_tokens": 9000, "context_length": 4096}
     answers = []
     for more in ({}, {"at_least": True}):
         daemon = FakeDaemon(FakeSupervisor([Failed("context_length_exceeded", "Too long.", facts | more)]))
+        daemon.supervisor.rows = rows
         async with daemon.client() as client:
             answers.append(await client.post("/v1/messages/count_tokens", json=body))
     counted, guessed = answers
