@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -110,6 +111,10 @@ def test_an_input_that_is_too_long_is_refused_or_cut_as_the_caller_says(
     refusal = minilm.client.post("/api/embed", json={"model": EMBEDDER, "input": texts, "truncate": False}).json()
     assert (refusal["code"], refusal["index"]) == ("context_length_exceeded", 1)
     assert (refusal["prompt_tokens"], refusal["context_length"]) == (602, 512)
+    older = {"model": EMBEDDER, "prompt": texts[1], "truncate": True}
+    assert minilm.client.post("/api/embeddings", json=older).json()["truncated"] == [
+        {"index": 0, "from": 602, "to": 512, "strategy": "drop_end"}
+    ]
 
 
 def test_nothing_to_embed_gives_nothing_and_loads_the_model(ollama_client: ollama.Client, minilm: Daemon) -> None:
@@ -322,10 +327,13 @@ def test_many_inputs_of_many_lengths_are_each_what_they_are_alone(tiny: Daemon) 
 
 
 def test_a_client_that_leaves_takes_its_inputs_along(shared_daemon: Daemon) -> None:
-    body = {"model": MODEL, "input": ["a long text " * 150] * 200}
-    with pytest.raises(httpx.ReadTimeout):
-        shared_daemon.client.post("/api/embed", json=body, timeout=2)
+    inputs = 200
+    body = json.dumps({"model": MODEL, "input": ["a long text " * 150] * inputs}).encode()
+    head = f"POST /api/embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", httpx.URL(shared_daemon.url).port or 0)) as connection:
+        connection.sendall(head.encode() + body)
+        shared_daemon.wait_until_busy()
     shared_daemon.wait_until_idle()
     [row] = shared_daemon.loaded()
-    assert row["steps"]["rows"] < 200 * 450, "all of it was computed"
+    assert row["steps"]["rows"] < inputs * 450, "all of it was computed"
     assert row["restarts"] == 0

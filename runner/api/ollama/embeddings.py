@@ -55,6 +55,8 @@ class EmbedBody(Body):
 class EmbeddingsBody(Body):
     model: str = ""
     prompt: str | None = None
+    truncate: bool | None = None
+    """Puna's own here."""
     keep_alive: KeepAlive = None
     options: dict[str, Any] | None = None
 
@@ -83,10 +85,11 @@ def create_router(tasks: ModelTasks, max_body_bytes: int) -> APIRouter:
     async def embeddings(request: Request) -> Response:
         body = await read_body(request, EmbeddingsBody, max_body_bytes)
         inputs = [body.prompt] if body.prompt else []
-        work = tasks.embed(_call(body, request), inputs, keeps_length=_RAW_ARCHITECTURES)
+        work = tasks.embed(_call(body, request), inputs, truncate=bool(body.truncate), keeps_length=_RAW_ARCHITECTURES)
         done = await while_connected(request.receive, work)
         vector = numbers(done.vectors[0]) if done.vectors else []
-        return JsonResponse({"embedding": vector}, headers=ignored_header([*done.ignored, *vain_standing(request)]))
+        answer = {"embedding": vector, **truncations(done.shortened)}
+        return JsonResponse(answer, headers=ignored_header([*done.ignored, *vain_standing(request)]))
 
     return router
 
