@@ -131,13 +131,12 @@ def test_a_stop_sequence_is_named(client: Any) -> None:
     message = client.messages.create(
         model=MODEL,
         max_tokens=100,
-        messages=[{"role": "user", "content": "Write: a, b, c, d, e."}],
-        stop_sequences=[","],
-        extra_body={"temperature": 0},
+        messages=[{"role": "user", "content": "Count to ten."}, {"role": "assistant", "content": "1, 2, 3"}],
+        stop_sequences=["5"],
+        extra_body={"temperature": 0, "deterministic": True},
     )
-    if message.stop_reason == "stop_sequence":
-        assert message.stop_sequence == ","
-    assert "," not in message.content[0].text
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "5")
+    assert message.content[0].text == ", 4, "
 
 
 def test_an_answer_follows_a_json_schema(client: Any) -> None:
