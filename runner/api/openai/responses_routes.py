@@ -46,11 +46,8 @@ class Kept:
     background: BackgroundResponses
 
 
-def create_router(
-    generator: Generator, responses: ResponseStore, conversations: ConversationStore, max_body_bytes: int
-) -> APIRouter:
+def create_router(generator: Generator, kept: Kept, max_body_bytes: int) -> APIRouter:
     router = APIRouter()
-    kept = Kept(responses, conversations, BackgroundResponses(generator))
 
     @router.post("/v1/responses", openapi_extra=json_body(ResponseBody))
     async def create(request: Request) -> Response:
@@ -236,7 +233,10 @@ def _keeper(kept: Kept, request: Request, body: ResponseBody, items: Sequence[It
 def _stored(kept: Kept, request: Request, response_id: str) -> StoredResponse:
     found = kept.responses.find(owner(request), response_id)
     if found is None:
-        raise NotFound(f"Response with id {response_id[:100]!a} not found.", field="response_id")
+        raise NotFound(
+            f"Response with id {response_id[:100]!a} not found; responses are kept for a day, in memory.",
+            field="response_id",
+        )
     return found
 
 
