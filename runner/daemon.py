@@ -1,8 +1,8 @@
 """The daemon: builds every part, hands each what it needs, runs uvicorn, and stops in order.
 
-Stopping, after the first signal: new requests are refused with `server_shutdown` while running
-answers may end; then those left are ended with that error, the workers go, and at last the socket.
-A second signal ends everything at once.
+Stopping, after the first signal: new requests are refused with `server_shutdown`, and so ends at once
+what nobody reads along; running answers may end, then those left are ended with that error, the workers
+go, and at last the socket. A second signal ends everything at once.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from runner.runtime_file import RuntimeFile, remove_runtime_file, write_runtime_
 from runner.settings import Settings
 from runner.sources import make_sources
 from runner.supervisor.fit import FitMeter
+from runner.supervisor.jobs import Jobs
 from runner.supervisor.process import WORKER_COMMAND
 from runner.supervisor.speed import SpeedMeter
 from runner.supervisor.supervisor import Supervisor
@@ -119,14 +120,13 @@ class _Daemon:
         sources = make_sources(settings, paths.config_file, store, os.environ, Path.home())
         self._supervisor = Supervisor(settings, worker_command, cache_folder=paths.cache / "prefixes")
         self._generator = Generator(store, self._supervisor, settings)
-        self._workshop = ProcessWorkshop(settings.pull.keep_free_bytes, worker_command)
-        self._speed_meter = SpeedMeter(worker_command)
+        self._jobs = Jobs(worker_command)
         fit_meter = FitMeter(
-            worker_command,
+            self._jobs,
             max_sequences=settings.worker.max_sequences,
             wishes_of=lambda model: usual_wishes(model, settings),
         )
-        app = create_app(
+        self._app = create_app(
             AppParts(
                 settings,
                 store,
@@ -134,12 +134,12 @@ class _Daemon:
                 self._supervisor,
                 self._generator,
                 self._version,
-                self._workshop,
+                ProcessWorkshop(settings.pull.keep_free_bytes, self._jobs),
                 fit_meter,
-                self._speed_meter,
+                SpeedMeter(self._jobs),
             )
         )
-        self._server = _Server(_server_config(app))
+        self._server = _Server(_server_config(self._app))
 
     async def run(self) -> int:
         host, port = self._listener.getsockname()[:2]
@@ -166,8 +166,8 @@ class _Daemon:
     async def _stop(self, serving: asyncio.Task[None]) -> int:
         logger.info("stopping: running answers may still end")
         impatient = asyncio.create_task(self._signals.get())
-        self._workshop.stop()
-        self._speed_meter.stop()
+        self._jobs.stop()
+        self._app.stop()
         await _first(self._supervisor.stop(), impatient)
         self._server.should_exit = True
         if not impatient.done():
@@ -188,7 +188,7 @@ class _Daemon:
                 try:
                     call = Call(request_id="preload", model=name, prompt=Conversation(messages=()))
                     await self._generator.load(call)
-                except (RunnerError, RegistryError, SettingsError) as error:
+                except (RunnerError, RegistryError, SettingsError, OSError) as error:
                     logger.warning("%s was not loaded in advance: %s", name, error)
 
 

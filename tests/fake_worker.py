@@ -11,6 +11,7 @@ where the model file is a real one; how it answers stands in each prompt:
     want N    a larger window is asked for, and the answer comes when it is there or refused
     room N    N bytes are asked for beside the model, and the answer, a word, comes when they are given or refused
     faint K N as `say N`, but it kills itself after K words unless its model was loaded before
+    until P   a word, and the end once there is a file P
 
 Each word is a token; a request that brings tokens goes on behind so many words.
 
@@ -99,6 +100,7 @@ class _Answer:
     is_fast: bool = False
     is_paused: bool = False
     said: int = 0
+    ends_with: Path | None = None
 
     def go_on_behind(self, words: int) -> None:
         self.said = words
@@ -193,6 +195,8 @@ class _FakeWorker:
                 elif verb == "faint":
                     first, whole = map(int, count.split())
                     self.answers[request_id] = _Answer(first, "die") if self.is_first() else _Answer(whole, "finish")
+                elif verb == "until":
+                    self.answers[request_id] = _Answer(1, "finish", ends_with=Path(count))
                 elif verb == "want":
                     self.answers[request_id] = _Answer(0, "hold")
                     self.send(WindowWanted(int(count)))
@@ -247,6 +251,8 @@ class _FakeWorker:
                 answer.said += 1
                 tokens.append((request_id, answer.said))
                 events.append((request_id, TextDelta(f"word{answer.said} ")))
+            elif answer.ends_with is not None and not answer.ends_with.exists():
+                time.sleep(0.005)
             else:
                 ends.append(answer.then)
                 if answer.then == "finish":
@@ -302,7 +308,10 @@ class _FakeWorker:
 def is_alive(journal: str) -> bool:
     """Whether the worker that wrote the journal still runs."""
     pid = json.loads(Path(journal).read_text().splitlines()[-1])["pid"]
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def usage(words: int) -> Usage:

@@ -14,9 +14,9 @@ from registry.progress import Progress
 from registry.pull import Puller
 from registry.pull_plan import PullPlan
 from registry.sources.model_url import ModelUrl
-from runner.errors import ModelInUse, ModelNotFound
+from runner.errors import ModelInUse, ModelNotFound, RunnerError, ServerShutdown
 
-_Ends = set["asyncio.Future[None]"]
+_Ends = set["asyncio.Future[RunnerError]"]
 
 
 class Downloads:
@@ -26,7 +26,8 @@ class Downloads:
         self._puller = puller
         self._finder = finder
         self._running: defaultdict[str, _Ends] = defaultdict(set)
-        """For each pull a future that is done when somebody else has ended it."""
+        """For each pull a future that has the error for its followers when somebody else has ended it."""
+        self._is_stopping = False
 
     async def pull(
         self, name: ModelName, *, source: ModelName | ModelUrl | None = None, insecure: bool = False
@@ -35,13 +36,15 @@ class Downloads:
 
         `source` is where the model comes from when its name does not say so; a pull that broke off is gone on
         with from where it was begun. It is noted for later either way.
-        Raises ModelNotFound when `end` was called for its model.
+        Raises ModelNotFound when `end` was called for its model, and ServerShutdown after `stop`.
         """
+        if self._is_stopping:
+            raise ServerShutdown
         source = source or await self._finder.begun_from(name)
         find = self._finder.find(source, insecure=insecure) if source is not None else None
         origin = source_text(source) if source is not None else None
         begun = datetime.now(UTC)
-        ended = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[RunnerError] = asyncio.get_running_loop().create_future()
         self._running[name.folded].add(ended)
         try:
             pull = self._puller.pull(name, insecure=insecure, find=find, source=origin)
@@ -51,7 +54,7 @@ class Downloads:
                         await self._finder.remember(Target(name, source or name), begun)
                     yield progress
             if ended.done():
-                raise ModelNotFound(f"{name.short} was removed while it was being downloaded.", model=name.short)
+                raise ended.result()
         finally:
             self._running[name.folded].discard(ended)
             if not self._running[name.folded]:
@@ -64,6 +67,13 @@ class Downloads:
         source = source or await self._finder.begun_from(name)
         find = self._finder.find(source, insecure=insecure) if source is not None else None
         return await self._puller.plan(name, insecure=insecure, find=find)
+
+    def stop(self) -> None:
+        """End all pulls, because the daemon stops; what they have fetched is kept."""
+        self._is_stopping = True
+        for ends in self._running.values():
+            for ended in ends:
+                _end(ended, ServerShutdown())
 
     def is_running(self, name: ModelName) -> bool:
         """Whether this daemon is pulling a model."""
@@ -79,8 +89,8 @@ class Downloads:
         Returns when they have stopped. Raises ModelInUse when a process does not obey.
         """
         for ended in self._running.get(name.folded, ()):
-            if not ended.done():
-                ended.set_result(None)
+            removed = f"{name.short} was removed while it was being downloaded."
+            _end(ended, ModelNotFound(removed, model=name.short))
         left = await asyncio.to_thread(self._puller.end, name)
         if left:
             raise ModelInUse(
@@ -91,7 +101,12 @@ class Downloads:
             )
 
 
-async def _next(steps: AsyncGenerator[Progress], ended: asyncio.Future[None]) -> Progress | None:
+def _end(ended: asyncio.Future[RunnerError], error: RunnerError) -> None:
+    if not ended.done():
+        ended.set_result(error)
+
+
+async def _next(steps: AsyncGenerator[Progress], ended: asyncio.Future[RunnerError]) -> Progress | None:
     """The next step; None when there is none, or the pull was ended."""
     if ended.done():
         return None

@@ -14,11 +14,10 @@ from registry.stored_model import StoredModel
 from runner.errors import EngineCrashed, ReportedError
 from runner.jobs import MEASURE_FLAG, DeviceFacts, Measure, Measured
 from runner.supervisor.growing import largest_at_first
-from runner.supervisor.jobs import follow_job
+from runner.supervisor.jobs import Jobs
 from runner.supervisor.kernels import has_fast_kernel, kernel_sentence, main_type
 from runner.supervisor.likely_fit import COMFORT, LikelyFit
 from runner.supervisor.memory import Machine, MemoryPlan, Room, ThisMachine, gigabytes, plan_memory
-from runner.supervisor.process import WORKER_COMMAND
 from runner.supervisor.types import LoadWishes, MemoryFacts
 
 logger = logging.getLogger(__name__)
@@ -121,13 +120,13 @@ class FitMeter:
 
     def __init__(
         self,
-        worker_command: Sequence[str] = WORKER_COMMAND,
+        jobs: Jobs | None = None,
         machine: Machine | None = None,
         max_sequences: int | None = None,
         wishes_of: Callable[[StoredModel], LoadWishes] = lambda _: LoadWishes(),
     ) -> None:
         """`wishes_of` tells what is wished of a model's loading when a request wishes nothing; it may block."""
-        self._worker_command = tuple(worker_command)
+        self._jobs = jobs or Jobs()
         self._machine = machine or ThisMachine()
         self._max_sequences = max_sequences or 16
         self._wishes_of = wishes_of
@@ -136,7 +135,10 @@ class FitMeter:
         self._turn = asyncio.Lock()
 
     async def fit(self, model: StoredModel) -> Fit:
-        """How the model fits; takes half a second the first time. Raises ModelInvalid or ModelCorrupt."""
+        """How the model fits; takes half a second the first time.
+
+        Raises ModelInvalid or ModelCorrupt, and ServerShutdown.
+        """
         metadata = await asyncio.to_thread(model.metadata)
         measured = await self._measure(str(model.model_digest), model.model_paths)
         projector = sum(layer.size for layer in model.manifest.of_type(PROJECTOR_LAYER))
@@ -186,7 +188,7 @@ class FitMeter:
         job = Measure(tuple(str(file) for file in files), _WINDOWS, self._max_sequences)
         async with (
             asyncio.timeout(_SECONDS),
-            contextlib.aclosing(follow_job(self._worker_command, MEASURE_FLAG, job)) as reports,
+            contextlib.aclosing(self._jobs.follow(MEASURE_FLAG, job)) as reports,
         ):
             async for report in reports:
                 if isinstance(report, Measured):

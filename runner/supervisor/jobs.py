@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
-from runner.errors import EngineCrashed, ReportedError
+from runner.errors import EngineCrashed, ReportedError, ServerShutdown
 from runner.jobs import Job, JobFailed, JobReport, decode_job_report, encode_job_frame
 from runner.messages import FRAME_HEADER
-from runner.supervisor.process import worker_environment
+from runner.supervisor.process import WORKER_COMMAND, worker_environment
 
 logger = logging.getLogger(__name__)
 
@@ -26,34 +26,73 @@ _LARGEST_REPORT = 1024 * 1024
 _LAST_WORDS = 2000
 
 
-async def follow_job(
-    command: Sequence[str], flag: str, job: Job, running: set[Process] | None = None
-) -> AsyncGenerator[JobReport, None]:
-    """Everything the job tells, the result last. Closing this ends its process.
+class Jobs:
+    """The short-lived processes of a daemon, none of which outlives it. Belongs to the event loop's thread.
 
-    Raises what the job failed with as ReportedError, and EngineCrashed when its process ends before.
+    When the daemon stops, whoever follows one is told so by ServerShutdown, and so is who asks for more.
     """
-    async with process_of([*command, flag], running) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with contextlib.suppress(ConnectionError):  # it died at once, and reading tells
-            process.stdin.write(encode_job_frame(job))
-            await process.stdin.drain()
-        while (report := await _next_report(process.stdout)) is not None:
-            if isinstance(report, JobFailed):
-                raise ReportedError(report.code, report.message, report.facts)
-            yield report
-        code = await process.wait()
-    if code != 0:
-        raise EngineCrashed(f"The process that did the work {ending(code)}.")
+
+    def __init__(self, worker_command: Sequence[str] = WORKER_COMMAND) -> None:
+        self._worker_command = tuple(worker_command)
+        self._running: set[Process] = set()
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """End them all."""
+        self._is_stopping = True
+        for process in self._running:
+            _kill(process)
+
+    async def follow(self, flag: str, job: Job) -> AsyncGenerator[JobReport, None]:
+        """Everything that a worker with this flag tells of its job, the result last. Closing this ends its process.
+
+        Raises what the job failed with as ReportedError, EngineCrashed when its process ends before, and
+        ServerShutdown.
+        """
+        async with self.process([*self._worker_command, flag]) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with contextlib.suppress(ConnectionError):  # it died at once, and reading tells
+                process.stdin.write(encode_job_frame(job))
+                await process.stdin.drain()
+            while (report := await _next_report(process.stdout)) is not None:
+                if isinstance(report, JobFailed):
+                    raise ReportedError(report.code, report.message, report.facts)
+                yield report
+            code = await process.wait()
+            if code != 0:
+                raise EngineCrashed(f"The process that did the work {ending(code)}.")
+
+    @asynccontextmanager
+    async def process(self, command: Sequence[str]) -> AsyncGenerator[Process, None]:
+        """A process with pipes and a clean environment, that is gone when this is left.
+
+        What it says on standard error goes to the log when it fails. Raises EngineCrashed when it cannot be
+        started, and ServerShutdown in place of every EngineCrashed that the daemon's end brought about.
+        """
+        if self._is_stopping:
+            raise ServerShutdown
+        process = await _started(command)
+        words = asyncio.create_task(_last_words(process))
+        self._running.add(process)
+        if self._is_stopping:
+            _kill(process)
+        try:
+            yield process
+        except EngineCrashed:
+            if self._is_stopping:
+                raise ServerShutdown from None
+            raise
+        finally:
+            self._running.discard(process)
+            _kill(process)
+            await process.wait()
+            said = await words
+            if process.returncode and process.returncode > 0 and said:
+                logger.error("a job's process ended with exit code %d: %s", process.returncode, said)
 
 
-@asynccontextmanager
-async def process_of(command: Sequence[str], running: set[Process] | None = None) -> AsyncGenerator[Process, None]:
-    """A process with pipes and a clean environment, that is gone when this is left; until then it is in `running`.
-
-    What it says on standard error goes to the log when it fails.
-    """
+async def _started(command: Sequence[str]) -> Process:
     options: dict[str, Any] = {}
     if sys.platform == "win32":
         options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
@@ -61,7 +100,7 @@ async def process_of(command: Sequence[str], running: set[Process] | None = None
         # A Ctrl-C in the daemon's terminal is for the daemon.
         options["start_new_session"] = True
     try:
-        process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -71,20 +110,12 @@ async def process_of(command: Sequence[str], running: set[Process] | None = None
         )
     except OSError as error:
         raise EngineCrashed(f"The process for the work could not be started ({error.strerror}).") from error
-    words = asyncio.create_task(_last_words(process))
-    running = set() if running is None else running
-    running.add(process)
-    try:
-        yield process
-    finally:
-        running.discard(process)
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        await process.wait()
-        said = await words
-        if process.returncode and process.returncode > 0 and said:
-            logger.error("a job's process ended with exit code %d: %s", process.returncode, said)
+
+
+def _kill(process: Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
 
 
 def ending(code: int) -> str:

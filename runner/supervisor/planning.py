@@ -35,7 +35,7 @@ class LoadPlan:
 def plan_load(resident: Resident, residents: Iterable[Resident], machine: Machine, gpus: Gpus) -> LoadPlan:
     """How to load a model: the first waiter's wishes, and of the others' those that fit as well.
 
-    Wishes that are already loaded count last, so that two clients who want different things
+    Wishes that were loaded before count last, so that two clients who want different things
     end with one worker that serves both; they count first while requests wait for a crashed worker's successor.
     """
     others = [other for other in residents if other.worker is not None]
@@ -47,7 +47,8 @@ def plan_load(resident: Resident, residents: Iterable[Resident], machine: Machin
         return LoadPlan(wishes, memory, room, make_room(memory.needed, room, occupants, uses_gpu=wishes.num_gpu != 0))
 
     waiting = [waiter.spec.wishes for waiter in resident.waiters]
-    first, *more = dict.fromkeys([resident.wishes, *waiting] if resident.leases else [*waiting, resident.wishes])
+    is_interrupted = resident.worker is None and resident.leases
+    first, *more = dict.fromkeys([resident.wishes, *waiting] if is_interrupted else [*waiting, resident.wishes])
     best = planned(first)
     if not isinstance(best.decision, Refuse):
         for wishes in more:

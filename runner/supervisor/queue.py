@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from runner.errors import QueueFull, ReportedError, RunnerError
+from runner.errors import QueueFull, RunnerError
 from runner.settings import QueueSettings
 from runner.supervisor.lease import Lease
 from runner.supervisor.residents import Resident, Waiter
@@ -69,6 +69,7 @@ class Queue:
 
 
 def _copy_of(error: RunnerError) -> RunnerError:
-    if isinstance(error, ReportedError):
-        return ReportedError(error.code, error.message, error.facts)
-    return type(error)(error.message, **error.facts)
+    # Not by its constructor: each class has one of its own.
+    copied = type(error).__new__(type(error), *error.args)
+    copied.__dict__.update(error.__dict__)
+    return copied

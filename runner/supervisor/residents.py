@@ -56,9 +56,11 @@ class Resident:
     """A model that is loaded, or should be. Changed by the supervisor alone."""
 
     spec: ModelSpec
-    keep_alive: float
+    usual_keep_alive: float
+    """Unless a request says otherwise."""
     line: Line
     """The requests of its leases."""
+    keep_alive: float = field(init=False)
     phase: Phase = Phase.WANTED
     worker: WorkerProcess | None = None
     waiters: deque[Waiter] = field(default_factory=deque)
@@ -79,6 +81,8 @@ class Resident:
     """Evicted because the engine found too little memory: load again when it is gone."""
     is_kept: bool = False
     """Crashed while it was resident: load it again although nobody waits."""
+    is_dismissed: bool = False
+    """It goes as soon as nobody uses it, whatever its keep-alive."""
     beside: dict[Beside, int] = field(default_factory=dict)
     """Bytes that were given for contexts beside the main one."""
     wanted_beside: dict[Beside, int] = field(default_factory=dict)
@@ -90,6 +94,9 @@ class Resident:
     grown_at: datetime | None = None
     restarts: int = 0
     last_reload_reason: str | None = None
+
+    def __post_init__(self) -> None:
+        self.keep_alive = self.usual_keep_alive
 
     @property
     def key(self) -> str:
@@ -112,8 +119,19 @@ class Resident:
         sequences = 1 if self.loaded is None else self.loaded.max_sequences
         return sequences + max(2, sequences // 2)
 
+    def stays_until(self, now: float) -> float:
+        """When it goes if its last use ends now."""
+        return -math.inf if self.is_dismissed else now + self.keep_alive
+
+    def dismiss(self) -> None:
+        """Let it go as soon as nobody uses it. Who comes when it has gone finds it as if it had never been there."""
+        self.is_dismissed, self.is_kept = True, False
+        self.keep_alive = self.usual_keep_alive
+        self.expires_at = -math.inf
+
     def lose_worker(self) -> None:
         """Its process is gone, with all that it held."""
+        self.is_dismissed = self.is_dismissed and self.phase is not Phase.STOPPING
         self.phase = Phase.WANTED
         self.worker = None
         self.loaded = None

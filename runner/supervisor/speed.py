@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from registry.stored_model import StoredModel
-from runner.errors import EngineCrashed, ServerShutdown
-from runner.jobs import BENCHMARK_FLAG, Benchmark, Benchmarked, JobProgress, JobReport, Speed
-from runner.supervisor.jobs import follow_job
+from runner.errors import EngineCrashed
+from runner.jobs import BENCHMARK_FLAG, Benchmark, Benchmarked, JobProgress, Speed
+from runner.supervisor.jobs import Jobs
 from runner.supervisor.kernels import fast_files, has_fast_kernel, kernel_sentence, main_type
-from runner.supervisor.process import WORKER_COMMAND
-from runner.supervisor.queue import RETRY_AFTER_SECONDS
 
 SECONDS = 12.0
 
@@ -45,12 +42,10 @@ class ModelSpeed:
 class SpeedMeter:
     """Measures models, one at a time, so that no two measure each other. Belongs to the event loop's thread."""
 
-    def __init__(self, worker_command: Sequence[str] = WORKER_COMMAND, seconds: float = SECONDS) -> None:
-        self._worker_command = tuple(worker_command)
+    def __init__(self, jobs: Jobs | None = None, seconds: float = SECONDS) -> None:
+        self._jobs = jobs or Jobs()
         self._seconds = seconds
         self._turn = asyncio.Lock()
-        self._running: set[Process] = set()
-        self._is_stopping = False
 
     async def speed(self, model: StoredModel) -> AsyncGenerator[float | ModelSpeed, None]:
         """Fractions of the work, then what was found; closing this ends the work.
@@ -62,34 +57,14 @@ class SpeedMeter:
         kind = main_type(metadata.tensors)
         job = Benchmark(tuple(str(file) for file in model.model_paths), self._seconds)
         yield 0.0
-        async with self._turn:
-            try:
-                async with contextlib.aclosing(self._reports(job)) as reports:
-                    async for report in reports:
-                        if isinstance(report, JobProgress):
-                            yield report.fraction
-                        elif isinstance(report, Benchmarked):
-                            yield _found(report, kind)
-                            return
-                raise EngineCrashed("The process that measures ended without a word.")
-            except EngineCrashed:
-                if not self._is_stopping:
-                    raise
-                raise ServerShutdown(
-                    "The server is shutting down; try again in a moment.", retry_after_seconds=RETRY_AFTER_SECONDS
-                ) from None
-
-    def _reports(self, job: Benchmark) -> AsyncGenerator[JobReport]:
-        if self._is_stopping:
-            raise EngineCrashed("Nothing is begun any more.")
-        return follow_job(self._worker_command, BENCHMARK_FLAG, job, self._running)
-
-    def stop(self) -> None:
-        """End the measuring: whoever follows it is told that the server shuts down, and so is who asks for more."""
-        self._is_stopping = True
-        for process in self._running:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+        async with self._turn, contextlib.aclosing(self._jobs.follow(BENCHMARK_FLAG, job)) as reports:
+            async for report in reports:
+                if isinstance(report, JobProgress):
+                    yield report.fraction
+                elif isinstance(report, Benchmarked):
+                    yield _found(report, kind)
+                    return
+        raise EngineCrashed("The process that measures ended without a word.")
 
 
 def _found(measured: Benchmarked, kind: str) -> ModelSpeed:

@@ -24,7 +24,7 @@ def status_of(residents: Iterable[Resident], now: float, largest: Mapping[str, i
     """
     rows = []
     for resident in residents:
-        expires = now + resident.keep_alive if resident.is_used else resident.expires_at
+        expires = resident.stays_until(now) if resident.is_used else resident.expires_at
         rows.append((expires, _row(resident, max(0.0, expires - now), largest.get(resident.key, 0))))
     rows.sort(key=lambda row: row[0], reverse=True)
     return [status for _, status in rows]

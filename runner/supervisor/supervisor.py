@@ -16,24 +16,21 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.errors import DeadlineExceeded, RunnerError
+from runner.errors import DeadlineExceeded, RunnerError, ServerShutdown
 from runner.settings import Settings
 from runner.supervisor.devices import probe_gpus
 from runner.supervisor.lease import Lease
 from runner.supervisor.likely_fit import LikelyFit, likely_fit
-from runner.supervisor.memory import (
-    Machine,
-    ThisMachine,
-)
+from runner.supervisor.memory import Machine, ThisMachine
 from runner.supervisor.planning import LoadPlan, largest_windows, plan_load, shortage_of
-from runner.supervisor.policy import Evict, Fits, Refuse, Wait, reload_reason
+from runner.supervisor.policy import Evict, Fits, Wait, reload_reason
 from runner.supervisor.process import WORKER_COMMAND, WorkerState
 from runner.supervisor.queue import Queue
 from runner.supervisor.residents import Phase, Resident, Waiter
 from runner.supervisor.status import status_of
 from runner.supervisor.table import Table
 from runner.supervisor.types import LoadWishes, ModelSpec, ModelStatus
-from runner.supervisor.workers import Workers, shutting_down
+from runner.supervisor.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +75,7 @@ class Supervisor:
         DeadlineExceeded, InsufficientMemory, EngineCrashed, ServerShutdown. Cancelling gives up.
         """
         if self._workers.is_stopping:
-            raise shutting_down()
+            raise ServerShutdown
         resident = self._residents.get(spec.weights_digest)
         if resident is None or not self._can_serve_now(resident, spec.wishes):
             self._queue.refuse_when_full(spec, resident)
@@ -111,9 +108,7 @@ class Supervisor:
         resident = self._residents.get(weights_digest)
         if resident is None:
             return False
-        resident.keep_alive = 0.0
-        resident.is_kept = False
-        resident.expires_at = -math.inf
+        resident.dismiss()
         worker = resident.worker
         self._settle()
         if worker is not None and not resident.is_used:
@@ -128,14 +123,12 @@ class Supervisor:
         resident = self._residents.get(weights_digest)
         if resident is None:
             return False
-        resident.keep_alive = 0.0
-        resident.is_kept = False
-        resident.expires_at = -math.inf
+        resident.dismiss()
         worker = resident.worker
         self._queue.fail_all(resident, error)
         self._workers.end_requests(resident, error)
         if worker is not None and resident.phase is Phase.READY:
-            self._workers.stop(resident)
+            self._workers.let_go(resident)
         self._settle()
         if worker is not None:
             await worker.wait_gone()
@@ -161,7 +154,7 @@ class Supervisor:
         self._workers.is_stopping = True
         for resident in self._residents.values():
             resident.is_kept = False
-            self._queue.fail_all(resident, shutting_down())
+            self._queue.fail_all(resident, ServerShutdown())
         self._settle()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.worker.drain_seconds):
@@ -169,7 +162,7 @@ class Supervisor:
                     self._changed.clear()
                     await self._changed.wait()
         for resident in list(self._residents.values()):
-            self._workers.end_requests(resident, shutting_down())
+            self._workers.end_requests(resident, ServerShutdown())
         await self._workers.stop_all()
         if self._probe is not None:
             self._probe.cancel()
@@ -211,9 +204,8 @@ class Supervisor:
         if lease not in resident.leases:
             return  # its worker died before
         resident.leases.remove(lease)
-        now = asyncio.get_running_loop().time()
         self._table.touch(resident)
-        resident.expires_at = now + resident.keep_alive
+        resident.expires_at = resident.stays_until(asyncio.get_running_loop().time())
         self._changed.set()
         self._settle()
 
@@ -264,7 +256,7 @@ class Supervisor:
                 return
         if not resident.is_used and resident.expires_at <= now:
             logger.info("%s: unloading", resident.spec.name)
-            self._workers.stop(resident)
+            self._workers.let_go(resident)
 
     def _abandon(self, resident: Resident, now: float) -> None:
         """Give a load up that nobody waits for; a model that crashed is wanted back until its time is over."""
@@ -289,30 +281,31 @@ class Supervisor:
                 continue
             if resident.room_from is not None and resident.room_from.state is not WorkerState.GONE:
                 continue
-            while True:
-                plan = self._plan(resident)
-                decision = plan.decision
-                error = shortage_of(plan, resident)
-                if error is None:
-                    break
-                if resident.leases:
-                    self._workers.end_requests(resident, error)
-                elif resident.waiters:
-                    self._queue.fail(resident, resident.waiters[0], error)
-                if not resident.is_used:
-                    self._forget(resident)
-                    break
-            if isinstance(decision, Fits):
+            plan = self._feasible_plan(resident)
+            if plan is None:
+                continue
+            if isinstance(plan.decision, Fits):
                 self._workers.start(resident, plan)
             elif not resident.is_used:
-                if not isinstance(decision, Refuse):
-                    self._forget(resident)  # nobody else has to go for a model that nobody waits for
-            elif isinstance(decision, Evict):
-                self._workers.evict_idle(decision.keys)
-            elif isinstance(decision, Wait):
-                for key in decision.keys:
+                self._forget(resident)  # nobody else has to go for a model that nobody waits for
+            elif isinstance(plan.decision, Evict):
+                self._workers.evict_idle(plan.decision.keys)
+            elif isinstance(plan.decision, Wait):
+                for key in plan.decision.keys:
                     barriers[key] = min(resident.ticket, barriers.get(key, math.inf))
         return barriers
+
+    def _feasible_plan(self, resident: Resident) -> LoadPlan | None:
+        """How to load a model for all whom it can be loaded for; the others are told why not. None: nobody is left."""
+        while (error := shortage_of(plan := self._plan(resident), resident)) is not None:
+            if resident.leases:
+                self._workers.end_requests(resident, error)
+            elif resident.waiters:
+                self._queue.fail(resident, resident.waiters[0], error)
+            if not resident.is_used:
+                self._forget(resident)
+                return None
+        return plan
 
     def _set_alarm(self, now: float) -> None:
         """Settle again when the next keep-alive ends or the next pause after a crash is over."""
@@ -338,7 +331,7 @@ class Supervisor:
         resident.spec = waiter.spec
         self._table.touch(resident)
         if waiter.keep_alive is not None:
-            resident.keep_alive = waiter.keep_alive
+            resident.keep_alive, resident.is_dismissed = waiter.keep_alive, False
         lease = Lease(
             resident.line,
             resident.loaded,

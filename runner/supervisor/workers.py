@@ -23,7 +23,7 @@ from runner.supervisor.memory import holding_of_model, holding_of_plan, learn_gp
 from runner.supervisor.planning import LoadPlan
 from runner.supervisor.policy import includes, load_options
 from runner.supervisor.process import WorkerProcess
-from runner.supervisor.queue import RETRY_AFTER_SECONDS, Queue
+from runner.supervisor.queue import Queue
 from runner.supervisor.residents import Phase, Resident
 from runner.supervisor.suspects import Suspects
 from runner.supervisor.table import Table
@@ -71,6 +71,7 @@ class Workers:
         """Load a model as planned."""
         options = load_options(plan.wishes, plan.memory, self._settings.worker.max_sequences)
         resident.phase = Phase.LOADING
+        resident.room_from = None
         resident.wishes = plan.wishes
         resident.plan = plan.memory
         resident.options = options
@@ -89,8 +90,13 @@ class Workers:
         command = self._load_command(resident.spec, options, largest_at_first(plan.memory, plan.room))
         self._run(self._load(resident, worker, command))
 
+    def let_go(self, resident: Resident) -> None:
+        """End a model's process; who wants the model afterwards finds it as if it had never been there."""
+        resident.dismiss()
+        self.stop(resident)
+
     def stop(self, resident: Resident) -> None:
-        """End a model's process."""
+        """End a model's process so that it is loaded again for those who wait."""
         assert resident.worker is not None
         resident.phase = Phase.STOPPING
         self._run(resident.worker.stop())
@@ -100,7 +106,7 @@ class Workers:
         for key in keys:
             resident = self._table.residents[key]
             logger.info("%s: unloading to make room", resident.spec.name)
-            self.stop(resident)
+            self.let_go(resident)
 
     def end_requests(self, resident: Resident, error: RunnerError) -> None:
         """End all that holds the model; whoever gets it next begins anew."""
@@ -137,7 +143,7 @@ class Workers:
         resident.loaded = loaded
         resident.holding = holding_of_model(resident.plan, loaded, table.gpus)
         if not resident.is_kept:
-            resident.expires_at = now + resident.keep_alive
+            resident.expires_at = resident.stays_until(now)
         resident.is_kept = False
         table.touch(resident)
         logger.info("%s: loaded, window %d; %s", resident.spec.name, loaded.context_length, loaded.placement)
@@ -169,7 +175,7 @@ class Workers:
         phase = resident.phase
         resident.lose_worker()
         if resident.leases:
-            resident.expires_at = now + resident.keep_alive
+            resident.expires_at = resident.stays_until(now)
         if not worker.was_stopped:
             lived = 0.0 if worker.ready_at is None else now - worker.ready_at
             self._crashes.note(resident.key, lived_seconds=lived, now=now)
@@ -186,7 +192,7 @@ class Workers:
             resident.line.lost(worker.ending)
         else:
             was_unloaded = EngineCrashed("The model was unloaded in the middle of this answer.")
-            self.end_requests(resident, shutting_down() if self.is_stopping else was_unloaded)
+            self.end_requests(resident, ServerShutdown() if self.is_stopping else was_unloaded)
         self._on_change()
 
     def _evict_one_for(self, resident: Resident) -> bool:
@@ -201,17 +207,10 @@ class Workers:
         victim = min(idle, key=lambda other: other.last_used)
         logger.info("%s: unloading, because the engine had too little memory", victim.spec.name)
         resident.room_from = victim.worker
-        self.stop(victim)
+        self.let_go(victim)
         return True
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def shutting_down() -> ServerShutdown:
-    """What requests are told while the daemon stops."""
-    return ServerShutdown(
-        "The server is shutting down; try again in a moment.", retry_after_seconds=RETRY_AFTER_SECONDS
-    )

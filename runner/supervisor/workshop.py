@@ -6,13 +6,12 @@ import contextlib
 import json
 import shutil
 import sys
-from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 from registry.file_types import file_type_number
 from registry.importance_matrix import ImportanceMatrix
-from runner.errors import EngineCrashed, ReportedError, ServerShutdown
+from runner.errors import EngineCrashed, ReportedError
 from runner.jobs import (
     CALIBRATE_FLAG,
     QUANTIZE_FLAG,
@@ -25,9 +24,7 @@ from runner.jobs import (
     Quantized,
     TensorImportance,
 )
-from runner.supervisor.jobs import ending, follow_job, process_of
-from runner.supervisor.process import WORKER_COMMAND
-from runner.supervisor.queue import RETRY_AFTER_SECONDS
+from runner.supervisor.jobs import Jobs, ending
 
 CONVERTER_COMMAND = (sys.executable, "-P", "-m", "registry.convert")
 
@@ -38,22 +35,12 @@ class ProcessWorkshop:
     def __init__(
         self,
         keep_free_bytes: int,
-        worker_command: Sequence[str] = WORKER_COMMAND,
+        jobs: Jobs | None = None,
         converter_command: Sequence[str] = CONVERTER_COMMAND,
     ) -> None:
         self._keep_free_bytes = keep_free_bytes
-        self._worker_command = tuple(worker_command)
+        self._jobs = jobs or Jobs()
         self._converter_command = tuple(converter_command)
-
-        self._running: set[Process] = set()
-        self._is_stopping = False
-
-    def stop(self) -> None:
-        """End all work: whoever follows it is told that the server shuts down, and so is who asks for more."""
-        self._is_stopping = True
-        for process in self._running:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
 
     def quantize(
         self, files: Sequence[Path], target: Path, file_type: str, matrix: ImportanceMatrix | None = None
@@ -72,15 +59,13 @@ class ProcessWorkshop:
         self, flag: str, job: Job, result: type[Quantized | Calibrated], what: str
     ) -> AsyncGenerator[float, None]:
         is_done = False
-        with self._open():
-            jobs = follow_job(self._worker_command, flag, job, self._running)
-            async with contextlib.aclosing(jobs) as reports:
-                async for report in reports:
-                    if isinstance(report, JobProgress):
-                        yield report.fraction
-                    is_done = is_done or isinstance(report, result)
-            if not is_done:
-                raise EngineCrashed(f"The process that {what} ended too early.")
+        async with contextlib.aclosing(self._jobs.follow(flag, job)) as reports:
+            async for report in reports:
+                if isinstance(report, JobProgress):
+                    yield report.fraction
+                is_done = is_done or isinstance(report, result)
+        if not is_done:
+            raise EngineCrashed(f"The process that {what} ended too early.")
         yield 1.0
 
     async def convert(
@@ -91,35 +76,20 @@ class ProcessWorkshop:
         if adapter_of is not None:
             command += ["--adapter-of", json.dumps(adapter_of)]
         is_done = False
-        with self._open():
-            async with process_of(command, self._running) as process:
-                assert process.stdout is not None
-                async for line in process.stdout:
-                    told = _read(line)
-                    if isinstance(told, ReportedError):
-                        raise told
-                    is_done = told >= 1.0
-                    yield told
-                code = await process.wait()
+        async with self._jobs.process(command) as process:
+            assert process.stdout is not None
+            async for line in process.stdout:
+                told = _read(line)
+                if isinstance(told, ReportedError):
+                    raise told
+                is_done = told >= 1.0
+                yield told
+            code = await process.wait()
             if code != 0 or not is_done:
                 raise EngineCrashed(f"The process that converted the model {ending(code)}.")
 
     def _room(self, target: Path) -> int:
         return max(0, shutil.disk_usage(target.parent).free - self._keep_free_bytes)
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[None]:
-        """Work is taken while the server runs; when it stops, that is why work ended."""
-        try:
-            if self._is_stopping:
-                raise EngineCrashed("Nothing is begun any more.")
-            yield
-        except EngineCrashed:
-            if not self._is_stopping:
-                raise
-            raise ServerShutdown(
-                "The server is shutting down; try again in a moment.", retry_after_seconds=RETRY_AFTER_SECONDS
-            ) from None
 
 
 def _texts(files: Sequence[Path]) -> tuple[str, ...]:

@@ -113,7 +113,9 @@ class House:
     def journal(self, name: str = "fake", kind: str | None = None) -> list[dict[str, Any]]:
         """What the worker of a model was asked, oldest first."""
         path = self.folder / f"{name}.journal"
-        entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        # What has no end yet is being written.
+        written = path.read_text().rpartition("\n")[0] if path.exists() else ""
+        entries = [json.loads(line) for line in written.splitlines()]
         return [entry for entry in entries if kind is None or entry["type"] == kind]
 
     def gate(self, name: str) -> Path:

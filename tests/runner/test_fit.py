@@ -17,6 +17,7 @@ from registry.store import ModelStore
 from registry.stored_model import StoredModel
 from runner.jobs import Measured, WindowNeeds
 from runner.supervisor.fit import Fit, FitMeter, Needs, decide, needs_of
+from runner.supervisor.jobs import Jobs
 from runner.supervisor.kernels import fast_types, has_fast_kernel, kernel_sentence, main_type
 from runner.supervisor.likely_fit import LikelyFit
 from runner.supervisor.memory import Room, plan_memory
@@ -71,7 +72,7 @@ async def model(tmp_path: Path) -> StoredModel:
 def meter(tmp_path: Path, then: str, machine: SomeMachine | None = None) -> FitMeter:
     root = str(Path(__file__).parents[2])
     script = SCRIPT.format(root=root, count=str(tmp_path / "count"), then=then)
-    return FitMeter((sys.executable, "-c", script), machine or SomeMachine())
+    return FitMeter(Jobs((sys.executable, "-c", script)), machine or SomeMachine())
 
 
 def asked(tmp_path: Path) -> int:

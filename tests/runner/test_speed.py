@@ -16,6 +16,7 @@ from registry.recipe import Recipe
 from registry.store import ModelStore
 from registry.stored_model import StoredModel
 from runner.errors import EngineCrashed, ReportedError, RunnerError, ServerShutdown
+from runner.supervisor.jobs import Jobs
 from runner.supervisor.speed import ModelSpeed, SpeedMeter
 from tests.tiny_model import write_tiny_model
 
@@ -48,9 +49,13 @@ async def model(tmp_path: Path) -> StoredModel:
     return store.find(NAME)
 
 
-def meter(tmp_path: Path, then: str) -> SpeedMeter:
+def scripted(tmp_path: Path, then: str) -> Jobs:
     root = str(Path(__file__).parents[2])
-    return SpeedMeter((sys.executable, "-c", SCRIPT.format(root=root, pid=str(tmp_path / "pid"), then=then)))
+    return Jobs((sys.executable, "-c", SCRIPT.format(root=root, pid=str(tmp_path / "pid"), then=then)))
+
+
+def meter(tmp_path: Path, then: str) -> SpeedMeter:
+    return SpeedMeter(scripted(tmp_path, then))
 
 
 async def measured(meter: SpeedMeter, model: StoredModel) -> ModelSpeed:
@@ -96,11 +101,12 @@ async def test_nobody_following_ends_the_process(model: StoredModel, tmp_path: P
 
 
 async def test_the_end_of_the_server_ends_it_and_says_so(model: StoredModel, tmp_path: Path) -> None:
-    measuring = meter(tmp_path, "sys.stdin.buffer.read()")
+    jobs = scripted(tmp_path, "sys.stdin.buffer.read()")
+    measuring = SpeedMeter(jobs)
     steps = measuring.speed(model)
     async with contextlib.aclosing(steps):
         assert [await anext(steps), await anext(steps)] == [0.0, 0.5]
-        measuring.stop()
+        jobs.stop()
         with pytest.raises(ServerShutdown):
             await anext(steps)
     with pytest.raises(ServerShutdown):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from runner.chat.types import Failed, Finished
@@ -135,19 +136,42 @@ async def test_a_crash_while_loading_fails_those_who_wait(tmp_path: Path) -> Non
         assert here.supervisor.status() == []
 
 
-async def test_a_model_that_keeps_dying_is_started_more_and_more_slowly(tmp_path: Path) -> None:
+async def test_a_model_that_keeps_dying_is_started_more_and_more_slowly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.supervisor.policy.RESTART_DELAYS", (0.0, 3600.0))
     async with house(tmp_path) as here:
         spec = here.model(load="die")
-        loop = asyncio.get_running_loop()
-        took = []
-        for _ in range(3):
-            began = loop.time()
+        for _ in range(2):
             with pytest.raises(EngineCrashed):
                 await here.lease(spec)
-            took.append(loop.time() - began)
-        assert took[2] >= 0.5
+        pausing = asyncio.create_task(here.lease(spec))
+        await asyncio.sleep(0.05)
+        [status] = here.supervisor.status()
+        assert (status.state, here.worker_pids()) == (ModelState.LOADING, [])
+        pausing.cancel()
+        await asyncio.gather(pausing, return_exceptions=True)
+        monkeypatch.setattr("runner.supervisor.policy.RESTART_DELAYS", (0.0,))
         here.model(load="ok")
         assert isinstance((await here.say(spec))[-1], Finished)
+        assert len(here.journal(kind="load")) == 3
+
+
+@posix_only
+async def test_deaths_and_loads_leave_no_descriptors_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.supervisor.policy.RESTART_DELAYS", (0.0,))
+    process = psutil.Process()
+    async with house(tmp_path) as here:
+        spec = here.model()
+        await here.say(spec, keep_alive=0)
+        await until(lambda: here.supervisor.status() == [])
+        before = process.num_fds()
+        for number in range(2):
+            assert isinstance((await here.say(spec, f"die {number}", keep_alive=0))[-1], Failed)
+            await until(lambda: here.supervisor.status() == [])
+        with pytest.raises(RunnerError):
+            await here.lease(here.model("refused", load="fail"))
+        await until(lambda: process.num_fds() <= before)
 
 
 async def test_nonsense_on_the_pipe_is_a_crash(tmp_path: Path) -> None:
@@ -186,29 +210,21 @@ async def test_a_worker_without_progress_is_ended_although_its_clients_left(tmp_
         assert isinstance((await here.say(spec))[-1], Finished)
 
 
-async def test_the_watchdog_leaves_a_worker_alone_that_forgot_a_cancelled_request(tmp_path: Path) -> None:
+async def test_the_watchdog_leaves_workers_alone_that_nobody_waits_for(tmp_path: Path) -> None:
     async with house(tmp_path, chosen=settings(watchdog_seconds=1)) as here:
-        async with await here.lease(here.model()) as lease:
-            await anext(lease.generate("a", ask("hold")))
-        await asyncio.sleep(1.5)
-        assert here.supervisor.status()[0].restarts == 0
-
-
-async def test_the_watchdog_leaves_an_idle_worker_and_a_slow_one_alone(tmp_path: Path) -> None:
-    async with house(tmp_path, chosen=settings(watchdog_seconds=1)) as here:
-        spec = here.model(word_seconds=0.15)
-        assert isinstance((await here.say(spec, "say 10"))[-1], Finished)
-        await asyncio.sleep(1.5)
-        assert here.supervisor.status()[0].restarts == 0
-
-
-async def test_the_watchdog_does_not_blame_a_worker_for_a_reader_that_does_not_read(tmp_path: Path) -> None:
-    async with house(tmp_path, chosen=settings(watchdog_seconds=1)) as here:
-        async with await here.lease(here.model()) as lease:
-            stream = lease.generate("a", ask("flood 5000"))
-            await until(lambda: stream.is_paused)
+        await here.say(here.model("idle"))
+        async with await here.lease(here.model("cancelled")) as lease:
+            cancelled = lease.generate("c", ask("hold"))
+            await anext(cancelled)
+            told = len(here.journal("cancelled"))
+            cancelled.cancel()
+            await until(lambda: len(here.journal("cancelled")) > told)
+        async with await here.lease(here.model("paused")) as lease:
+            unread = lease.generate("p", ask("flood 5000"))
+            await until(lambda: unread.is_paused)
             await asyncio.sleep(1.5)
-            events = await read(stream)
+            assert [status.restarts for status in here.supervisor.status()] == [0, 0, 0]
+            events = await read(unread)
         assert isinstance(events[-1], Finished)
         assert len(events) == 5001
 

@@ -210,6 +210,34 @@ async def test_unloading_a_used_model_lets_its_requests_end_first(tmp_path: Path
         await until(lambda: here.supervisor.status() == [])
 
 
+async def test_who_comes_while_a_model_goes_finds_it_as_if_it_had_never_been_there(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        spec = here.model()
+        await here.say(spec, keep_alive=math.inf)
+        unloading = asyncio.create_task(here.supervisor.unload(spec.weights_digest))
+        await asyncio.sleep(0)
+        assert here.supervisor.status()[0].state is ModelState.STOPPING
+        await here.say(spec)
+        [status] = here.supervisor.status()
+        assert status.state is ModelState.READY and status.expires_at is not None, "the usual keep-alive"
+        await unloading
+        await here.say(spec, keep_alive=0)
+        assert here.supervisor.status()[0].state is ModelState.STOPPING
+        await here.say(spec)
+        assert here.supervisor.status()[0].state is ModelState.READY
+        assert len(here.journal(kind="load")) == 3
+
+
+async def test_a_model_that_was_unloaded_while_it_was_used_goes_even_if_its_worker_dies_first(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        spec = here.model()
+        async with await here.lease(spec, keep_alive=math.inf) as lease:
+            assert await here.supervisor.unload(spec.weights_digest)
+            assert isinstance((await read(lease.generate("f", ask("faint 1 2"))))[-1], Finished)
+            assert here.supervisor.status()[0].restarts == 1
+        await until(lambda: here.supervisor.status() == [])
+
+
 async def test_a_larger_batch_is_loaded_once_the_model_is_idle(tmp_path: Path) -> None:
     async with house(tmp_path) as here:
         spec = here.model()
@@ -265,5 +293,15 @@ async def test_a_reload_that_cannot_fit_is_refused_and_leaves_the_model_loaded(t
         with pytest.raises(InsufficientMemory) as caught:
             await here.lease(wishing(spec, num_ctx=20_000, num_batch=2048))
         assert caught.value.facts["context_length"] == 4096
+        assert len(here.journal(kind="load")) == 1
+        assert here.supervisor.status()[0].state is ModelState.READY
+
+
+async def test_a_reload_that_cannot_fit_is_refused_while_the_model_is_still_used(tmp_path: Path) -> None:
+    async with house(tmp_path, FakeMachine(memory=1 * GB)) as here:
+        spec = here.model(kv_per_token=500_000, training_context=1_000_000)
+        async with await here.lease(wishing(spec, num_ctx=1024)):
+            with pytest.raises(InsufficientMemory):
+                await here.lease(wishing(spec, num_ctx=20_000, num_batch=2048))
         assert len(here.journal(kind="load")) == 1
         assert here.supervisor.status()[0].state is ModelState.READY

@@ -19,6 +19,7 @@ from registry.progress import Progress
 from registry.recipe import Recipe
 from registry.store import ModelStore
 from runner.errors import EngineCrashed, ReportedError, RunnerError, ServerShutdown
+from runner.supervisor.jobs import Jobs
 from runner.supervisor.workshop import ProcessWorkshop
 from tests.importance import random_matrix, write_matrix
 from tests.registry.convert.adapters import write_adapter
@@ -56,10 +57,13 @@ def upload(store: ModelStore, *files: Path) -> dict[str, Digest]:
 
 
 def scripted(tmp_path: Path, then: str) -> ProcessWorkshop:
-    """Its worker writes half a file, tells so, and then does as told."""
+    return ProcessWorkshop(0, Jobs(scripted_command(tmp_path, then)))
+
+
+def scripted_command(tmp_path: Path, then: str) -> tuple[str, ...]:
+    """A worker that writes half a file, tells so, and then does as told."""
     root = str(Path(__file__).parents[2])
-    script = HANGING.format(root=root, pid=str(tmp_path / "pid"), then=then)
-    return ProcessWorkshop(0, worker_command=(sys.executable, "-c", script))
+    return (sys.executable, "-c", HANGING.format(root=root, pid=str(tmp_path / "pid"), then=then))
 
 
 def left_over(store: ModelStore, *known: Digest) -> set[str]:
@@ -225,12 +229,13 @@ async def test_whoever_goes_away_ends_the_work_and_leaves_nothing(store: ModelSt
 
 async def test_when_the_server_stops_the_work_ends_and_that_is_told(store: ModelStore, tmp_path: Path) -> None:
     files = upload(store, write_tiny_model(tmp_path / "full.gguf"))
-    workshop = scripted(tmp_path, "sys.stdin.buffer.read()")
+    jobs = Jobs(scripted_command(tmp_path, "sys.stdin.buffer.read()"))
+    workshop = ProcessWorkshop(0, jobs)
     recipe = Recipe(NEW, files=files, quantize="q8_0")
     with pytest.raises(ServerShutdown, match="shutting down"):
         async for step in create_model(store, recipe, workshop):
             if step.completed:
-                workshop.stop()
+                jobs.stop()
     with pytest.raises(ServerShutdown, match="shutting down"):
         async for _ in create_model(store, recipe, workshop):
             pass
@@ -267,7 +272,7 @@ async def test_work_that_fails_is_told_and_leaves_nothing(
 
 async def test_a_program_that_is_not_there_is_told(store: ModelStore, tmp_path: Path) -> None:
     files = upload(store, write_tiny_model(tmp_path / "full.gguf"))
-    workshop = ProcessWorkshop(0, worker_command=(str(tmp_path / "absent"),))
+    workshop = ProcessWorkshop(0, Jobs((str(tmp_path / "absent"),)))
     with pytest.raises(EngineCrashed, match="could not be started"):
         async for _ in create_model(store, Recipe(NEW, files=files, quantize="q8_0"), workshop):
             pass

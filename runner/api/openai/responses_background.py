@@ -12,7 +12,7 @@ from runner.api.openai.responses_object import ResponseFrame
 from runner.api.openai.responses_stream import ResponseStream
 from runner.api.openai.translate import Json
 from runner.calls import Call
-from runner.errors import InvalidRequest, QueueFull
+from runner.errors import InvalidRequest, QueueFull, RunnerError, ServerShutdown
 from runner.generate import Generator
 
 MOST_AT_ONCE = 64
@@ -48,6 +48,10 @@ class BackgroundResponse:
         self._events: list[bytes] = []
         self._bytes = 0
         self._is_over = False
+        self._followers = 0
+        self._is_for_followers = False
+        self._request_id = request_id
+        self._why_ended: RunnerError | None = None
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._take(stream.wait())
@@ -72,18 +76,28 @@ class BackgroundResponse:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
+    def end_unless_followed(self) -> None:
+        """The daemon stops: from now on it is made only as long as somebody follows it; otherwise it has failed."""
+        self._is_for_followers = True
+        self._end_if_unread()
+
     async def follow(self, after: int) -> AsyncGenerator[bytes, None]:
         """The events behind the one with this number, up to the last one."""
         place = after + 1
-        while True:
-            if not self.can_be_followed:
-                raise InvalidRequest("This response has grown too long to be followed.", "stream")
-            while place < len(self._events):
-                place += 1
-                yield self._events[place - 1]
-            if self._is_over:
-                return
-            await self._changed.wait()
+        self._followers += 1
+        try:
+            while True:
+                if not self.can_be_followed:
+                    raise InvalidRequest("This response has grown too long to be followed.", "stream")
+                while place < len(self._events):
+                    place += 1
+                    yield self._events[place - 1]
+                if self._is_over:
+                    return
+                await self._changed.wait()
+        finally:
+            self._followers -= 1
+            self._end_if_unread()
 
     async def _make(self, generator: Generator, call: Call) -> None:
         try:
@@ -102,7 +116,9 @@ class BackgroundResponse:
 
     def _end(self, forget: Callable[[], object]) -> None:
         """Whatever has ended it: also a task that was cancelled before it began has ended."""
-        if self._final is None:
+        if self._final is None and self._why_ended is not None:
+            self._take(self._stream.encode_error(report_of(self._why_ended, self._request_id)))
+        elif self._final is None:
             self._take(self._stream.encode_cancelled())
         assert self._final is not None
         response, output = self._final
@@ -111,6 +127,11 @@ class BackgroundResponse:
         forget()
         self._is_over = True
         self._tell()
+
+    def _end_if_unread(self) -> None:
+        if self._is_for_followers and not self._followers and self._task is not None and not self._task.done():
+            self._why_ended = ServerShutdown()
+            self._task.cancel()
 
     def _take(self, records: bytes) -> None:
         if self.can_be_followed:
@@ -132,14 +153,23 @@ class BackgroundResponses:
     def __init__(self, generator: Generator) -> None:
         self._generator = generator
         self._running: dict[tuple[str, str], BackgroundResponse] = {}
+        self._is_stopping = False
 
     def start(self, owner: str, response: BackgroundResponse, call: Call) -> None:
-        """Begin to make one. Raises QueueFull."""
+        """Begin to make one. Raises QueueFull or ServerShutdown."""
+        if self._is_stopping:
+            raise ServerShutdown
         if len(self._running) >= MOST_AT_ONCE:
             raise QueueFull(f"{MOST_AT_ONCE} responses are being made in the background; try again later.")
         key = (owner, response.id)
         self._running[key] = response
         response.start(self._generator, call, lambda: self._running.pop(key, None))
+
+    def stop(self) -> None:
+        """The daemon stops: end what nobody follows. Those who ask for it while the daemon is there find it failed."""
+        self._is_stopping = True
+        for response in self._running.values():
+            response.end_unless_followed()
 
     def find(self, owner: str, response_id: str) -> BackgroundResponse | None:
         return self._running.get((owner, response_id))

@@ -15,11 +15,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from registry.store import ModelStore
-from runner.api.app import AppParts, create_app
+from runner.api.app import App, AppParts, create_app
 from runner.generate import Generator
 from runner.settings import Settings
 from runner.sources import Sources
-from tests.fakes import FakeFinder, FakeModel, FakePuller, FakePusher, FakeStore, FakeSupervisor
+from tests.fakes import PATIENCE, FakeFinder, FakeModel, FakePuller, FakePusher, FakeStore, FakeSupervisor
 
 
 @dataclass
@@ -33,7 +33,7 @@ class FakeDaemon:
     finder: FakeFinder = field(default_factory=FakeFinder)
     settings: Settings = field(default_factory=Settings)
 
-    def app(self) -> FastAPI:
+    def app(self) -> App:
         store, supervisor = cast("Any", self.store), cast("Any", self.supervisor)
         generator = Generator(store, supervisor, self.settings)
         sources = Sources(cast("Any", self.puller), cast("Any", self.pusher), cast("Any", self.finder))
@@ -77,5 +77,5 @@ async def serve(app: FastAPI) -> AsyncIterator[str]:
 @asynccontextmanager
 async def connection(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """A client on a live server."""
-    async with serve(app) as base, httpx.AsyncClient(base_url=base, timeout=20) as client:
+    async with serve(app) as base, httpx.AsyncClient(base_url=base, timeout=PATIENCE) as client:
         yield client

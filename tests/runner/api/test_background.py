@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -26,6 +27,12 @@ async def until(client: httpx.AsyncClient, response_id: str, *states: str) -> di
             if response["status"] in states:
                 return response
             await asyncio.sleep(0)
+
+
+async def line_with(lines: AsyncIterator[str], text: str) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while text not in await anext(lines):
+            pass
 
 
 def events(text: str) -> list[dict[str, Any]]:
@@ -157,3 +164,40 @@ async def test_only_so_many_are_made_at_once_and_only_so_much_is_told_again(monk
     assert done["output"][0]["content"][0]["text"] == "Hel"
     for followed in (early, later):
         assert (followed.status_code, followed.json()["error"]["code"]) == (400, "unsupported")
+
+
+async def test_when_the_daemon_stops_only_what_somebody_follows_is_still_made() -> None:
+    daemon = FakeDaemon(FakeSupervisor([TextDelta("Hel")]))
+    app = daemon.app()
+    async with connection(app) as client:
+        unread = (await client.post("/v1/responses", json=ASKED)).json()["id"]
+        await until(client, unread, "in_progress")
+        followed = (await client.post("/v1/responses", json=ASKED)).json()["id"]
+        async with client.stream("GET", f"/v1/responses/{followed}", params={"stream": "true"}) as stream:
+            lines = stream.aiter_lines()
+            await line_with(lines, "Hel")
+            app.stop()
+            failed = await until(client, unread, "failed")
+            refused = await client.post("/v1/responses", json=ASKED)
+            daemon.supervisor.send(TextDelta("lo"), finished())
+            await line_with(lines, "response.completed")
+        again = events((await client.get(f"/v1/responses/{unread}", params={"stream": "true"})).text)
+        whole = (await client.get(f"/v1/responses/{followed}")).json()
+    assert failed["error"]["message"].startswith("The server is shutting down")
+    assert failed["output"][0]["content"][0]["text"] == "Hel"
+    assert again[-1]["code"] == "server_shutdown"
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "server_shutdown")
+    assert (whole["status"], whole["output"][0]["content"][0]["text"]) == ("completed", "Hello")
+    assert not daemon.supervisor.open_leases
+
+
+async def test_when_the_daemon_stops_a_response_ends_with_its_last_follower() -> None:
+    daemon = FakeDaemon(FakeSupervisor([TextDelta("Hel")]))
+    app = daemon.app()
+    async with connection(app) as client:
+        begun = (await client.post("/v1/responses", json=ASKED)).json()["id"]
+        async with client.stream("GET", f"/v1/responses/{begun}", params={"stream": "true"}) as stream:
+            await line_with(stream.aiter_lines(), "Hel")
+            app.stop()
+        assert (await until(client, begun, "failed"))["error"]["message"].startswith("The server is shutting down")
+    assert not daemon.supervisor.open_leases

@@ -141,3 +141,18 @@ async def test_a_pull_may_ask_to_go_without_protection() -> None:
         await client.post("/api/pull", json={"model": "localhost:5000/c/d"})
     assert [name.model for name in daemon.puller.pulled] == ["b", "d"]
     assert [name.model for name in daemon.puller.insecure] == ["b"]
+
+
+async def test_when_the_daemon_stops_pulls_end_and_that_is_their_last_record() -> None:
+    daemon = FakeDaemon(puller=FakePuller(STEPS, gate=asyncio.Event()))
+    app = daemon.app()
+    async with connection(app) as client:
+        async with client.stream("POST", "/api/pull", json={"model": "m"}) as response:
+            lines = response.aiter_lines()
+            await anext(lines)
+            app.stop()
+            told = [json.loads(line) async for line in lines]
+        refused = await client.post("/api/pull", json={"model": "m"})
+    assert [record["code"] for record in told] == ["server_shutdown"]
+    assert daemon.puller.stopped.is_set()
+    assert (refused.status_code, refused.json()["code"]) == (503, "server_shutdown")
