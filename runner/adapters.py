@@ -12,6 +12,8 @@ class AdapterUse(msgspec.Struct, frozen=True):
     digest: str
     """Of its file: what names it."""
     scale: float = 1.0
+    size: int = 0
+    """Bytes that it takes in memory: as many as in its file."""
 
 
 AdapterSet = tuple[AdapterUse, ...]

@@ -97,10 +97,11 @@ class KeepWindow(msgspec.Struct, frozen=True, tag="keep_window"):
 
 
 class Beside(enum.StrEnum):
-    """A context beside the main one."""
+    """What takes memory beside the weights and the main context, from when it is first needed."""
 
     DETERMINISTIC = "deterministic"
     VECTORS = "vectors"
+    ADAPTERS = "adapters"
 
 
 class RoomGiven(msgspec.Struct, frozen=True, tag="room_given"):
@@ -155,7 +156,7 @@ class GrowFailed(msgspec.Struct, frozen=True, tag="grow_failed"):
 
 
 class RoomWanted(msgspec.Struct, frozen=True, tag="room_wanted"):
-    """A context beside the main one needs so many bytes in all. Answered by `RoomGiven` or `RoomRefused`."""
+    """Something beside the main context needs so many bytes in all. Answered by `RoomGiven` or `RoomRefused`."""
 
     purpose: Beside
     size: int

@@ -33,7 +33,8 @@ def adapters_of(model: StoredModel, scales: Sequence[float], field: str) -> Adap
         model.store.blobs.verify_unchanged(layer.digest, layer.size)
         model.store.metadata(layer.digest)
     return tuple(
-        AdapterUse(str(model.store.blob_path(layer.digest)), str(layer.digest), scale) for layer, scale in used
+        AdapterUse(str(model.store.blob_path(layer.digest)), str(layer.digest), scale, layer.size)
+        for layer, scale in used
     )
 
 
@@ -69,7 +70,9 @@ def _draft(model: StoredModel, name: str, layers: Sequence[Layer], metadata: Ggu
 def memory_facts(model: StoredModel) -> MemoryFacts:
     """What is loaded for a model: its weights and its cache, with all that is loaded beside them.
 
-    Whatever else a model brings into memory has to be counted here, and nowhere else. Raises as `model_spec`.
+    Whatever else a model brings into memory has to be counted here, and nowhere else, but for its adapters: models
+    with the same weights share a worker, which asks for the memory of each when a request first wants it.
+    Raises as `model_spec`.
     """
     metadata = model.metadata()
     weights, kv_per_token = metadata.weights_size, metadata.kv_bytes_per_token()

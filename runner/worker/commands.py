@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from runner.engine import Window
 from runner.messages import Grow, KeepWindow, RoomGiven, RoomRefused
+from runner.worker.adapter_room import AwaitAdapters
 from runner.worker.encoding import EncodingJob
 from runner.worker.growth import AwaitWindow
 from runner.worker.prefix_files import FileEvent
@@ -35,7 +36,6 @@ class Stop:
     """End the loop after the current step."""
 
 
-MemoryAnswer = Grow | KeepWindow | RoomGiven | RoomRefused
-LoopCommand = (
-    Sequence | EncodingJob | AwaitWindow | CancelSequence | SetPaused | MemoryAnswer | WindowMade | FileEvent | Stop
-)
+MemoryWish = AwaitWindow | AwaitAdapters
+MemoryAnswer = Grow | KeepWindow | RoomGiven | RoomRefused | WindowMade
+LoopCommand = Sequence | EncodingJob | CancelSequence | SetPaused | MemoryWish | MemoryAnswer | FileEvent | Stop

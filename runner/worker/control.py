@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from runner.adapters import scope_with
+from runner.adapters import AdapterSet, scope_with
 from runner.chat.types import ChatRequest, Failed, Rendered
 from runner.engine import CompiledConstraint, Engine
 from runner.errors import ConstraintInvalid, ContextLengthExceeded, Fact, InvalidRequest, RunnerError, Unsupported
@@ -33,6 +33,7 @@ from runner.messages import (
 )
 from runner.sampling import Constraint
 from runner.tasks import Detokenized, Tokenized
+from runner.worker.adapter_room import AwaitAdapters
 from runner.worker.commands import CancelSequence, LoopCommand, SetPaused, Stop
 from runner.worker.echo import Echo
 from runner.worker.encoding import EncodingJob
@@ -68,6 +69,8 @@ class Control:
         self._lock = threading.Lock()
         self._preparing: dict[str, list[LoopCommand]] = {}
         """Requests whose prompt is being made, and the commands that came for them meanwhile."""
+        self._may_read: set[str] = set()
+        """Adapters that there is memory for, by their digests."""
 
     def handle(self, command: Command) -> None:
         """Start obeying a command; does not block."""
@@ -99,16 +102,28 @@ class Control:
                 return
         self._post(command)
 
-    def _prepare(self, command: Generate | Perform, received_ns: int, *, is_second_try: bool = False) -> None:
+    def _prepare(
+        self,
+        command: Generate | Perform,
+        received_ns: int,
+        *,
+        is_second_try: bool = False,
+        refusal: Failed | None = None,
+    ) -> None:
         outcome: Sequence | EncodingJob | Rendered | Tokenized | Detokenized | Failed
         try:
-            if isinstance(command, Perform):
+            if refusal is not None:
+                outcome = refusal
+            elif isinstance(command, Perform):
                 outcome = prepare_task(command.request_id, command.task, self._engine)
             else:
                 outcome = self._sequence(command, received_ns, is_second_try=is_second_try)
         except _NeedsWindow as need:
             again = functools.partial(self._prepare, command, received_ns, is_second_try=True)
             self._post(AwaitWindow(need.cells, lambda: _submit(self._pool, again)))
+            return
+        except _NeedsAdapters as need:
+            self._await_adapters(need.adapters, command, received_ns)
             return
         except ContextLengthExceeded as error:
             facts: dict[str, Fact] = {**error.facts, "largest_context_length": self._largest_window()}
@@ -130,11 +145,21 @@ class Control:
         for item in (outcome, *commands):
             self._post(item)
 
+    def _await_adapters(self, adapters: AdapterSet, command: Generate | Perform, received_ns: int) -> None:
+        def go_on(refusal: Failed | None) -> None:
+            if refusal is None:
+                self._may_read.update(use.digest for use in adapters)
+            _submit(self._pool, functools.partial(self._prepare, command, received_ns, refusal=refusal))
+
+        self._post(AwaitAdapters(adapters, go_on))
+
     def _sequence(self, command: Generate, received_ns: int, *, is_second_try: bool) -> Sequence | Rendered:
         request = command.request
         if not self._engine.info.generates:
             raise Unsupported("This model makes vectors and does not generate text.", field="model")
         if request.adapters:
+            if any(use.digest not in self._may_read for use in request.adapters):
+                raise _NeedsAdapters(request.adapters)
             self._engine.load_adapters(request.adapters)
             scope = scope_with(request.cache_scope, request.adapters)
             request = msgspec.structs.replace(request, cache_scope=scope)
@@ -180,6 +205,14 @@ class Control:
                 raise
             logger.warning("request %s: its tools' calls are not held to their schemas: %s", request_id, error.message)
             return None
+
+
+class _NeedsAdapters(Exception):
+    """Memory for some of the adapters is yet to be asked for."""
+
+    def __init__(self, adapters: AdapterSet) -> None:
+        super().__init__(adapters)
+        self.adapters = adapters
 
 
 class _NeedsWindow(Exception):

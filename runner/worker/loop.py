@@ -16,6 +16,7 @@ from runner.messages import (
     RoomRefused,
     Stats,
 )
+from runner.worker.adapter_room import AdapterRoom, AwaitAdapters
 from runner.worker.admission import Admission
 from runner.worker.commands import CancelSequence, LoopCommand, SetPaused, Stop, WindowMade
 from runner.worker.draft_plan import DraftPlan
@@ -77,6 +78,7 @@ class Loop:
         self._growth = Growth(engine, emit, clock, largest=largest_context)
         self._admission = Admission(self._scheduler, self._keeper, self._growth)
         self._reserve = Reserve(emit)
+        self._adapter_room = AdapterRoom(self._reserve)
         self._solo = SoloQueue(engine, self._reserve)
         self._encoding = EncodingQueue(engine, self._reserve)
         self._draft_plan = DraftPlan(engine, cost, step_target_ns, clock)
@@ -171,6 +173,8 @@ class Loop:
                 self._progress.pause(request_id, paused=paused)
             case AwaitWindow():
                 self._growth.wait(command)
+            case AwaitAdapters():
+                self._adapter_room.wait(command)
             case Grow(context_length):
                 self._window_change.begin(context_length)
             case WindowMade():
@@ -179,6 +183,7 @@ class Loop:
                 self._growth.was_refused(largest)
             case RoomGiven() | RoomRefused():
                 self._reserve.take(command)
+                self._adapter_room.settle()
             case FileEvent():
                 self._keeper.take(command)
             case Stop():

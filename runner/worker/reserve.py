@@ -1,4 +1,4 @@
-"""Memory for contexts beside the main one: reserved with the daemon before it is taken."""
+"""Memory beside the weights and the main context: reserved with the daemon before it is taken."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Answer(enum.Enum):
 
 
 class Reserve:
-    """What was given for each context. Used on the engine thread.
+    """What was given for each purpose. Used on the engine thread.
 
     Memory is the daemon's to give, and other models may have to go for it; who needs none of it goes on meanwhile.
     """
@@ -33,7 +33,7 @@ class Reserve:
         self._refused: dict[Beside, RoomRefused] = {}
 
     def ask(self, purpose: Beside, size: int) -> Answer:
-        """Whether there are `size` bytes for a context, with what it has already."""
+        """Whether there are `size` bytes for a purpose, with what it has already."""
         given = self._given.get(purpose, 0)
         if size < given:
             # After growing, what was there before is gone. This is never refused, so nobody waits for the answer.
@@ -53,18 +53,18 @@ class Reserve:
         """Whether an answer is under way."""
         return purpose in self._asked
 
-    def refusal(self, purpose: Beside, what: str) -> Failed:
-        """The error of the one request that the refusal is for; `what` ends its first sentence."""
+    def refusal(self, purpose: Beside, what: str, wish: str = "Ask for less at a time") -> Failed:
+        """The error of the one request that the refusal is for: no memory for `what`; `wish` may help."""
         refused = self._refused.pop(purpose)
         message = (
             f"There is no memory for {what}: it takes {refused.size // 1_000_000:,} MB beside the model, and "
-            f"{refused.available // 1_000_000:,} MB can be had. Ask for less at a time, or unload another model."
+            f"{refused.available // 1_000_000:,} MB can be had. {wish}, or unload another model."
         )
         facts: dict[str, str | int | float | bool | None] = {"needed": refused.size, "available": refused.available}
         return Failed(InsufficientMemory.code, message, facts)
 
     def take(self, answer: RoomGiven | RoomRefused) -> None:
-        """The daemon's answer to the question for this context; one to a smaller wish tells nothing."""
+        """The daemon's answer to the question for this purpose; one to a smaller wish tells nothing."""
         asked = self._asked.get(answer.purpose)
         if asked is None or asked != answer.size:
             return
