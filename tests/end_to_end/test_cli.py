@@ -8,13 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pexpect
 import pytest
 
+from tests.cli.conftest import PUNA
 from tests.end_to_end.conftest import MODEL, REPOSITORY, TIMEOUT, Daemon, daemon_environment
-from tests.tiny_model import write_tiny_model
+from tests.kept_port import kept_port
 
-PUNA = [sys.executable, "-P", "-m", "cli"]
 SHORT = ("-o", "temperature=0", "-o", "num_predict=32")
 """Left alone, a model this small may repeat itself until its window is full."""
 
@@ -34,19 +33,13 @@ def puna(daemon: Daemon, *arguments: str, stdin: str = "", code: int = 0) -> sub
     return done
 
 
-def create_tiny(daemon: Daemon, name: str) -> None:
-    path = write_tiny_model(daemon.home / f"{name}.gguf")
-    puna(daemon, "create", name, "--from", str(path))
-
-
 def test_a_prompt_is_answered_on_standard_output(shared_daemon: Daemon) -> None:
     done = puna(shared_daemon, "run", MODEL, "Why is the sky blue?", *SHORT)
-    assert "light" in done.stdout
+    assert re.search("sky|light", done.stdout)
 
 
 def test_piped_input_is_joined_to_the_prompt(shared_daemon: Daemon) -> None:
-    options = SHORT
-    piped = puna(shared_daemon, "run", MODEL, "Which city is it?", *options, stdin="The Eiffel tower is in Paris.\n")
+    piped = puna(shared_daemon, "run", MODEL, "Which city is it?", *SHORT, stdin="The Eiffel tower is in Paris.\n")
     assert "Paris" in piped.stdout
 
 
@@ -67,14 +60,14 @@ def test_listings_are_tables_for_people_and_json_for_programs(shared_daemon: Dae
     assert "8192" in shown
 
 
-def test_a_model_is_stopped_copied_and_removed(daemon: Daemon) -> None:
-    puna(daemon, "run", MODEL, "Hi", "-o", "num_predict=2")
-    puna(daemon, "stop", MODEL)
-    assert daemon.loaded() == []
-    puna(daemon, "cp", MODEL, "copy")
-    puna(daemon, "rm", "copy")
-    assert "copy" not in puna(daemon, "list").stdout
-    puna(daemon, "rm", "copy", code=66)
+def test_a_model_is_stopped_copied_and_removed(changing_daemon: Daemon) -> None:
+    puna(changing_daemon, "run", MODEL, "Hi", "-o", "num_predict=2")
+    puna(changing_daemon, "stop", MODEL)
+    assert changing_daemon.loaded() == []
+    puna(changing_daemon, "cp", MODEL, "copy")
+    puna(changing_daemon, "rm", "copy")
+    assert "copy" not in puna(changing_daemon, "list").stdout
+    puna(changing_daemon, "rm", "copy", code=66)
 
 
 def test_a_model_that_answers_is_removed_by_force_alone(daemon: Daemon) -> None:
@@ -104,70 +97,48 @@ def test_wrong_usage_is_exit_code_two(shared_daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "Modelfile-examples").iterdir()), ids=lambda path: path.name)
-def test_every_example_modelfile_is_created_and_runs(daemon: Daemon, path: Path) -> None:
-    file = path / "Modelfile" if path.is_dir() else path
-    if file.suffix == ".md":
-        return
-    puna(daemon, "create", "example", "-f", str(file))
-    done = puna(daemon, "run", "example", "Hello, who are you?", "-o", "num_predict=24")
+def test_every_example_modelfile_is_created_and_runs(changing_daemon: Daemon, path: Path) -> None:
+    puna(changing_daemon, "create", path.stem, "-f", str(path))
+    done = puna(changing_daemon, "run", path.stem, "Hello, who are you?", "-o", "num_predict=24", "-o", "seed=1")
     assert done.stdout.strip()
 
 
-def test_a_conversation_goes_back_and_forth_in_a_terminal(daemon: Daemon) -> None:
-    chat = pexpect.spawn(
-        PUNA[0],
-        [*PUNA[1:], "run", MODEL],
-        env=daemon.environment | {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"},
-        encoding="utf-8",
-        timeout=TIMEOUT,
-        dimensions=(40, 120),
-    )
-    try:
-        chat.expect(">>> ")
-        chat.send("/set parameter temperature 0\r")
-        chat.expect("Set parameter 'temperature' to '0'")
-        chat.send("/set parameter num_predict 64\r")
-        chat.expect("Set parameter 'num_predict' to '64'")
-        chat.send("Why is the sky blue?\r")
-        chat.expect("light")
-        chat.expect(">>> ")
-        chat.send("/set parameter num_predict 2000\r")
-        chat.expect("Set parameter")
-        chat.send("Write a very long story about the sea.\r")
-        chat.expect(r"[a-z]{3,} [a-z]{2,} [a-z]{2,}")
-        chat.sendintr()
-        chat.expect(">>> ")
-        daemon.wait_until_idle()
-        chat.send("/save talk\r")
-        chat.expect("Created new model 'talk'")
-        chat.send("/bye\r")
-        chat.expect(pexpect.EOF)
-    finally:
-        chat.close(force=True)
-    assert chat.exitstatus == 0
-    assert "talk:latest" in puna(daemon, "list").stdout
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_conversation_goes_back_and_forth_in_a_terminal(changing_daemon: Daemon) -> None:
+    from tests.cli.terminal import CTRL_C, ENTER, terminal
+
+    at_the_prompt = "^>>> Send a message"
+    with terminal(changing_daemon.environment | {"TERM": "xterm-256color"}, "run", MODEL, *SHORT) as chat:
+        chat.wait_for(at_the_prompt)
+        chat.type("Why is the sky blue?" + ENTER)
+        chat.wait_for(rf"sky blue\?\n(.*\n)*.*(sky|light)(.*\n)+{at_the_prompt}")
+        chat.type("/set parameter num_predict 2000" + ENTER)
+        chat.wait_for("Set parameter 'num_predict' to '2000'")
+        chat.type("Write a very long story about the sea." + ENTER)
+        chat.wait_for(r"about the sea\.\n+(?!Waiting)\S+ \S+")
+        chat.type(CTRL_C)
+        chat.wait_for(rf"about the sea\.\n(.*\n)+{at_the_prompt}")
+        changing_daemon.wait_until_idle()
+        chat.type("/save talk" + ENTER)
+        chat.wait_for("Created new model 'talk'")
+        chat.type("/bye" + ENTER)
+        assert chat.wait_for_end() == 0
+    assert "talk:latest" in puna(changing_daemon, "list").stdout
 
 
 def test_a_command_starts_the_daemon_it_needs_and_says_so_once(models: Path, tmp_path: Path) -> None:
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    environment = daemon_environment(tmp_path, models, f"127.0.0.1:{port}")
-
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*PUNA, *arguments], env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
         )
 
-    try:
-        first = run("run", MODEL, "Why is the sky blue?", *SHORT)
-        assert (first.returncode, "light" in first.stdout) == (0, True), first
-        assert first.stderr.count("started") <= 1
-        assert "daemon" in first.stderr
-        assert "daemon" not in run("list").stderr
-    finally:
-        stopped = run("stop", "--daemon")
+    with kept_port() as port:
+        environment = daemon_environment(tmp_path, models, f"127.0.0.1:{port}")
+        try:
+            first = run("run", MODEL, "Why is the sky blue?", *SHORT)
+            assert first.returncode == 0 and re.search("sky|light", first.stdout), first
+            assert first.stderr.count("Starting the Puna daemon") == 1
+            assert "daemon" not in run("list").stderr
+        finally:
+            stopped = run("stop", "--daemon")
     assert stopped.returncode == 0, stopped
-    assert run("--version").returncode == 0
