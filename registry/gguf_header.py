@@ -128,8 +128,7 @@ class _Pairs:
         source = self._source
         where = f"metadata pair {index}"
         key = source.text(MAX_KEY_BYTES, f"the key of {where}", strict=True)
-        if not key:
-            raise ModelInvalid(f"The key of {where} is empty.")
+        _check_name(key, f"The key of {where}")
         if key in self.values:
             raise ModelInvalid(f"The key {_shown(key)} comes twice, the second time as {where}.")
         where = f"{_shown(key)} ({where})"
@@ -147,7 +146,8 @@ class _Pairs:
     def _string(self, where: str) -> str:
         text = self._source.text(MAX_STRING_BYTES, where)
         self._keep(len(text), where)
-        return text
+        # The engine sees no more of it: what is judged here has to be what is used there.
+        return text.partition("\0")[0]
 
     def _keep(self, size: int, where: str) -> None:
         self._kept_bytes += size
@@ -223,8 +223,7 @@ def _read_tensors(source: BoundedReader, count: int, alignment: int) -> tuple[Te
 def _read_tensor(source: BoundedReader, index: int) -> TensorInfo:
     where = f"tensor {index}"
     name = source.text(MAX_TENSOR_NAME_BYTES, f"the name of {where}", strict=True)
-    if not name:
-        raise ModelInvalid(f"The name of {where} is empty.")
+    _check_name(name, f"The name of {where}")
     where = f"{where} ({_shown(name)})"
     dimensions = source.u32(f"the dimensions of {where}")
     if not 1 <= dimensions <= MAX_DIMENSIONS:
@@ -260,6 +259,13 @@ def _check_data(tensors: tuple[TensorInfo, ...], start: int, file_size: int) -> 
 
 def _aligned(position: int, alignment: int) -> int:
     return -(-position // alignment) * alignment
+
+
+def _check_name(name: str, where: str) -> None:
+    if not name:
+        raise ModelInvalid(f"{where} is empty.")
+    if "\0" in name:
+        raise ModelInvalid(f"{where} ({_shown(name)}) has a zero byte in it, where the engine would see its end.")
 
 
 def _shown(name: str) -> str:

@@ -38,7 +38,10 @@ def check_vocabulary_size(count: int, size: int) -> None:
 
 
 def read_vocabulary(content: bytes) -> VocabularyFacts:
-    """Look through tokens as they lie in the file, whose lengths have been checked; costs half a microsecond each."""
+    """Look through tokens as they lie in the file, whose lengths have been checked; costs half a microsecond each.
+
+    The engine sees each as far as its first zero byte, and names what is empty by its number.
+    """
     seen: set[int] = set()
     byte_tokens: set[bytes] = set()
     doubled: bytes | None = None
@@ -48,14 +51,17 @@ def read_vocabulary(content: bytes) -> VocabularyFacts:
         (length,) = length_at(content, at)
         token = content[at + 8 : at + 8 + length]
         at += 8 + length
+        if b"\0" in token:
+            token = token.partition(b"\0")[0]
+        if not token:
+            token = b"[EMPTY_%d]" % count
         count += 1
         if length == _BYTE_TOKEN_BYTES and _BYTE_TOKEN.fullmatch(token):
             byte_tokens.add(token)
-        # Hashes take a fraction of the tokens' room. The engine gives empty ones names of their own.
-        if token:
-            before = len(seen)
-            seen.add(hash(token))
-            if len(seen) == before and doubled is None:
-                doubled = token
+        # Hashes take a fraction of the tokens' room.
+        before = len(seen)
+        seen.add(hash(token))
+        if len(seen) == before and doubled is None:
+            doubled = token
     shown = None if doubled is None else doubled[:80].decode("utf-8", "replace")
     return VocabularyFacts(count, len(byte_tokens), shown)

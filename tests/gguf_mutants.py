@@ -13,7 +13,10 @@ from tests.gguf_document import Document
 UINT32, INT32, FLOAT32, BOOL, UINT64 = 4, 5, 6, 7, 10
 COUNTS = (0, 1, 3, 7, 8, 64, 255, 261, 513, 65536, 1 << 24, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
 FLOATS = (float("nan"), float("inf"), float("-inf"), 0.0, -1.0, 1e-30, 1e38)
-TEXTS = (b"", b"x", b"yarn", b"\xff\xfe", b"\0", b"llama", b"bert", b"t5", b"rwkv", b"test", b"none", b"A" * 5000)
+TEXTS = (
+    b"", b"x", b"yarn", b"\xff\xfe", b"\0", b"llama", b"bert", b"bert\0x", b"t5", b"rwkv", b"test", b"none",
+    b"A" * 5000,
+)  # fmt: skip
 ADDED_COUNTS = (
     "vocab_size", "expert_count", "expert_used_count", "expert_group_count", "nextn_predict_layers", "pooling_type",
     "attention.sliding_window", "attention.key_length", "attention.value_length", "rope.dimension_count",
@@ -72,6 +75,7 @@ def _arrays() -> Iterator[tuple[str, int, bytes]]:
     head = struct.Struct("<IQ")
     yield "no strings", ARRAY, head.pack(STRING, 0)
     yield "a string twice", ARRAY, head.pack(STRING, 2) + _text(b"x") * 2
+    yield "one that ends early", ARRAY, head.pack(STRING, 2) + _text(b"x") + _text(b"x\0y")
     yield "many numbers", ARRAY, head.pack(UINT32, 700) + struct.pack("<700I", *range(700))
     yield "odd floats", ARRAY, head.pack(FLOAT32, 2) + struct.pack("<ff", float("nan"), 1e30)
 

@@ -54,11 +54,14 @@ class Vocabulary:
         """Token ids of `text`.
 
         With `add_special` the begin token stands in front where the model wants one, unless the
-        text brings its own. A vocabulary without a begin token must not be asked to add it:
+        text brings its own. A vocabulary must not be asked to add what it does not have:
         llama.cpp aborts the process. Raises ModelInvalid as `known`, as all that makes tokens of text does.
         """
-        add = add_special and self._adds_begin and not (parse_special and self._brings_begin(text))
-        return self._tokenize(text, add=add, parse_special=parse_special)
+        if not add_special or not self._adds_begin or (parse_special and self._brings_begin(text)):
+            return self._tokenize(text, add=False, parse_special=parse_special)
+        if self._may_add:
+            return self._tokenize(text, add=True, parse_special=parse_special)
+        return [self._begin_token, *self._tokenize(text, add=False, parse_special=parse_special)]
 
     def tokenize_whole(self, text: str, *, parse_special: bool) -> EncodingInput:
         """Token ids with all that the model wants in front and behind."""

@@ -152,7 +152,13 @@ def test_a_vocabulary_that_the_engine_cannot_read_text_with_is_refused(tmp_path:
     doubled = struct.pack("<IQ", STRING, 3) + text("a") + text("b") + text("a")
     message = refusal(tmp_path, sound.with_pair("tokenizer.ggml.tokens", ARRAY, doubled).to_bytes())
     assert message == "The token 'a' is in the vocabulary twice."
+    for other, told in (("a\0c", "a"), ("[EMPTY_3]", "[EMPTY_3]")):
+        tokens = struct.pack("<IQ", STRING, 4) + text("a") + text("b") + text(other) + text("")
+        message = refusal(tmp_path, sound.with_pair("tokenizer.ggml.tokens", ARRAY, tokens).to_bytes())
+        assert message == f"The token {told!r} is in the vocabulary twice."
     message = refusal(tmp_path, sound.with_pair("tokenizer.ggml.model", STRING, text("llama")).to_bytes())
+    assert "0 of the 256 tokens for single bytes" in message
+    message = refusal(tmp_path, sound.with_pair("tokenizer.ggml.model", STRING, text("llama\0x")).to_bytes())
     assert "0 of the 256 tokens for single bytes" in message
     message = refusal(tmp_path, sound.with_pair("tokenizer.ggml.model", STRING, text("none")).to_bytes())
     assert "no vocabulary" in message
@@ -175,6 +181,14 @@ def test_a_vocabulary_without_a_token_for_what_is_unknown_is_refused(tmp_path: P
         assert "no token for what is not in it, and tokenizer.ggml.unknown_token_id names none" in message
     for tokens, unknown in ((default + 1, None), (default, 0), (default + 1, 1 << 31)):
         assert read(tmp_path, pairs(tokens, unknown)).array_lengths["tokenizer.ggml.tokens"] == tokens
+
+
+def test_names_that_the_engine_would_read_otherwise_are_refused(tmp_path: Path, sound: Document) -> None:
+    key = "llama.attention.layer_norm_rms_epsilon"
+    message = refusal(tmp_path, with_number(sound.without_pair(key), f"{key}\0x", -1.0))
+    assert "has a zero byte in it" in message and "The key of" in message
+    changed = sound.with_tensor(0, replace(sound.tensors[0], name=b"x\0y"))
+    assert "The name of tensor 0 ('x\\x00y') has a zero byte" in refusal(tmp_path, changed.to_bytes())
 
 
 def test_a_vocabulary_with_all_byte_tokens_is_let_through(tmp_path: Path, sound: Document) -> None:

@@ -55,7 +55,7 @@ def logits(path: Path) -> np.ndarray[Any, Any]:
     assert model
     params = lib.llama_context_default_params()
     params.n_ctx = 64
-    params.n_threads = 1
+    params.n_threads = params.n_threads_batch = 1
     context = lib.llama_init_from_model(model, params)
     try:
         tokens = (ctypes.c_int32 * 4)(1, 2, 3, 4)
