@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry.manifest import PROJECTOR_LAYER
 from registry.stored_model import StoredModel
 from runner.errors import EngineCrashed, ReportedError
 from runner.jobs import MEASURE_FLAG, DeviceFacts, Measure, Measured
@@ -63,6 +62,8 @@ class Fit:
     """One sentence on it."""
     projector: int
     """Bytes of projectors, which are loaded beside the model."""
+    adapters: int
+    """Bytes of LoRA adapters, which are read when a request first wants them."""
 
     @property
     def window(self) -> int:
@@ -102,11 +103,14 @@ def needs_of(measured: Measured, weights: int) -> Needs:
 
 
 def decide(
-    needs: Needs, training_context: int, room: Room, projector: int = 0, wishes: LoadWishes = _NO_WISHES
+    needs: Needs, training_context: int, room: Room, more_weights: int = 0, wishes: LoadWishes = _NO_WISHES
 ) -> tuple[MemoryPlan, LikelyFit]:
-    """How the model would be loaded into the room of an empty machine, and how well it fits there."""
+    """How the model would be loaded into the room of an empty machine, and how well it fits there.
+
+    `more_weights` are those of its projectors and adapters.
+    """
     buffers = needs.compute + needs.cache_fixed
-    facts = MemoryFacts(needs.weights + projector, needs.cache_per_token, training_context, buffers)
+    facts = MemoryFacts(needs.weights + more_weights, needs.cache_per_token, training_context, buffers)
     plan = plan_memory(facts, wishes, room)
     if room.vram and plan.needed <= room.vram and wishes.num_gpu != 0:
         return plan, LikelyFit.GPU
@@ -141,7 +145,7 @@ class FitMeter:
         """
         metadata = await asyncio.to_thread(model.metadata)
         measured = await self._measure(str(model.model_digest), model.model_paths)
-        projector = sum(layer.size for layer in model.manifest.of_type(PROJECTOR_LAYER))
+        projector, adapters = (sum(one.size for one in layers) for layers in (model.projectors, model.adapters))
         kind = main_type(metadata.tensors)
         if measured is None:
             weights = metadata.weights_size
@@ -155,7 +159,7 @@ class FitMeter:
         vram = sum(device.memory_total for device in devices if device.kind == "gpu") * 95 // 100
         room = Room(self._machine.total(), vram)
         wishes = await asyncio.to_thread(self._wishes_of, model)
-        plan, verdict = decide(needs, metadata.context_length, room, projector, wishes)
+        plan, verdict = decide(needs, metadata.context_length, room, projector + adapters, wishes)
         return Fit(
             needs=needs,
             is_measured=measured is not None,
@@ -166,6 +170,7 @@ class FitMeter:
             fast_kernel=has_fast_kernel(kind, features) if measured else None,
             kernel=kernel_sentence(kind, features) if measured else "",
             projector=projector,
+            adapters=adapters,
         )
 
     async def _measure(self, digest: str, files: Sequence[Path]) -> Measured | None:

@@ -22,6 +22,7 @@ from runner.supervisor.kernels import fast_types, has_fast_kernel, kernel_senten
 from runner.supervisor.likely_fit import LikelyFit
 from runner.supervisor.memory import Room, plan_memory
 from runner.supervisor.types import LoadWishes, MemoryFacts
+from tests.tiny_adapter import write_tiny_adapter
 from tests.tiny_model import write_tiny_model
 
 GIB = 1 << 30
@@ -100,6 +101,20 @@ async def test_a_model_is_measured_once_however_many_ask(model: StoredModel, tmp
     assert fits[0].placement == "All 3 layers on the CPU: the engine has no GPU to use."
 
 
+async def test_adapters_are_counted_with_what_the_model_needs(model: StoredModel, tmp_path: Path) -> None:
+    write_tiny_adapter(tmp_path / "adapter.gguf", seed=5)
+    digest = model.store.add_blob([(tmp_path / "adapter.gguf").read_bytes()]).digest
+    name = ModelName.parse("adapted")
+    async for _ in create_model(model.store, Recipe(name, from_model=NAME, adapters={"adapter.gguf": digest})):
+        pass
+    measuring = meter(tmp_path, ANSWER.format(vram=0))
+    plain, adapted = [await measuring.fit(one) for one in (model, model.store.find(name))]
+    size = (tmp_path / "adapter.gguf").stat().st_size
+    assert (plain.adapters, adapted.adapters) == (0, size)
+    assert adapted.needed == plain.needed + size
+    assert asked(tmp_path) == 1, "the weights are the same"
+
+
 async def test_a_gpu_with_room_takes_all_layers(model: StoredModel, tmp_path: Path) -> None:
     fit = await meter(tmp_path, ANSWER.format(vram=GIB)).fit(model)
     assert fit.verdict is LikelyFit.GPU and fit.gpu_layers == 3
@@ -168,7 +183,7 @@ def test_what_is_told_is_what_a_load_would_do() -> None:
 def test_a_projector_needs_room_as_well() -> None:
     needs, room = Needs(7 * GIB, 0, 0, 0, 33), Room(32 * GIB, 8 * GIB)
     assert decide(needs, 2048, room)[1] is LikelyFit.GPU
-    assert decide(needs, 2048, room, projector=2 * GIB)[1] is LikelyFit.MEMORY
+    assert decide(needs, 2048, room, more_weights=2 * GIB)[1] is LikelyFit.MEMORY
 
 
 @pytest.mark.parametrize(

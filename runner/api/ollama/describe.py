@@ -139,7 +139,8 @@ def fit_body(fit: Fit) -> Json:
         "kernel": fit.kernel,
         "devices": [msgspec.to_builtins(device) for device in fit.devices],
     }
-    return body | ({"projector": fit.projector} if fit.projector else {})
+    beside = {"projector": fit.projector, "adapters": fit.adapters}
+    return body | {name: size for name, size in beside.items() if size}
 
 
 def _threads(loaded: LoadedModel, stats: Stats | None) -> Json:
