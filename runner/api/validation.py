@@ -67,9 +67,10 @@ class _IgnoredMark:
     """Marks a field that real clients always send and that cannot change an answer."""
 
 
-Ignored = Annotated[
-    Any, _IgnoredMark(), WithJsonSchema({"description": "Accepted, without effect; listed in X-Puna-Ignored."})
-]
+_IN_VAIN = {"description": "Accepted, without effect; listed in X-Puna-Ignored."}
+Ignored = Annotated[Any, _IgnoredMark(), WithJsonSchema(_IN_VAIN)]
+IgnoredText = Annotated[str, _IgnoredMark(), WithJsonSchema({"type": "string", **_IN_VAIN})]
+"""As `Ignored`, where anything but a text is wrong."""
 
 
 def unsupported(why: str, suffix: str = "") -> PydanticCustomError:
@@ -80,6 +81,25 @@ def unsupported(why: str, suffix: str = "") -> PydanticCustomError:
 def invalid(why: str, suffix: str = "") -> PydanticCustomError:
     """As `unsupported`, for a value that no version would take."""
     return PydanticCustomError("invalid", "{why}", {"why": why, "suffix": suffix})
+
+
+def known(things: str, *kinds: str, default: str | None = None) -> BeforeValidator:
+    """For objects whose `type` says what they are: kinds that are not among these are told as not supported.
+
+    Those without a `type` are of the default one, if there is one.
+    """
+
+    def check(value: object) -> object:
+        if not isinstance(value, dict):
+            raise invalid("must be an object")
+        kind = value.get("type", default)
+        if not isinstance(kind, str):
+            raise invalid("is required", ".type")
+        if kind not in kinds:
+            raise unsupported(lacks(f"{things} of the type {kind[:50]!r}"), ".type")
+        return value
+
+    return BeforeValidator(check)
 
 
 def _read_keep_alive(value: object) -> float | None:

@@ -15,7 +15,7 @@ import msgspec
 from runner.chat.types import ChatEvent, ChatRequest, Finished, FinishReason, Rendered, Started, TextDelta, Usage
 from runner.tasks import EmbedTask, Encoded, Task, Vectors
 from tests.compatibility.samples import Method
-from tests.fakes import FakeModel, FakeStore, FakeSupervisor
+from tests.fakes import PATIENCE, FakeModel, FakeStore, FakeSupervisor
 from tests.runner.api.serving import FakeDaemon
 
 
@@ -56,7 +56,8 @@ def rendered(tables: list[tuple[Method, list[Row]]]) -> str:
         "What becomes of every field that the official Python clients can send. This page is written by",
         "`tests/compatibility`, which sends each of these values and fails for any that is dropped in silence.",
         "",
-        "* **honoured**: it changes what is asked of the model, or what is answered.",
+        "* **honoured**: it changes what is asked of the model, or what is answered; but for the parts that are named,",
+        "  which are ignored, and told so.",
         "* **refused**: the request ends with an error that names the field.",
         "* **ignored, and told so**: it cannot matter here; the response lists it in `X-Puna-Ignored`.",
     ]
@@ -107,7 +108,7 @@ class _Asker:
 
     async def _until_made(self, response_id: str) -> None:
         """What is asked of the model in the background is not to be taken for what the next body asks."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 if (await self._client.get(f"{self._path}/{response_id}")).json()["status"] == "completed":
                     return
@@ -148,12 +149,18 @@ def _row(name: str, value: Any, base: dict[str, Any], without: _Answer, with_fie
     assert with_field.status < 500, (name, value, with_field.told)
     if with_field.status >= 400:
         return Row(name, shown, Outcome.REFUSED, f" (`{with_field.code}`)")
-    if any(listed.replace("[]", ".").startswith(name) for listed in with_field.ignored):
-        return Row(name, shown, Outcome.IGNORED)
+    vain = [listed for listed in with_field.ignored if _is_in(listed, name)]
     is_default = value == base.get(name) or value in _DEFAULTS.get(name, ())
+    if name in vain or (vain and with_field.told == without.told):
+        return Row(name, shown, Outcome.IGNORED)
     if with_field.told != without.told or is_default:
-        return Row(name, shown, Outcome.HONOURED)
+        return Row(name, shown, Outcome.HONOURED, f", but {', '.join(f'`{one}`' for one in vain)}" if vain else "")
     return Row(name, shown, Outcome.DROPPED)
+
+
+def _is_in(path: str, name: str) -> bool:
+    """Whether what a path stands for is a field of this name, or within it."""
+    return path == name or path.startswith((f"{name}.", f"{name}["))
 
 
 _DEFAULTS: dict[str, tuple[Any, ...]] = {

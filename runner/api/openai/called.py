@@ -26,16 +26,16 @@ class CallShape:
             first, *others = calls
             text += "".join(_in_words(call.name, call.arguments) for call in others)
             return {"content": text or None, "function_call": {"name": first.name, "arguments": first.arguments}}
-        return {"content": text or None, "tool_calls": [self._whole(place, call) for place, call in enumerate(calls)]}
+        return {"content": text or None, "tool_calls": [self._whole(call) for call in calls]}
 
     def reason(self, reason: FinishReason) -> str:
         """Why the answer ended, in this dialect's word."""
         return "function_call" if self.is_older and reason is FinishReason.TOOL_CALLS else reason.value
 
-    def _whole(self, index: int, call: ToolCall) -> Json:
+    def _whole(self, call: ToolCall) -> Json:
         if call.name in self.custom:
-            return _custom(index, call.id, call.name, input_of(call.arguments))
-        return _function(index, call)
+            return _custom(call.id, call.name, input_of(call.arguments))
+        return _function(call.id, call.name, call.arguments)
 
 
 FUNCTIONS = CallShape()
@@ -58,11 +58,11 @@ class CallDeltas:
         if (reader := self._texts.get(event.index)) is not None:
             text = reader.push(event.arguments)
             if event.name:
-                return {"tool_calls": [_custom(event.index, event.id, event.name, text)]}
+                return _begun(event.index, _custom(event.id, event.name, text))
             return {"tool_calls": [{"index": event.index, "custom": {"input": text}}]} if text else {}
         if not event.name:
             return {"tool_calls": [{"index": event.index, "function": {"arguments": event.arguments}}]}
-        return {"tool_calls": [_function(event.index, ToolCall(event.id, event.name, event.arguments))]}
+        return _begun(event.index, _function(event.id, event.name, event.arguments))
 
     def rest(self) -> Json:
         """What was held back of texts, at the end of the answer."""
@@ -84,10 +84,13 @@ def _in_words(name: str, arguments: str) -> str:
     return f"\n{name} {arguments}"
 
 
-def _function(index: int, call: ToolCall) -> Json:
-    function = {"name": call.name, "arguments": call.arguments}
-    return {"index": index, "id": call.id, "type": "function", "function": function}
+def _begun(index: int, call: Json) -> Json:
+    return {"tool_calls": [{"index": index, **call}]}
 
 
-def _custom(index: int, call_id: str, name: str, text: str) -> Json:
-    return {"index": index, "id": call_id, "type": "custom", "custom": {"name": name, "input": text}}
+def _function(call_id: str, name: str, arguments: str) -> Json:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _custom(call_id: str, name: str, text: str) -> Json:
+    return {"id": call_id, "type": "custom", "custom": {"name": name, "input": text}}

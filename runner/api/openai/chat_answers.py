@@ -8,7 +8,8 @@ import msgspec
 
 from runner.api.errors import report_failure
 from runner.api.openai.called import FUNCTIONS, CallDeltas, CallShape
-from runner.api.openai.translate import END_OF_STREAM, Json, envelope, error_event, sse_event, truncation, usage
+from runner.api.openai.stream_ends import StreamEnds, chunk_envelope
+from runner.api.openai.translate import Json, envelope, error_event, sse_event, truncation, usage
 from runner.api.sampling import token_entries
 from runner.calls import Call
 from runner.chat.types import (
@@ -36,21 +37,20 @@ class Chunks:
 
     def __init__(
         self,
-        call: Call,
+        calls: Sequence[Call],
         generation: Generation | Choices,
         *,
         include_usage: bool,
-        count: int = 1,
         shape: CallShape = FUNCTIONS,
     ) -> None:
-        self._call = call
+        self._call = calls[0]
         self._shape = shape
-        self._calls = [CallDeltas(shape) for _ in range(count)]
-        self._source = generation
-        self._include_usage = include_usage
-        self._envelope = envelope("chat.completion.chunk", "chatcmpl", call, generation)
-        self._parts = [_ChunkParts(self._envelope, index) for index in range(count)]
-        self._ends: dict[int, Finished] = {}
+        self._told = [CallDeltas(shape) for _ in calls]
+        self._envelope = chunk_envelope(
+            "chat.completion.chunk", "chatcmpl", calls[0], generation, include_usage=include_usage
+        )
+        self._parts = [_ChunkParts(self._envelope, index) for index in range(len(calls))]
+        self._ends = StreamEnds(calls, generation, self._envelope, include_usage=include_usage, per_prompt=len(calls))
 
     def encode(self, event: ChatEvent) -> bytes:
         """The chunk of an event of the only answer, or at its end all the last ones."""
@@ -72,7 +72,7 @@ class Chunks:
         if isinstance(event, ThinkingDelta):
             return self._chunk(index, {"reasoning": event.text, "reasoning_content": event.text})
         if isinstance(event, ToolCallDelta):
-            told = self._calls[index].delta(event)
+            told = self._told[index].delta(event)
             return self._chunk(index, told) if told else b""
         if isinstance(event, Started):
             return b""
@@ -93,19 +93,10 @@ class Chunks:
         return {} if has_begun else {"role": "assistant"}
 
     def _last(self, index: int, finished: Finished) -> bytes:
-        self._ends[index] = finished
         opening = self._opening(index)
-        delta: Json = (opening and opening | {"content": ""}) | self._calls[index].rest()
+        delta: Json = (opening and opening | {"content": ""}) | self._told[index].rest()
         choice = {"index": index, "delta": delta, "finish_reason": self._shape.reason(finished.reason)}
-        chunk: Json = self._envelope | {"choices": [choice]} | truncation([finished])
-        if len(self._ends) < len(self._parts):
-            return sse_event(chunk)
-        ends = [self._ends[number] for number in range(len(self._ends))]
-        receipt = receipt_field(self._call, self._source, ends)
-        if not self._include_usage:
-            return sse_event(chunk | receipt) + END_OF_STREAM
-        last = self._envelope | {"choices": [], "usage": usage([ends])} | receipt
-        return sse_event(chunk) + sse_event(last) + END_OF_STREAM
+        return self._ends.chunks(index, choice, finished)
 
 
 class _ChunkParts:
@@ -131,15 +122,14 @@ def completion(call: Call, answers: Sequence[Answer], shape: CallShape = FUNCTIO
 
 
 def _choice(call: Call, index: int, answer: Answer, shape: CallShape) -> Json:
-    message: Json = {"role": "assistant", "content": answer.text}
+    message: Json = {"role": "assistant", "content": answer.text, "refusal": None}
     if answer.thinking:
         message |= {"reasoning": answer.thinking, "reasoning_content": answer.thinking}
     if answer.calls:
         message |= shape.whole(answer.text, answer.calls)
-    choice: Json = {"index": index, "message": message, "finish_reason": shape.reason(answer.finished.reason)}
-    if call.logprobs is not None:
-        choice["logprobs"] = _logprobs(answer.tokens)
-    return choice
+    logprobs = None if call.logprobs is None else _logprobs(answer.tokens)
+    reason = shape.reason(answer.finished.reason)
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
 
 
 def _logprobs(tokens: Sequence[ScoredToken]) -> Json:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from runner.api.openai.schema import Count, StreamOptions
+from runner.api.openai.schema import Count
 from runner.api.openai.shaping import CompletingBody
 from runner.api.sampling import Alternatives
 from runner.api.validation import Ignored, invalid
@@ -68,8 +68,6 @@ class CompletionBody(CompletingBody):
     echo: bool | None = None
     n: Count | None = None
     best_of: Count | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
 
     max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     logprobs: Alternatives = None

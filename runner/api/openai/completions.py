@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from runner.api.errors import report_failure
 from runner.api.openai.completion_schema import CompletionBody, Prompt
 from runner.api.openai.shaping import chosen_options
-from runner.api.openai.translate import END_OF_STREAM, Json, envelope, error_event, sse_event, truncation, usage
+from runner.api.openai.stream_ends import StreamEnds, chunk_envelope
+from runner.api.openai.translate import Json, envelope, error_event, sse_event, truncation, usage
 from runner.api.sampling import one_constraint, told_logprob
 from runner.calls import Call, Completion
 from runner.chat.types import ChatEvent, Failed, Finished, ScoredToken, TextDelta
@@ -127,18 +128,27 @@ class Offsets:
         return {
             "tokens": [_text(token.data) for token in tokens],
             "token_logprobs": [_told(token.logprob) for token in tokens],
-            "top_logprobs": [
-                None
-                if token.logprob is None
-                else {_text(data): told_logprob(logprob) for data, logprob in token.alternatives}
-                for token in tokens
-            ],
+            "top_logprobs": [_alternatives(token) for token in tokens],
             "text_offset": offsets,
         }
 
 
+def _alternatives(token: ScoredToken) -> Json | None:
+    """The likeliest tokens in their order, and behind them the one that was taken, if it is none of them."""
+    if token.logprob is None:
+        return None
+    told: Json = {}
+    for data, logprob in (*token.alternatives, (token.data, token.logprob)):
+        told.setdefault(_text(data), told_logprob(logprob))
+    return told
+
+
 def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
+    """A token as text; one that is no whole text as its bytes, so that two of them differ."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def _told(logprob: float | None) -> float | None:
@@ -150,12 +160,12 @@ class CompletionChunks:
 
     def __init__(self, body: CompletionBody, calls: Sequence[Call], source: Generation | Choices) -> None:
         self._call = calls[0]
-        self._source = source
-        self._candidates = candidates_of(body)
-        self._include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-        self._envelope = envelope(_KIND, _PREFIX, calls[0], source)
+        wants_usage = body.wants_usage
+        self._envelope = chunk_envelope(_KIND, _PREFIX, calls[0], source, include_usage=wants_usage)
         self._offsets = [Offsets() for _ in calls]
-        self._ends: dict[int, Finished] = {}
+        self._ends = StreamEnds(
+            calls, source, self._envelope, include_usage=wants_usage, per_prompt=candidates_of(body)
+        )
 
     def encode(self, event: ChatEvent) -> bytes:
         """The chunk of an event of the only answer, or at its end all the last ones."""
@@ -177,15 +187,5 @@ class CompletionChunks:
         return sse_event(self._envelope | {"choices": [choice]})
 
     def _last(self, index: int, finished: Finished) -> bytes:
-        self._ends[index] = finished
         choice = {"index": index, "text": "", "logprobs": None, "finish_reason": finished.reason.value}
-        chunk: Json = self._envelope | {"choices": [choice]} | truncation([finished])
-        if len(self._ends) < len(self._offsets):
-            return sse_event(chunk)
-        ends = [self._ends[number] for number in range(len(self._ends))]
-        receipt = receipt_field(self._call, self._source, ends)
-        if not self._include_usage:
-            return sse_event(chunk | receipt) + END_OF_STREAM
-        groups = [ends[start : start + self._candidates] for start in range(0, len(ends), self._candidates)]
-        last = self._envelope | {"choices": [], "usage": usage(groups)} | receipt
-        return sse_event(chunk) + sse_event(last) + END_OF_STREAM
+        return self._ends.chunks(index, choice, finished)

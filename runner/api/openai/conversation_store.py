@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -58,10 +58,9 @@ class ConversationStore(KeptStore[StoredConversation]):
             self._kept.move_to_end(key)
         return found
 
-    def find_item(self, owner: str, item_id: str) -> Item | None:
-        """The item of that id in any conversation of the owner's."""
-        found = (conversation.find(item_id) for conversation in self._of(owner))
-        return next((item for item in found if item is not None), None)
+    def items(self, owner: str) -> Iterator[Item]:
+        """All items of the owner's conversations."""
+        return (item for conversation in self._of(owner) for item in conversation.items)
 
     def add(self, owner: str, conversation_id: str, items: Sequence[Item]) -> None:
         """Put items at the end; of a conversation that is gone nothing is kept. One that is here already stays once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Collection
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
@@ -13,9 +14,12 @@ from runner.api.context import owner
 from runner.api.documents import json_body, query
 from runner.api.openai.conversation_store import ConversationStore, StoredConversation
 from runner.api.openai.item_schema import ItemBody
-from runner.api.openai.paging import MOST, Page, page_of
+from runner.api.openai.kept_items import item_finder
+from runner.api.openai.paging import Page, page_of
+from runner.api.openai.queries import PAGE, TEXT, ignored_queries, read_page
 from runner.api.openai.responses_items import Item
 from runner.api.openai.responses_schema import Metadata
+from runner.api.openai.responses_store import ResponseStore
 from runner.api.openai.responses_translate import new_id, read_items
 from runner.api.streaming import JsonResponse, ignored_header
 from runner.api.validation import Body, ignored_fields
@@ -38,13 +42,19 @@ class ItemsBody(Body):
     items: Items
 
 
-def create_router(store: ConversationStore, max_body_bytes: int) -> APIRouter:
+_Read = Callable[[Request, list[ItemBody], Collection[str]], tuple[Item, ...]]
+
+
+def create_router(store: ConversationStore, responses: ResponseStore, max_body_bytes: int) -> APIRouter:
     router = APIRouter()
+
+    def read(request: Request, bodies: list[ItemBody], there: Collection[str] = ()) -> tuple[Item, ...]:
+        return read_items(bodies, "items", item_finder(owner(request), responses, store), there)
 
     @router.post("/v1/conversations", openapi_extra=json_body(ConversationBody))
     async def create(request: Request) -> Response:
         body = await read_body(request, ConversationBody, max_body_bytes)
-        items = _read(store, request, body.items or [])
+        items = read(request, body.items or [])
         made = StoredConversation(new_id("conv"), body.metadata or {}, int(time.time()))
         store.keep(owner(request), made, items)
         return JsonResponse(made.record(), headers=ignored_header(ignored_fields(body)))
@@ -66,44 +76,35 @@ def create_router(store: ConversationStore, max_body_bytes: int) -> APIRouter:
         store.forget(owner(request), conversation_id)
         return JsonResponse({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
 
-    _add_item_paths(router, store, max_body_bytes)
+    _add_item_paths(router, store, read, max_body_bytes)
     return router
 
 
-def _add_item_paths(router: APIRouter, store: ConversationStore, max_body_bytes: int) -> None:
+def _add_item_paths(router: APIRouter, store: ConversationStore, read: _Read, max_body_bytes: int) -> None:
     @router.post(
         "/v1/conversations/{conversation_id}/items",
-        openapi_extra={**json_body(ItemsBody), **query(include={"type": "string"})},
+        openapi_extra={**json_body(ItemsBody), **query(include=TEXT)},
     )
     async def add(request: Request, conversation_id: str) -> Response:
         body = await read_body(request, ItemsBody, max_body_bytes)
-        stored_conversation(store, request, conversation_id)
-        items = _read(store, request, body.items)
+        found = stored_conversation(store, request, conversation_id)
+        items = read(request, body.items, found.sizes)
         store.add(owner(request), conversation_id, items)
         records = [item.record() for item in items]
         page = page_of(records, Page(None, MOST_AT_ONCE, is_newest_first=False))
-        return JsonResponse(page, headers=ignored_header([*ignored_fields(body), *_includes(request)]))
+        return JsonResponse(page, headers=ignored_header([*ignored_fields(body), *ignored_queries(request)]))
 
-    @router.get(
-        "/v1/conversations/{conversation_id}/items",
-        openapi_extra=query(
-            after={"type": "string"},
-            limit={"type": "integer", "minimum": 1, "maximum": MOST, "default": 20},
-            order={"enum": ["asc", "desc"], "default": "desc"},
-            include={"type": "string"},
-        ),
-    )
+    @router.get("/v1/conversations/{conversation_id}/items", openapi_extra=query(**PAGE))
     async def list_items(request: Request, conversation_id: str) -> Response:
-        asked = request.query_params
-        page = Page.read(asked.get("after"), asked.get("limit", "20"), asked.get("order", "desc"))
+        page = read_page(request)
         found = stored_conversation(store, request, conversation_id)
         told = page_of([item.record() for item in found.items], page)
-        return JsonResponse(told, headers=ignored_header(_includes(request)))
+        return JsonResponse(told, headers=ignored_header(ignored_queries(request)))
 
-    @router.get("/v1/conversations/{conversation_id}/items/{item_id}", openapi_extra=query(include={"type": "string"}))
+    @router.get("/v1/conversations/{conversation_id}/items/{item_id}", openapi_extra=query(include=TEXT))
     async def retrieve_item(request: Request, conversation_id: str, item_id: str) -> Response:
         item = _stored_item(store, request, conversation_id, item_id)
-        return JsonResponse(item.record(), headers=ignored_header(_includes(request)))
+        return JsonResponse(item.record(), headers=ignored_header(ignored_queries(request)))
 
     @router.delete("/v1/conversations/{conversation_id}/items/{item_id}")
     async def delete_item(request: Request, conversation_id: str, item_id: str) -> Response:
@@ -131,13 +132,3 @@ def _stored_item(store: ConversationStore, request: Request, conversation_id: st
     if found is None:
         raise NotFound(f"Item with id {item_id[:100]!a} not found in the conversation.", field="item_id")
     return found
-
-
-def _read(store: ConversationStore, request: Request, bodies: list[ItemBody]) -> tuple[Item, ...]:
-    return read_items(bodies, "items", lambda item_id: store.find_item(owner(request), item_id))
-
-
-def _includes(request: Request) -> list[str]:
-    """What was asked for beside the items that none here has."""
-    sent = [*request.query_params.getlist("include"), *request.query_params.getlist("include[]")]
-    return [f"include[{one[:60]}]" for one in dict.fromkeys(sent)]

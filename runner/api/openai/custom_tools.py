@@ -65,6 +65,8 @@ def custom_tool(name: str, description: str | None, wanted: FormatBody | None, f
         expression = _expression(wanted.grammar, where)
         constraint = Constraint(ConstraintKind.REGEX, expression, where)
         text["pattern"] = f"^(?:{expression})$"
+    elif wanted is not None and wanted.grammar is not None:
+        raise InvalidRequest(f"{field}.format has a grammar, and is of the type text.", f"{field}.format.grammar")
     schema = {"type": "object", "properties": {ARGUMENT: text}, "required": [ARGUMENT], "additionalProperties": False}
     return Tool(name, schema, description or "", format=constraint)
 

@@ -7,27 +7,29 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from runner.api.openai.schema import InputAudio
-from runner.api.validation import Body, Ignored, invalid, lacks, not_honoured, unsupported
+from runner.api.validation import Body, Ignored, invalid, known, lacks, not_honoured
 
 MOST_ITEMS = 10_000
 _ELSEWHERE = lacks("what is kept on somebody else's servers")
 Status = Literal["in_progress", "completed", "incomplete"] | None
 
 
-class InputText(Body):
-    type: Literal["input_text"]
-    text: str
+class _Part(Body):
     prompt_cache_breakpoint: Ignored = None
 
 
-class InputImage(Body):
+class InputText(_Part):
+    type: Literal["input_text"]
+    text: str
+
+
+class InputImage(_Part):
     """An image, as a data URL."""
 
     type: Literal["input_image"]
     image_url: str
     detail: Ignored = None
     file_id: Annotated[Any, not_honoured(why=_ELSEWHERE)] = None
-    prompt_cache_breakpoint: Ignored = None
 
 
 class InputSound(Body):
@@ -47,24 +49,12 @@ class Refusal(Body):
     refusal: str
 
 
-def _known(*kinds: str) -> BeforeValidator:
-    """Says of kinds that are not known here that they are not supported, and not that they are wrong."""
-
-    def check(value: object) -> object:
-        kind = value.get("type") if isinstance(value, dict) else None
-        if isinstance(kind, str) and kind not in kinds:
-            raise unsupported(lacks(f"the type {kind[:50]!r}"), ".type")
-        return value
-
-    return BeforeValidator(check)
-
-
 PartBody = Annotated[
     Annotated[InputText | InputImage | InputSound | OutputText | Refusal, Field(discriminator="type")],
-    _known("input_text", "input_image", "input_audio", "output_text", "refusal"),
+    known("parts", "input_text", "input_image", "input_audio", "output_text", "refusal"),
 ]
 ToolPart = Annotated[
-    Annotated[InputText | InputImage, Field(discriminator="type")], _known("input_text", "input_image")
+    Annotated[InputText | InputImage, Field(discriminator="type")], known("parts", "input_text", "input_image")
 ]
 
 
@@ -76,58 +66,58 @@ Parts = Annotated[list[PartBody], BeforeValidator(_as_parts, json_schema_input_t
 Output = Annotated[list[ToolPart], BeforeValidator(_as_parts, json_schema_input_type=str | list[ToolPart])]
 
 
-class MessageBody(Body):
+class _Item(Body):
+    """What all items have but those that only refer to another."""
+
+    id: str | None = None
+    status: Status = None
+
+
+class MessageBody(_Item):
     type: Literal["message"]
     role: Literal["user", "assistant", "system", "developer"]
     content: Parts
-    id: str | None = None
-    status: Status = None
     phase: Ignored = None
 
 
-class FunctionCallBody(Body):
-    type: Literal["function_call"]
+class _Call(_Item):
+    """What calls of both kinds of tools have."""
+
     call_id: str
     name: str
-    arguments: str
-    id: str | None = None
-    status: Status = None
     caller: Ignored = None
     namespace: Annotated[Any, not_honoured("")] = None
     async_: Annotated[Any, not_honoured(False)] = Field(None, alias="async")
+
+
+class FunctionCallBody(_Call):
+    type: Literal["function_call"]
+    arguments: str
     parsed_arguments: Ignored = None
 
 
-class FunctionOutputBody(Body):
-    type: Literal["function_call_output"]
+class CustomCallBody(_Call):
+    type: Literal["custom_tool_call"]
+    input: str
+
+
+class _Result(_Item):
+    """What the results of both kinds of tools have."""
+
     output: Output
+    caller: Ignored = None
+
+
+class FunctionOutputBody(_Result):
+    type: Literal["function_call_output"]
     call_id: str | None = None
     name: str | None = None
-    id: str | None = None
-    status: Status = None
-    caller: Ignored = None
     namespace: Annotated[Any, not_honoured("")] = None
 
 
-class CustomCallBody(Body):
-    type: Literal["custom_tool_call"]
-    call_id: str
-    name: str
-    input: str
-    id: str | None = None
-    status: Status = None
-    caller: Ignored = None
-    namespace: Annotated[Any, not_honoured("")] = None
-    async_: Annotated[Any, not_honoured(False)] = Field(None, alias="async")
-
-
-class CustomOutputBody(Body):
+class CustomOutputBody(_Result):
     type: Literal["custom_tool_call_output"]
     call_id: str
-    output: Output
-    id: str | None = None
-    status: Status = None
-    caller: Ignored = None
 
 
 class SummaryText(Body):
@@ -140,12 +130,10 @@ class ReasoningText(Body):
     text: str
 
 
-class ReasoningBody(Body):
+class ReasoningBody(_Item):
     type: Literal["reasoning"]
     summary: list[SummaryText] | None = None
     content: list[ReasoningText] | None = None
-    id: str | None = None
-    status: Status = None
     encrypted_content: Ignored = None
 
 
@@ -173,7 +161,8 @@ ItemBody = Annotated[
         | ReferenceBody,
         Field(discriminator="type"),
     ],
-    _known(
+    known(
+        "items",
         "message",
         "function_call",
         "function_call_output",

@@ -11,6 +11,9 @@ from runner.chat.types import Message, ToolCall
 
 Json = dict[str, object]
 
+_GUIDES = ("system", "developer")
+"""Roles of whoever tells the model how to answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -59,7 +62,7 @@ class MessageItem:
 
     def message(self) -> Message:
         text, media = join_parts([part.media or part.text for part in self.parts])
-        return Message(self.role, text, media=media)
+        return Message("system" if self.role in _GUIDES else self.role, text, media=media)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,7 @@ class ResultItem:
             "status": self.status,
             "call_id": self.call_id,
             "output": [part.record() for part in self.parts] if has_media else self.message(None).content,
+            **({"name": self.name} if self.name else {}),
         }
 
     def message(self, name: str | None) -> Message:
@@ -161,6 +165,20 @@ class CustomResultItem(ResultItem):
 Item = MessageItem | ReasoningItem | CallItem | CustomCallItem | ResultItem
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a model reads for a response."""
+
+    earlier: tuple[Item, ...]
+    """Of the response or conversation that it goes on from."""
+    fresh: tuple[Item, ...]
+    """What came with the request."""
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        return (*self.earlier, *self.fresh)
+
+
 def conversation(instructions: str | None, items: Sequence[Item]) -> tuple[Message, ...]:
     """The items as messages; thoughts, text and calls that belong together become one turn of the model.
 
@@ -168,7 +186,7 @@ def conversation(instructions: str | None, items: Sequence[Item]) -> tuple[Messa
     """
     opening = [instructions] if instructions else []
     rest = list(items)
-    while rest and isinstance(rest[0], MessageItem) and rest[0].role == "system" and not rest[0].has_media:
+    while rest and isinstance(rest[0], MessageItem) and rest[0].role in _GUIDES and not rest[0].has_media:
         opening.append(rest.pop(0).text)  # type: ignore[union-attr]  # it is a message
     turns = _Turns([Message("system", "\n\n".join(opening))] if opening else [])
     for item in rest:

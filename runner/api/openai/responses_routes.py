@@ -13,9 +13,11 @@ from runner.api.documents import json_body, query
 from runner.api.errors import report_of
 from runner.api.openai.conversation_store import ConversationStore
 from runner.api.openai.conversations import stored_conversation
-from runner.api.openai.paging import MOST, Page, page_of
+from runner.api.openai.kept_items import item_finder
+from runner.api.openai.paging import page_of
+from runner.api.openai.queries import EVENTS, PAGE, ignored_queries, read_page, read_start
 from runner.api.openai.responses_background import BackgroundResponse, BackgroundResponses, Ended
-from runner.api.openai.responses_items import Item
+from runner.api.openai.responses_items import Item, Reading
 from runner.api.openai.responses_object import ResponseFrame
 from runner.api.openai.responses_schema import InputTokensBody, ResponseBody, ResponsePromptBody
 from runner.api.openai.responses_store import ResponseStore, StoredResponse
@@ -52,15 +54,15 @@ def create_router(generator: Generator, kept: Kept, max_body_bytes: int) -> APIR
     @router.post("/v1/responses", openapi_extra=json_body(ResponseBody))
     async def create(request: Request) -> Response:
         body = await read_body(request, ResponseBody, max_body_bytes)
-        items = _items(kept, request, body)
-        call = with_standing(answer_call(body, request_id(request), items), request, _usual_priority(body))
+        reading = _reading(kept, request, body)
+        call = with_standing(answer_call(body, request_id(request), reading.items), request, _usual_priority(body))
         answer = _begin if body.background else _answer
-        return await answer(generator, kept, request, body, items, call)
+        return await answer(generator, kept, request, body, reading, call)
 
     @router.post("/v1/responses/input_tokens", openapi_extra=json_body(InputTokensBody))
     async def count(request: Request) -> Response:
         body = await read_body(request, InputTokensBody, max_body_bytes)
-        call = prompt_call(body, request_id(request), _items(kept, request, body))
+        call = prompt_call(body, request_id(request), _reading(kept, request, body).items)
         rendered, ignored = await while_connected(request.receive, generator.render(call))
         answer = {"object": "response.input_tokens", "input_tokens": len(rendered.tokens)}
         return JsonResponse(answer, headers=ignored_header([*ignored_fields(body), *ignored]))
@@ -70,16 +72,13 @@ def create_router(generator: Generator, kept: Kept, max_body_bytes: int) -> APIR
 
 
 def _add_stored_paths(router: APIRouter, kept: Kept) -> None:
-    @router.get(
-        "/v1/responses/{response_id}",
-        openapi_extra=query(stream={"type": "boolean"}, starting_after={"type": "integer", "minimum": 0}),
-    )
+    @router.get("/v1/responses/{response_id}", openapi_extra=query(**EVENTS))
     async def retrieve(request: Request, response_id: str) -> Response:
-        found = kept.background.find(owner(request), response_id) or _stored(kept, request, response_id)
-        if request.query_params.get("stream", "false").lower() in ("false", "0", ""):
-            return JsonResponse(found.response)
-        after = _number(request.query_params.get("starting_after"))
-        return _followed(_events(found, after), request_id(request))
+        after, ignored = read_start(request), ignored_header(ignored_queries(request))
+        found = _found(kept, request, response_id)
+        if after is None:
+            return JsonResponse(found.response, headers=ignored)
+        return _followed(_events(found, after), request_id(request), ignored)
 
     @router.delete("/v1/responses/{response_id}")
     async def delete(request: Request, response_id: str) -> Response:
@@ -102,36 +101,29 @@ def _add_stored_paths(router: APIRouter, kept: Kept) -> None:
             "response_id",
         )
 
-    @router.get(
-        "/v1/responses/{response_id}/input_items",
-        openapi_extra=query(
-            after={"type": "string"},
-            limit={"type": "integer", "minimum": 1, "maximum": MOST, "default": 20},
-            order={"enum": ["asc", "desc"], "default": "desc"},
-        ),
-    )
+    @router.get("/v1/responses/{response_id}/input_items", openapi_extra=query(**PAGE))
     async def input_items(request: Request, response_id: str) -> Response:
-        asked = request.query_params
-        page = Page.read(asked.get("after"), asked.get("limit", "20"), asked.get("order", "desc"))
-        found = kept.background.find(owner(request), response_id) or _stored(kept, request, response_id)
-        return JsonResponse(page_of([item.record() for item in found.read], page))
+        page = read_page(request)
+        found = _found(kept, request, response_id)
+        told = page_of([item.record() for item in found.read], page)
+        return JsonResponse(told, headers=ignored_header(ignored_queries(request)))
 
 
 async def _answer(
-    generator: Generator, kept: Kept, request: Request, body: ResponseBody, items: Sequence[Item], call: Call
+    generator: Generator, kept: Kept, request: Request, body: ResponseBody, reading: Reading, call: Call
 ) -> Response:
     ignored = [*ignored_fields(body), *ignored_includes(body)]
-    keep = _keeper(kept, request, body, items)
+    keep = _keeper(kept, request, body, reading)
     if not body.stream:
         answer = await while_connected(request.receive, generator.complete(call))
         output = whole_output(answer, custom_names(body))
         frame = ResponseFrame(body, call, answer.generation.request.sampling, answer.generation)
         response = frame.finished(answer.finished, output)
-        keep(Ended(response, items, output, ()))
+        keep(Ended(response, reading.items, output, ()))
         return JsonResponse(response, headers=ignored_header([*ignored, *answer.generation.ignored]))
     generation = await while_connected(request.receive, generator.open(call))
     frame = ResponseFrame(body, call, generation.request.sampling, generation)
-    stream = ResponseStream(frame, call.request_id, lambda *ended: keep(Ended(ended[0], items, ended[1], ())))
+    stream = ResponseStream(frame, call.request_id, lambda *ended: keep(Ended(ended[0], reading.items, ended[1], ())))
     return StreamResponse(
         generation,
         stream.encode,
@@ -142,14 +134,14 @@ async def _answer(
 
 
 async def _begin(
-    generator: Generator, kept: Kept, request: Request, body: ResponseBody, items: Sequence[Item], call: Call
+    generator: Generator, kept: Kept, request: Request, body: ResponseBody, reading: Reading, call: Call
 ) -> Response:
     """Have a response made in the background; what is wrong with the request itself is told at once."""
     if body.store is False:
         raise InvalidRequest("A response of the background has to be stored; leave out store.", "store")
     planned, in_vain = await while_connected(request.receive, generator.check(call))
-    keep = _keeper(kept, request, body, items)
-    made = BackgroundResponse(ResponseFrame(body, call, planned.sampling), call.request_id, items, keep)
+    keep = _keeper(kept, request, body, reading)
+    made = BackgroundResponse(ResponseFrame(body, call, planned.sampling), call.request_id, reading.items, keep)
     kept.background.start(owner(request), made, call)
     header = ignored_header([*ignored_fields(body), *ignored_includes(body), *in_vain])
     if body.stream:
@@ -187,13 +179,9 @@ def _usual_priority(body: ResponseBody) -> Priority:
     return Priority.BACKGROUND if body.background else Priority.INTERACTIVE
 
 
-def _items(kept: Kept, request: Request, body: ResponseBody | InputTokensBody) -> tuple[Item, ...]:
+def _reading(kept: Kept, request: Request, body: ResponseBody | InputTokensBody) -> Reading:
     """All that the model is to read but the instructions, which are not taken over from an earlier response."""
-    whose = owner(request)
-
-    def find(item_id: str) -> Item | None:
-        return kept.responses.find_item(whose, item_id) or kept.conversations.find_item(whose, item_id)
-
+    find = item_finder(owner(request), kept.responses, kept.conversations)
     return read_input(body.input, _earlier(kept, request, body), find)
 
 
@@ -217,7 +205,7 @@ def _earlier(kept: Kept, request: Request, body: ResponsePromptBody) -> tuple[It
     return found.items
 
 
-def _keeper(kept: Kept, request: Request, body: ResponseBody, items: Sequence[Item]) -> Callable[[Ended], None]:
+def _keeper(kept: Kept, request: Request, body: ResponseBody, reading: Reading) -> Callable[[Ended], None]:
     """What becomes of the response in the end."""
     whose = owner(request)
 
@@ -225,9 +213,15 @@ def _keeper(kept: Kept, request: Request, body: ResponseBody, items: Sequence[It
         if body.store is not False:
             kept.responses.keep(whose, ended.response, ended.read, ended.output, ended.events)
         if body.conversation is not None and ended.response["status"] in ("completed", "incomplete"):
-            kept.conversations.add(whose, body.conversation.id, [*items, *ended.output])
+            # What was in it before may have been taken out in the meantime, and stays out.
+            kept.conversations.add(whose, body.conversation.id, [*reading.fresh, *ended.output])
 
     return keep
+
+
+def _found(kept: Kept, request: Request, response_id: str) -> BackgroundResponse | StoredResponse:
+    """A response that is being made or has ended. Raises NotFound."""
+    return kept.background.find(owner(request), response_id) or _stored(kept, request, response_id)
 
 
 def _stored(kept: Kept, request: Request, response_id: str) -> StoredResponse:
@@ -238,12 +232,3 @@ def _stored(kept: Kept, request: Request, response_id: str) -> StoredResponse:
             field="response_id",
         )
     return found
-
-
-def _number(text: str | None) -> int:
-    """The number of an event; raises InvalidRequest."""
-    if text is None:
-        return -1
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise InvalidRequest("starting_after must be the number of an event.", "starting_after")
-    return int(text)

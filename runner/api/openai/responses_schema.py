@@ -8,15 +8,17 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from runner.api.openai.custom_tools import CustomBody
 from runner.api.openai.item_schema import Input
-from runner.api.openai.schema import Effort, StreamOptions
+from runner.api.openai.schema import Effort
 from runner.api.openai.shaping import ShapedBody
-from runner.api.openai.tools import known_tool, tool_tag
+from runner.api.openai.tools import FunctionBody, known_tool, tool_tag
 from runner.api.sampling import Alternatives
 from runner.api.validation import Body, Ignored, invalid, lacks, not_honoured, unsupported
 
 _LONGEST = 2**31 - 1
 _ELSEWHERE = lacks("what is kept on somebody else's servers")
-Metadata = Annotated[dict[str, str], Field(max_length=16)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
 LOGPROBS = "message.output_text.logprobs"
 Includable = Literal[
     "file_search_call.results",
@@ -30,26 +32,23 @@ Includable = Literal[
 ]
 
 
-class FunctionTool(Body):
-    type: Literal["function"]
-    name: str
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-    """Arguments are kept to the schema where a call is required, whether this says so or not."""
+class _Tool(Body):
+    """What both kinds of tools have here beside what they have in chat completions."""
+
     allowed_callers: Annotated[Any, not_honoured(["direct"])] = None
     defer_loading: Annotated[Any, not_honoured(False)] = None
     async_: Annotated[Any, not_honoured(False)] = Field(None, alias="async")
+
+
+class FunctionTool(FunctionBody, _Tool):
+    type: Literal["function"]
     output_schema: Ignored = None
 
 
-class CustomTool(CustomBody):
+class CustomTool(CustomBody, _Tool):
     """A tool whose input is a text."""
 
     type: Literal["custom"]
-    allowed_callers: Annotated[Any, not_honoured(["direct"])] = None
-    defer_loading: Annotated[Any, not_honoured(False)] = None
-    async_: Annotated[Any, not_honoured(False)] = Field(None, alias="async")
 
 
 ToolBody = Annotated[
@@ -57,7 +56,7 @@ ToolBody = Annotated[
         Annotated[FunctionTool, Tag("function_tool")] | Annotated[CustomTool, Tag("custom_tool")],
         Discriminator(tool_tag),
     ],
-    BeforeValidator(known_tool),
+    known_tool,
 ]
 
 
@@ -102,8 +101,8 @@ ChoiceBody = Annotated[
 
 class FormatBody(Body):
     type: Literal["text", "json_object", "json_schema"]
-    name: str | None = None
-    description: str | None = None
+    name: Ignored = None
+    description: Ignored = None
     schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
     """The schema is kept to whether this says so or not."""
@@ -120,6 +119,10 @@ class ReasoningWish(Body):
     generate_summary: Ignored = None
     context: Ignored = None
     mode: Annotated[Any, not_honoured("standard")] = None
+
+
+class ResponseStreamOptions(Body):
+    include_obfuscation: Ignored = None
 
 
 class ConversationName(Body):
@@ -162,7 +165,7 @@ class ResponseBody(ResponsePromptBody, ShapedBody):
     top_logprobs: Alternatives = None
     include: list[Includable] | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: ResponseStreamOptions | None = None
 
     background: bool | None = None
     """Make it while nobody waits."""

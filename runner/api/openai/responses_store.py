@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -53,7 +53,6 @@ class ResponseStore(KeptStore[StoredResponse]):
         self._tidy()
         return self._kept.get((owner, response_id))
 
-    def find_item(self, owner: str, item_id: str) -> Item | None:
-        """The item of that id in any response of the owner's, the newest first."""
-        items = (item for stored in self._of(owner) for item in reversed(stored.items))
-        return next((item for item in items if item.id == item_id), None)
+    def items(self, owner: str) -> Iterator[Item]:
+        """All that the owner's responses have read and said, the newest first; some items come more than once."""
+        return (item for stored in self._of(owner) for item in reversed(stored.items))

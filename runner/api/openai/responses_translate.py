@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
 from runner.api.media_parts import read_base64, read_image_url
+from runner.api.openai.chat_calls import conversation_call
 from runner.api.openai.custom_tools import custom_tool
 from runner.api.openai.item_schema import (
     CustomCallBody,
@@ -29,6 +30,7 @@ from runner.api.openai.responses_items import (
     Item,
     MessageItem,
     Part,
+    Reading,
     ReasoningItem,
     ResultItem,
     conversation,
@@ -46,22 +48,21 @@ from runner.api.openai.shaping import chosen_options
 from runner.api.openai.tools import (
     AllowedTools,
     AllowedToolsChoice,
-    ChoiceValue,
-    FunctionBody,
     NamedCustomTool,
     NamedTool,
+    ToolChoice,
     ToolName,
     choose_tools,
     function_tool,
+    named,
     read_arguments,
     unlike_tools,
 )
-from runner.api.openai.translate import EFFORTS
 from runner.api.sampling import json_constraint, one_constraint
+from runner.calls import Call, Conversation
 from runner.chat.media import MediaKind
 from runner.chat.types import Tool
 from runner.errors import InvalidRequest
-from runner.generate import Call, Conversation
 from runner.sampling import Constraint
 
 
@@ -71,20 +72,32 @@ def new_id(prefix: str) -> str:
 
 def read_input(
     bodies: Sequence[ItemBody] | None, earlier: Sequence[Item], find: Callable[[str], Item | None]
-) -> tuple[Item, ...]:
+) -> Reading:
     """What the model is to read, behind the items of an earlier response; `find` knows items that may be referred to.
 
     Raises InvalidRequest naming the field.
     """
-    items = (*earlier, *read_items(bodies or (), "input", find))
-    if not items:
+    fresh = read_items(bodies or (), "input", find, {item.id for item in earlier})
+    if not earlier and not fresh:
         raise InvalidRequest("input is empty, and there is no earlier response to go on from.", "input")
+    return Reading(tuple(earlier), fresh)
+
+
+def read_items(
+    bodies: Sequence[ItemBody], field: str, find: Callable[[str], Item | None], there: Collection[str] = ()
+) -> tuple[Item, ...]:
+    """Items as clients send them, behind those with the ids that are `there`.
+
+    Raises InvalidRequest naming the one that is wrong, or that is there already.
+    """
+    items = tuple(_read_item(item, f"{field}[{index}]", find) for index, item in enumerate(bodies))
+    seen = set(there)
+    for index, item in enumerate(items):
+        if item.id in seen:
+            message = f"{field}[{index}] is the item {item.id[:100]!a}, which is there already; send each item once."
+            raise InvalidRequest(message, f"{field}[{index}].id")
+        seen.add(item.id)
     return items
-
-
-def read_items(bodies: Sequence[ItemBody], field: str, find: Callable[[str], Item | None]) -> tuple[Item, ...]:
-    """Items as clients send them. Raises InvalidRequest naming the one that is wrong."""
-    return tuple(_read_item(item, f"{field}[{index}]", find) for index, item in enumerate(bodies))
 
 
 def answer_call(body: ResponseBody, request_id: str, items: Sequence[Item]) -> Call:
@@ -106,20 +119,13 @@ def prompt_call(body: ResponsePromptBody, request_id: str, items: Sequence[Item]
     """As `answer_call`, with what decides the prompt alone."""
     effort = body.reasoning.effort if body.reasoning else None
     read = unlike_tools(_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or ()))
-    tools, tool_use, named_tool = choose_tools(read, _choice(body.tool_choice))
-    return Call(
-        request_id=request_id,
-        model=body.model,
-        prompt=Conversation(messages=conversation(body.instructions, items), tools=tools),
-        options_path="",
-        thinking=effort != "none" if effort else None,
-        thinking_field="reasoning.effort",
-        effort=EFFORTS.get(effort, effort) if effort else None,
-        may_think_in_vain=True,
-        tool_use=tool_use,
-        named_tool=named_tool,
+    chosen = choose_tools(read, _choice(body.tool_choice))
+    prompt = Conversation(messages=conversation(body.instructions, items))
+    return dataclasses.replace(
+        conversation_call(request_id, body.model, prompt, chosen, effort, "reasoning.effort"),
         parallel_calls=body.parallel_tool_calls,
         truncate=body.truncation == "auto",
+        truncate_wish='"truncation": "auto"',
     )
 
 
@@ -135,28 +141,31 @@ def custom_names(body: ResponsePromptBody) -> frozenset[str]:
 
 def _tool(tool: FunctionTool | CustomTool, field: str) -> Tool:
     if isinstance(tool, FunctionTool):
-        body = FunctionBody(name=tool.name, description=tool.description, parameters=tool.parameters)
-        return function_tool(body, field)
-    if not tool.name.strip():
-        raise InvalidRequest("A tool needs a name.", f"{field}.name")
-    return custom_tool(tool.name, tool.description, tool.format, field)
+        return function_tool(tool, field)
+    return custom_tool(named(tool.name, field), tool.description, tool.format, field)
 
 
-def _choice(choice: Choice | None) -> ChoiceValue:
-    """The choice as chat completions write it. Raises InvalidRequest for one that lacks a part."""
+def _choice(choice: Choice | None) -> ToolChoice:
+    """The choice as chat completions write it. Raises InvalidRequest for one that lacks a part or has one too many."""
     if choice is None:
         return None
-    if choice.type == "none" or choice.type == "auto" or choice.type == "required":
-        return choice.type
     if choice.type == "function" or choice.type == "custom":
-        if not choice.name:
-            raise InvalidRequest("tool_choice.name is required", "tool_choice.name")
-        return _named(choice.type, choice.name)
-    if choice.mode is None or not choice.tools:
-        field = "tool_choice.tools" if choice.mode else "tool_choice.mode"
-        raise InvalidRequest(f"{field} is required", field)
-    allowed = [_named(tool.type, tool.name) for tool in choice.tools]
-    return AllowedToolsChoice(type="allowed_tools", allowed_tools=AllowedTools(mode=choice.mode, tools=allowed))
+        _has_only(choice, "name")
+        return _named(choice.type, choice.name or "")
+    if choice.type == "allowed_tools":
+        _has_only(choice, "mode", "tools")
+        allowed = [_named(tool.type, tool.name) for tool in choice.tools or ()]
+        mode = choice.mode or "auto"
+        return AllowedToolsChoice(type="allowed_tools", allowed_tools=AllowedTools(mode=mode, tools=allowed))
+    _has_only(choice)
+    return choice.type
+
+
+def _has_only(choice: Choice, *parts: str) -> None:
+    for part in ("name", "mode", "tools"):
+        if bool(getattr(choice, part)) is not (part in parts):
+            complaint = "is required" if part in parts else f"does not go with the type {choice.type}"
+            raise InvalidRequest(f"tool_choice.{part} {complaint}", f"tool_choice.{part}")
 
 
 def _named(kind: Literal["function", "custom"], name: str) -> NamedTool | NamedCustomTool:
@@ -166,22 +175,24 @@ def _named(kind: Literal["function", "custom"], name: str) -> NamedTool | NamedC
 
 
 def _json_format(wanted: FormatBody | None) -> Constraint | None:
-    if wanted is None or wanted.type == "text":
+    if wanted is None:
         return None
-    if wanted.type == "json_object":
-        return json_constraint(None, "text.format")
-    if wanted.schema_ is None:
-        raise InvalidRequest("text.format.schema is required", "text.format.schema")
-    return json_constraint(wanted.schema_, "text.format.schema")
+    if wanted.type == "json_schema":
+        if wanted.schema_ is None:
+            raise InvalidRequest("text.format.schema is required", "text.format.schema")
+        return json_constraint(wanted.schema_, "text.format.schema")
+    if wanted.schema_ is not None:
+        message = f"text.format.schema goes with the type json_schema, not with {wanted.type}."
+        raise InvalidRequest(message, "text.format.schema")
+    return json_constraint(None, "text.format") if wanted.type == "json_object" else None
 
 
 def _read_item(body: ItemBody, path: str, find: Callable[[str], Item | None]) -> Item:
     status = (getattr(body, "status", None)) or "completed"
     match body:
         case MessageBody():
-            role = "system" if body.role == "developer" else body.role
             parts = _parts(body.content, body.role, f"{path}.content")
-            return MessageItem(body.id or new_id("msg"), role, parts, status)
+            return MessageItem(body.id or new_id("msg"), body.role, parts, status)
         case FunctionCallBody():
             arguments = read_arguments(body.arguments, f"{path}.arguments")
             return CallItem(body.id or new_id("fc"), body.call_id, body.name, arguments, status)

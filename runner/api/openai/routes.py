@@ -9,11 +9,11 @@ from runner.api.context import request_id
 from runner.api.documents import json_body
 from runner.api.openai.answering import complete, event_stream
 from runner.api.openai.chat_answers import Chunks, completion
+from runner.api.openai.chat_calls import call_shape, chat_calls
 from runner.api.openai.completion_schema import CompletionBody
 from runner.api.openai.completions import CompletionChunks, completion_calls
 from runner.api.openai.completions import completion as text_completion
 from runner.api.openai.schema import ChatCompletionBody
-from runner.api.openai.translate import call_shape, chat_calls
 from runner.api.standing import with_standing
 from runner.api.streaming import JsonResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
@@ -43,13 +43,12 @@ async def _answer(generator: Generator, request: Request, body: ChatCompletionBo
         answers = await while_connected(request.receive, complete(generator, calls))
         headers = ignored_header([*ignored, *answers[0].generation.ignored])
         return JsonResponse(completion(calls[0], answers, shape), headers=headers)
-    include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
     if len(calls) == 1:
         generation = await while_connected(request.receive, generator.open(calls[0]))
-        chunks = Chunks(calls[0], generation, include_usage=include_usage, shape=shape)
+        chunks = Chunks(calls, generation, include_usage=body.wants_usage, shape=shape)
         return event_stream(generation, chunks.encode, calls[0], ignored)
     opened = await while_connected(request.receive, generator.open_choices(calls))
-    chunks = Chunks(calls[0], opened, include_usage=include_usage, count=len(calls), shape=shape)
+    chunks = Chunks(calls, opened, include_usage=body.wants_usage, shape=shape)
     return event_stream(opened, chunks.encode_choice, calls[0], ignored)
 
 

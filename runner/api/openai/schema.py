@@ -9,17 +9,18 @@ from pydantic import BeforeValidator, Field
 from runner.api.openai.shaping import CompletingBody
 from runner.api.openai.tools import CalledFunction, FunctionBody, ToolBody, ToolCallBody, ToolChoice, ToolName
 from runner.api.sampling import Alternatives
-from runner.api.validation import Body, Ignored, invalid, lacks, not_honoured, unsupported
+from runner.api.validation import Body, Ignored, IgnoredText, invalid, known, not_honoured
 
 MOST_CHOICES = 128
 _LONGEST = 2**31 - 1
 Count = Annotated[int, Field(ge=1, le=MOST_CHOICES)]
 
 
-PART_TYPES = ("text", "image_url", "input_audio")
+class _Part(Body):
+    prompt_cache_breakpoint: Ignored = None
 
 
-class TextPart(Body):
+class TextPart(_Part):
     type: Literal["text"]
     text: str
 
@@ -33,7 +34,7 @@ class ImageUrl(Body):
     detail: Ignored = None
 
 
-class ImagePart(Body):
+class ImagePart(_Part):
     """An image, as a data URL."""
 
     type: Literal["image_url"]
@@ -45,24 +46,14 @@ class InputAudio(Body):
     format: Literal["wav", "mp3"]
 
 
-class AudioPart(Body):
+class AudioPart(_Part):
     type: Literal["input_audio"]
     input_audio: InputAudio
 
 
-def _known_part(value: object) -> object:
-    if not isinstance(value, dict):
-        raise invalid("must be an object")
-    kind = value.get("type")
-    if not isinstance(kind, str):
-        raise invalid("is required", ".type")
-    if kind not in PART_TYPES:
-        raise unsupported(lacks(f"parts of the type {kind[:50]!r}"), ".type")
-    return value
-
-
 ContentPart = Annotated[
-    Annotated[TextPart | ImagePart | AudioPart, Field(discriminator="type")], BeforeValidator(_known_part)
+    Annotated[TextPart | ImagePart | AudioPart, Field(discriminator="type")],
+    known("parts", "text", "image_url", "input_audio"),
 ]
 
 
@@ -101,8 +92,8 @@ class ChatMessage(Body):
 class JsonSchema(Body):
     """A schema for the answer; it is kept to whether `strict` says so or not."""
 
-    name: str
-    description: str | None = None
+    name: IgnoredText
+    description: Ignored = None
     schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
 
@@ -112,11 +103,6 @@ class ResponseFormat(Body):
     json_schema: JsonSchema | None = None
 
 
-class StreamOptions(Body):
-    include_usage: bool | None = None
-    include_obfuscation: Ignored = None
-
-
 class Reasoning(Body):
     effort: Effort = None
 
@@ -124,8 +110,6 @@ class Reasoning(Body):
 class ChatCompletionBody(CompletingBody):
     model: str = ""
     messages: list[ChatMessage]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
 
     max_tokens: Annotated[int, Field(ge=1, le=_LONGEST)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=_LONGEST)] | None = None

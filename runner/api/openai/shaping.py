@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from runner.api.sampling import Grammar, LogitBias
-from runner.api.validation import Body
+from runner.api.validation import Body, Ignored
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Stop = Annotated[
@@ -30,14 +30,26 @@ class ShapedBody(Body):
     receipt: bool | None = None
 
 
+class StreamOptions(Body):
+    include_usage: bool | None = None
+    include_obfuscation: Ignored = None
+
+
 class CompletingBody(ShapedBody):
     """What both kinds of completions have besides."""
 
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     stop: Stop = None
     logit_bias: LogitBias = None
     truncate: bool | None = None
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream is to end with the counts of tokens; a whole answer has them always."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 _OPTIONS = ("temperature", "top_p", "top_k", "min_p", "seed", "deterministic")

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 
 from runner.api.openai.custom_tools import CustomBody, arguments_of, custom_tool
-from runner.api.validation import Body, Ignored, invalid, lacks, unsupported
+from runner.api.validation import Body, Ignored, known
 from runner.chat.types import Tool, ToolCall, ToolUse
 from runner.errors import InvalidRequest
 
-
-def known_tool(value: object) -> object:
-    """Says of kinds that are not known here that they are not supported, and not that they are wrong."""
-    if not isinstance(value, dict):
-        raise invalid("must be an object")
-    if not isinstance(kind := value.get("type"), str):
-        raise invalid("is required", ".type")
-    if kind not in ("function", "custom"):
-        raise unsupported(lacks(f"tools of the type {kind[:50]!r}"), ".type")
-    return value
+known_tool = known("tools", "function", "custom")
 
 
 def tool_tag(value: object) -> str:
@@ -52,7 +44,7 @@ ToolBody = Annotated[
         Annotated[FunctionTool, Tag("function_tool")] | Annotated[CustomTool, Tag("custom_tool")],
         Discriminator(tool_tag),
     ],
-    BeforeValidator(known_tool),
+    known_tool,
 ]
 
 
@@ -83,8 +75,7 @@ class AllowedToolsChoice(Body):
     allowed_tools: AllowedTools
 
 
-ChoiceValue = Literal["none", "auto", "required"] | NamedTool | NamedCustomTool | AllowedToolsChoice | None
-ToolChoice = ChoiceValue
+ToolChoice = Literal["none", "auto", "required"] | NamedTool | NamedCustomTool | AllowedToolsChoice | None
 
 
 class CalledFunction(Body):
@@ -111,19 +102,12 @@ class CustomCallBody(Body):
     index: Ignored = None
 
 
-def _known_call(value: object) -> object:
-    kind = value.get("type") if isinstance(value, dict) else None
-    if isinstance(kind, str) and kind not in ("function", "custom"):
-        raise unsupported(lacks(f"calls of the type {kind[:50]!r}"), ".type")
-    return value
-
-
 ToolCallBody = Annotated[
     Annotated[
         Annotated[FunctionCallBody, Tag("function_tool")] | Annotated[CustomCallBody, Tag("custom_tool")],
         Discriminator(tool_tag),
     ],
-    BeforeValidator(_known_call),
+    known("calls", "function", "custom", default="function"),
 ]
 
 
@@ -133,7 +117,7 @@ def read_tools(bodies: Sequence[FunctionTool | CustomTool] | None) -> tuple[Tool
         function_tool(body.function, f"tools[{index}].function")
         if isinstance(body, FunctionTool)
         else custom_tool(
-            _named(body.custom.name, f"tools[{index}].custom"),
+            named(body.custom.name, f"tools[{index}].custom"),
             body.custom.description,
             body.custom.format,
             f"tools[{index}].custom",
@@ -145,7 +129,7 @@ def read_tools(bodies: Sequence[FunctionTool | CustomTool] | None) -> tuple[Tool
 def function_tool(function: FunctionBody, field: str) -> Tool:
     """Raises InvalidRequest for an empty name."""
     schema = function.parameters or {"type": "object", "properties": {}}
-    return Tool(_named(function.name, field), schema, function.description or "")
+    return Tool(named(function.name, field), schema, function.description or "")
 
 
 def unlike_tools(tools: Iterable[Tool], field: str = "tools") -> tuple[Tool, ...]:
@@ -156,31 +140,38 @@ def unlike_tools(tools: Iterable[Tool], field: str = "tools") -> tuple[Tool, ...
     return made
 
 
-def _named(name: str, field: str) -> str:
+def named(name: str, field: str) -> str:
+    """A tool's name; raises InvalidRequest for an empty one."""
     if not name.strip():
         raise InvalidRequest("A tool needs a name.", f"{field}.name")
     return name
 
 
-def choose_tools(tools: tuple[Tool, ...], choice: ChoiceValue) -> tuple[tuple[Tool, ...], ToolUse, str | None]:
-    """The tools that are left by a choice, what is asked of the model, and the one tool it must call.
+@dataclass(frozen=True, slots=True)
+class ChosenTools:
+    """The tools that are left by a choice, what is asked of the model, and the one tool it must call."""
 
-    Raises InvalidRequest for a choice among tools that were not given.
-    """
+    tools: tuple[Tool, ...]
+    use: ToolUse
+    named: str | None = None
+
+
+def choose_tools(tools: tuple[Tool, ...], choice: ToolChoice) -> ChosenTools:
+    """Raises InvalidRequest for a choice among tools that were not given."""
     if choice is None or isinstance(choice, str):
         use = ToolUse(choice or "auto")
         if use is ToolUse.REQUIRED and not tools:
             raise InvalidRequest("tool_choice is required, and there are no tools.", "tool_choice")
-        return tools, use, None
+        return ChosenTools(tools, use)
     wanted = choice.allowed_tools.tools if isinstance(choice, AllowedToolsChoice) else [choice]
     names = {(one.function if isinstance(one, NamedTool) else one.custom).name for one in wanted}
     if unknown := names - {tool.name for tool in tools}:
         raise InvalidRequest(f"tool_choice names {sorted(unknown)[0]!a}, which is not among the tools.", "tool_choice")
     if not isinstance(choice, AllowedToolsChoice):
-        return tools, ToolUse.REQUIRED, names.pop()
+        return ChosenTools(tools, ToolUse.REQUIRED, names.pop())
     if not names:
         raise InvalidRequest("tool_choice allows no tools.", "tool_choice.allowed_tools.tools")
-    return tuple(tool for tool in tools if tool.name in names), ToolUse(choice.allowed_tools.mode), None
+    return ChosenTools(tuple(tool for tool in tools if tool.name in names), ToolUse(choice.allowed_tools.mode))
 
 
 def read_calls(bodies: Sequence[FunctionCallBody | CustomCallBody] | None, path: str) -> tuple[ToolCall, ...]:

@@ -8,7 +8,8 @@ import pytest
 
 from runner.api.openai.conversation_store import ConversationStore, StoredConversation
 from runner.api.openai.responses_items import MessageItem, Part
-from tests.fakes import FakeSupervisor, answer
+from runner.chat.types import TextDelta
+from tests.fakes import FakeSupervisor, answer, finished
 from tests.runner.api.serving import FakeDaemon
 
 
@@ -64,8 +65,8 @@ def test_nobody_finds_what_another_has_kept() -> None:
     store = ConversationStore()
     store.keep("ann", conversation(0), [message(0)])
     assert store.find("bob", "conv_0") is None
-    assert store.find_item("bob", "msg_0") is None
-    assert store.find_item("ann", "msg_0") == message(0)
+    assert [*store.items("bob")] == []
+    assert [*store.items("ann")] == [message(0)]
 
 
 ITEM = {"role": "user", "content": "Hi"}
@@ -103,3 +104,40 @@ async def test_a_response_that_failed_adds_nothing() -> None:
         after = await client.get(f"/v1/conversations/{made}/items", params={"include": "reasoning.encrypted_content"})
     assert [len(before), len(after.json()["data"])] == [1, 3]
     assert after.headers["x-puna-ignored"] == "include[reasoning.encrypted_content]"
+
+
+async def test_an_item_that_is_there_is_not_added_again() -> None:
+    async with FakeDaemon(FakeSupervisor(answer("Hi"))).client() as client:
+        made = (await client.post("/v1/conversations", json={"items": [{**ITEM, "id": "msg_mine"}]})).json()["id"]
+        path = f"/v1/conversations/{made}/items"
+        again = await client.post(path, json={"items": [ITEM, {**ITEM, "id": "msg_mine"}]})
+        asked = {"model": "m", "conversation": made, "input": [{**ITEM, "id": "msg_mine"}]}
+        answered = await client.post("/v1/responses", json=asked)
+        kept = (await client.get(path)).json()["data"]
+    assert (again.status_code, again.json()["error"]["param"]) == (400, "items[1].id")
+    assert (answered.status_code, answered.json()["error"]["param"]) == (400, "input[0].id")
+    assert [item["id"] for item in kept] == ["msg_mine"]
+
+
+async def test_an_item_of_a_response_can_be_put_into_a_conversation_by_its_id() -> None:
+    async with FakeDaemon(FakeSupervisor(answer("Hi"))).client() as client:
+        [output] = (await client.post("/v1/responses", json={"model": "m", "input": "Hello"})).json()["output"]
+        items = [{"type": "item_reference", "id": output["id"]}]
+        made = (await client.post("/v1/conversations", json={"items": items})).json()["id"]
+        kept = (await client.get(f"/v1/conversations/{made}/items")).json()["data"]
+    assert kept == [output]
+
+
+async def test_what_is_taken_out_while_an_answer_is_made_stays_out() -> None:
+    daemon = FakeDaemon(FakeSupervisor([TextDelta("Hel")]))
+    async with daemon.client() as client:
+        made = (await client.post("/v1/conversations", json={"items": [{**ITEM, "id": "msg_mine"}]})).json()["id"]
+        asked = {"model": "m", "conversation": made, "input": "And?", "background": True}
+        begun = (await client.post("/v1/responses", json=asked)).json()["id"]
+        assert (await client.delete(f"/v1/conversations/{made}/items/msg_mine")).status_code == 200
+        await daemon.supervisor.until(lambda supervisor: supervisor.requests)
+        daemon.supervisor.send(TextDelta("lo"), finished())
+        stream = await client.get(f"/v1/responses/{begun}", params={"stream": "true"})
+        assert "response.completed" in stream.text
+        kept = (await client.get(f"/v1/conversations/{made}/items", params={"order": "asc"})).json()["data"]
+    assert [item["content"][0]["text"] for item in kept] == ["And?", "Hello"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +23,8 @@ from runner.api.openai.responses_store import ResponseStore
 from runner.chat.types import ChatPrompt, Failed, Message, TextDelta, ToolCall
 from tests.fakes import FakeModel, FakeStore, FakeSupervisor, answer
 from tests.runner.api.serving import FakeDaemon
+
+TOOL = {"type": "function", "name": "f"}
 
 
 def message(text: str, *, id: str = "msg_1", role: str = "user") -> MessageItem:
@@ -68,10 +72,28 @@ def test_nobody_finds_what_another_owner_has_kept() -> None:
     store = ResponseStore()
     store.keep("ada", response(1), [message("x", id="msg_9")], [])
     assert store.find("bob", "resp_1") is None
-    assert store.find_item("bob", "msg_9") is None
+    assert [*store.items("bob")] == []
     assert not store.forget("bob", "resp_1")
-    assert store.find_item("ada", "msg_9") is not None
+    assert [item.id for item in store.items("ada")] == ["msg_9"]
     assert store.forget("ada", "resp_1")
+
+
+def test_what_nobody_asks_for_goes_too_when_its_time_is_over() -> None:
+    clock = Clock()
+    alarms: list[tuple[float, Callable[[], None]]] = []
+    store = ResponseStore(seconds=10, clock=clock, wake=lambda seconds, look: alarms.append((seconds, look)))
+    store.keep("", response(1), [message("x")], [])
+    clock.now = 4.0
+    store.keep("", response(2), [message("x")], [])
+    one = store.size // 2
+    for now, left, size in ((10.0, 4.0, one), (14.0, None, 0)):
+        [(seconds, look)] = alarms
+        assert seconds == (10.0 if now == 10.0 else 4.0)
+        alarms.clear()
+        clock.now = now
+        look()
+        assert [after for after, _ in alarms] == ([left] if left else [])
+        assert store.size == size
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 400), st.booleans()), max_size=40))
@@ -140,6 +162,71 @@ async def test_an_item_can_be_referred_to_by_its_id() -> None:
     prompt = list(daemon.supervisor.requests.values())[-1].prompt
     assert isinstance(prompt, ChatPrompt)
     assert prompt.messages == (Message("assistant", "Hi."), Message("user", "And?"))
+
+
+async def test_an_item_is_read_once() -> None:
+    daemon = FakeDaemon(FakeSupervisor(answer("Hi.")))
+    async with daemon.client() as client:
+        first = (await client.post("/v1/responses", json={"model": "m", "input": "Hello"})).json()
+        goes_on = {"model": "m", "previous_response_id": first["id"]}
+        again = await client.post("/v1/responses", json={**goes_on, "input": first["output"]})
+        named = {"role": "user", "content": "Hi", "id": "msg_mine"}
+        doubled = await client.post("/v1/responses", json={"model": "m", "input": [named, named]})
+    assert (again.status_code, again.json()["error"]["param"]) == (400, "input[0].id")
+    assert (doubled.status_code, doubled.json()["error"]["param"]) == (400, "input[1].id")
+    assert len(daemon.supervisor.requests) == 1
+
+
+async def test_what_is_asked_for_in_vain_is_told() -> None:
+    daemon = FakeDaemon(FakeSupervisor(answer("Hi.")))
+    async with daemon.client() as client:
+        made = (await client.post("/v1/responses", json={"model": "m", "input": "Hello"})).json()
+        include = {"include": "reasoning.encrypted_content"}
+        path = f"/v1/responses/{made['id']}"
+        fetched = await client.get(path, params={**include, "include_obfuscation": "true"})
+        listed = await client.get(f"{path}/input_items", params=include)
+        plain = await client.get(path, params={"stream": "false"})
+        unstreamed = await client.get(path, params={"starting_after": 1})
+        wrong = await client.get(path, params={"stream": "yes"})
+    assert fetched.headers["x-puna-ignored"] == "include[reasoning.encrypted_content], include_obfuscation"
+    assert listed.headers["x-puna-ignored"] == "include[reasoning.encrypted_content]"
+    assert "x-puna-ignored" not in plain.headers and plain.json() == fetched.json() == made
+    assert unstreamed.headers["x-puna-ignored"] == "starting_after"
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "stream")
+
+
+async def test_the_developers_role_is_told_as_it_was_sent() -> None:
+    daemon = FakeDaemon(FakeSupervisor(answer("Hi.")))
+    sent = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+    async with daemon.client() as client:
+        made = (await client.post("/v1/responses", json={"model": "m", "input": sent})).json()
+        items = (await client.get(f"/v1/responses/{made['id']}/input_items", params={"order": "asc"})).json()["data"]
+    assert [item["role"] for item in items] == ["developer", "user"]
+    prompt = daemon.supervisor.request.prompt
+    assert isinstance(prompt, ChatPrompt)
+    assert prompt.messages[0] == Message("system", "Be brief.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice.name"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "f", "mode": "auto"}}, "tool_choice.mode"),
+        ({"tools": [TOOL], "tool_choice": {"type": "auto", "name": "f"}}, "tool_choice.name"),
+        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "mode": "auto"}}, "tool_choice.tools"),
+        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "tools": [{"type": "function", "name": "f"}]}},
+         "tool_choice.mode"),
+        ({"text": {"format": {"type": "json_object", "schema": {}}}}, "text.format.schema"),
+        ({"text": {"format": {"type": "json_schema", "name": "a"}}}, "text.format.schema"),
+        ({"stream_options": {"include_usage": True}}, "stream_options.include_usage"),
+        ({"metadata": {"a": "x" * 513}}, "metadata.a"),
+        ({"metadata": {str(number): "" for number in range(17)}}, "metadata"),
+    ],
+)  # fmt: skip
+async def test_a_part_without_a_meaning_there_is_refused(changes: Json, param: str) -> None:
+    async with FakeDaemon(FakeSupervisor(answer("Hi."))).client() as client:
+        refused = await client.post("/v1/responses", json={"model": "m", "input": "Hello", **changes})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
 
 
 async def test_input_items_come_in_pages() -> None:
