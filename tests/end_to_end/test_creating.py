@@ -68,7 +68,9 @@ def test_a_quantized_model_answers_and_is_shown_as_such(own_daemon: Daemon, tmp_
 
 
 def test_adapters_answer_as_much_as_each_request_wants_of_them(own_daemon: Daemon, tmp_path: Path) -> None:
-    create(own_daemon, "plain", [write_tiny_model(tmp_path / "plain.gguf")])
+    # Numbers are always added up in the same order, so that texts can be compared.
+    settled = {"num_thread": 1, "flash_attention": "off", "draft_num_predict": 0}
+    create(own_daemon, "plain", [write_tiny_model(tmp_path / "plain.gguf")], parameters=settled)
     adapters = {}
     for name, seed in (("one.gguf", 5), ("two.gguf", 6)):
         write_tiny_adapter(tmp_path / name, seed=seed)
@@ -89,6 +91,7 @@ def test_adapters_answer_as_much_as_each_request_wants_of_them(own_daemon: Daemo
     assert (told["code"], told["field"]) == ("invalid_request", "options.lora_scales")
     [row] = [model for model in own_daemon.loaded() if model["name"] in ("tuned:latest", "plain:latest")]
     assert row["last_reload_reason"] is None
+    assert row["memory"]["adapters"] == sum((tmp_path / name).stat().st_size for name in adapters)
 
 
 def test_how_a_model_is_loaded_is_told_and_changed_when_a_request_asks(own_daemon: Daemon, tmp_path: Path) -> None:
