@@ -22,6 +22,11 @@ def create_router(version: str) -> APIRouter:
     async def told_version() -> Response:
         return JsonResponse({"version": version})
 
+    @router.get("/api/status")
+    async def status() -> Response:
+        # Ollama's clients ask before they offer models that run elsewhere. There are none here, whatever is set.
+        return JsonResponse({"cloud": {"disabled": True, "source": "none"}})
+
     @router.get("/healthz")
     async def health() -> Response:
         return JsonResponse({"status": "ok"})

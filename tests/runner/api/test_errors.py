@@ -116,3 +116,4 @@ async def test_a_fault_of_ours_anywhere_is_told_without_details(caplog: pytest.L
 async def test_a_host_without_a_name_in_the_settings_is_healthy() -> None:
     async with FakeDaemon().client() as client:
         assert (await client.get("/healthz")).json() == {"status": "ok"}
+        assert (await client.get("/api/status")).json() == {"cloud": {"disabled": True, "source": "none"}}
