@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import httpx
@@ -16,9 +17,9 @@ from registry.progress import Notice
 from registry.sizes import shown_size
 from registry.sources.credentials import shown
 from registry.sources.file_version import version_of
-from registry.sources.http import Dropped, HttpClient, is_same_host
+from registry.sources.http import READ_BYTES, Dropped, HttpClient, is_same_host
 from registry.sources.resolved import HttpFile
-from registry.uninterrupted import uninterrupted
+from registry.uninterrupted import uninterrupted_in
 
 _PIECE_SECONDS = 1.0
 
@@ -76,6 +77,12 @@ class Transfer:
         """Something of the file, as it is now, has come."""
         self.last_error: Dropped | None = None
         self._http = http
+        # One after the other, as the system would have it anyway; so a slow disk keeps no other work waiting.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="download")
+
+    def close(self) -> None:
+        """Nothing is written any more."""
+        self._writer.shutdown(wait=False)
 
     @property
     def label(self) -> str:
@@ -99,6 +106,10 @@ class Transfer:
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise SourceError(f"{self.label} sends a compressed transfer that was not asked for.")
             yield response
+
+    async def write(self, offset: int, piece: memoryview, version: str | None) -> None:
+        """Write bytes of that version into the partial, in a thread. Raises DiskFull or StoreReadOnly."""
+        await uninterrupted_in(self._writer, self.partial.write, offset, piece, version)
 
     def check_same(self, response: httpx.Response, total: int | None) -> None:
         """Raises FileChanged, or SourceError when the file cannot be the one that is wanted."""
@@ -154,38 +165,48 @@ class Transfer:
 
 
 class Held:
-    """Bytes of one connection that have come and are not written yet: a piece at most, and not for long."""
+    """Bytes of one connection that have come and are not written yet: about a piece at most, and not for long."""
 
     def __init__(self, transfer: Transfer, position: int, version: str | None) -> None:
-        self._partial = transfer.partial
-        self._piece_bytes = transfer.options.piece_bytes
+        self._transfer = transfer
         self._version = version
-        self._bytes = bytearray()
+        # Used again and again: fresh memory costs as much as the copying does.
+        self._buffer = bytearray(transfer.options.piece_bytes + READ_BYTES)
+        self._count = 0
         self._at = position
         self._since = time.monotonic()
 
     def __len__(self) -> int:
-        return len(self._bytes)
+        return self._count
 
     @property
     def is_due(self) -> bool:
-        return len(self._bytes) >= self._piece_bytes or time.monotonic() - self._since >= _PIECE_SECONDS
+        is_long_ago = time.monotonic() - self._since >= _PIECE_SECONDS
+        return is_long_ago or self._count >= self._transfer.options.piece_bytes
 
     async def add(self, position: int, chunk: bytes) -> None:
         """Take bytes, which need not follow the last ones."""
-        if position != self._at + len(self._bytes):
-            if self._bytes:
+        for start in range(0, len(chunk), READ_BYTES):
+            piece = chunk[start : start + READ_BYTES]
+            if position + start != self._at + self._count or self._count + len(piece) > len(self._buffer):
                 await self.write()
-            self._at = position
-        self._bytes += chunk
+                self._at = position + start
+            self._buffer[self._count : self._count + len(piece)] = piece
+            self._count += len(piece)
 
     async def write(self) -> None:
         """Write what is held, in a thread."""
-        piece, at = self._bytes, self._at
-        self._bytes, self._at, self._since = bytearray(), at + len(piece), time.monotonic()
-        await uninterrupted(self._partial.write, at, piece, self._version)
+        at, piece = self._take()
+        if piece:
+            await self._transfer.write(at, piece, self._version)
 
     def write_rest(self) -> None:
         """Write what is left, whatever ended the connection; nothing that came is lost."""
-        self._partial.write(self._at, self._bytes, self._version)
-        self._bytes = bytearray()
+        at, piece = self._take()
+        self._transfer.partial.write(at, piece, self._version)
+
+    def _take(self) -> tuple[int, memoryview]:
+        """What is held and where it belongs; to be written before anything is added."""
+        at, count = self._at, self._count
+        self._at, self._count, self._since = at + count, 0, time.monotonic()
+        return at, memoryview(self._buffer)[:count]

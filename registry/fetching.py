@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -182,4 +183,5 @@ class Fetcher:
             check_room=self.check_room,
             window=window,
         )
-        await RangedDownload(transfer).run()
+        with contextlib.closing(transfer):
+            await RangedDownload(transfer).run()

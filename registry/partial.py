@@ -143,14 +143,21 @@ class Partial:
         with self._using(), self._lock:
             self._note(written_event(start, end))
 
-    def read(self, offset: int, count: int) -> bytes:
-        """At most `count` bytes from `offset`."""
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill a buffer, as far as there is something, with the bytes from `offset`; returns how many came."""
         with self._using():
-            if hasattr(os, "pread"):
-                return os.pread(self._descriptor, count, offset)
+            if hasattr(os, "preadv"):
+                return os.preadv(self._descriptor, (buffer,), offset)
             with self._lock:
                 os.lseek(self._descriptor, offset, os.SEEK_SET)
-                return os.read(self._descriptor, count)
+                piece = os.read(self._descriptor, len(buffer))
+            buffer[: len(piece)] = piece
+            return len(piece)
+
+    def read(self, offset: int, count: int) -> bytes:
+        """At most `count` bytes from `offset`."""
+        buffer = bytearray(count)
+        return bytes(buffer[: self.read_into(memoryview(buffer), offset)])
 
     def drop(self, start: int, end: int) -> None:
         """Trust some bytes no more."""

@@ -21,6 +21,7 @@ class PartialHash:
     def __init__(self, partial: Partial) -> None:
         self._partial = partial
         self._hash = ContentHash()
+        self._buffer = memoryview(bytearray(_PIECE_BYTES))
         self._lock = threading.Lock()
         self._drops = partial.drops
 
@@ -47,12 +48,12 @@ class PartialHash:
         partial = self._partial
         if partial.drops != self._drops:
             self._hash, self._drops = ContentHash(), partial.drops
-        begun = self._hash.position
+        begun = position = self._hash.position
         end = min(partial.prefix, begun + _STRETCH_BYTES)
-        while self._hash.position < end:
-            position = self._hash.position
-            piece = partial.read(position, min(_PIECE_BYTES, end - position))
-            if not piece:
+        while position < end:
+            count = partial.read_into(self._buffer[: end - position], position)
+            if not count:
                 raise SourceError("What has been downloaded has become shorter on the disk.")
-            self._hash.update(piece)
-        return self._hash.position > begun
+            self._hash.update(self._buffer[:count])
+            position += count
+        return position > begun

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
@@ -12,7 +14,16 @@ _T = TypeVar("_T")
 
 async def uninterrupted(work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
     """What the work returns or raises, done in a thread. Who is cancelled meanwhile is so when the thread is done."""
-    step = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named))
+    return await _to_its_end(asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named)))
+
+
+async def uninterrupted_in(executor: Executor, work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
+    """As `uninterrupted`, in a thread of that executor."""
+    loop = asyncio.get_running_loop()
+    return await _to_its_end(loop.run_in_executor(executor, partial(work, *arguments, **named)))
+
+
+async def _to_its_end(step: asyncio.Future[_T]) -> _T:
     try:
         return await asyncio.shield(step)
     except asyncio.CancelledError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+import httpcore
 import httpx
 
 from registry.errors import SourceError, SourceUnreachable, Unauthorized
@@ -22,7 +23,12 @@ MAX_REDIRECTS = 10
 PAGE_ATTEMPTS = 3
 CONNECT_SECONDS = 15.0
 _READ_SECONDS = 20.0
+READ_BYTES = 256 * 1024
+"""The most that a connection gives at once: as much as an event loop reads, so that nothing is cut up and copied."""
 RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = READ_BYTES
 
 
 class Dropped(SourceError):

@@ -14,6 +14,8 @@ import struct
 import sys
 from pathlib import Path
 
+import httpcore
+
 from registry.digest import Digest
 from registry.download_ranged import RangedDownload
 from registry.download_share import Span
@@ -30,8 +32,8 @@ from tests.registry.wheel_server import MEMBER
 
 PIECE_BYTES = 32 << 10
 PARALLEL = 8
-CHUNK_BYTES = 64 << 10
-"""The most that a connection gives at once."""
+CHUNK_BYTES = 16 << 10
+"""The most that a connection of this program gives at once: less than usual, so that little is under way."""
 LOADED_EARLY = (HttpClient, RangedDownload, WheelFetcher, PackedMember)  # before the fork, not in each child
 COUNTER = struct.Struct("<q")
 WHEELS = "wheels:"
@@ -69,6 +71,7 @@ def tell(line: str) -> None:
 
 
 def main(root: str, url: str, digest: str, size: str, counter: str) -> None:
+    httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = CHUNK_BYTES
     count_received(Path(counter))
     child = 0
     for command in iter(sys.stdin.readline, ""):
