@@ -42,7 +42,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         ears = write_sound_projector(folder / "mmproj-ears.gguf")
         grid = write_grid_projector(folder / "mmproj-grid.gguf")
         looking = write_tiny_model(folder / "looking.gguf", context_length=2048, sections=(4, 2, 2, 0))
-        brief = {"num_predict": BRIEF}
+        # Where texts are compared, numbers are always added up in the same order.
+        settled = {"num_predict": BRIEF, "draft_num_predict": 0, "num_thread": 1, "flash_attention": "off"}
         for name, files in (
             ("blind", [weights]),
             ("eyes", [weights, eyes]),
@@ -50,7 +51,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
             ("ears", [weights, ears]),
             ("grid", [looking, grid]),
         ):
-            assert create(daemon, name, files, parameters=brief) == {"status": "success"}
+            assert create(daemon, name, files, parameters=settled) == {"status": "success"}
         yield daemon
 
 

@@ -35,7 +35,7 @@ QUESTIONS = [
     "What do llamas eat?",
     "How many days are in a week?",
 ]
-ANSWER_TOKENS = 32
+ANSWER_TOKENS = 16
 LIKELIEST = 20
 TOLERANCE = 1.5
 """How far the log-probability of one of the likeliest tokens may move (SmolLM2-135M, Q4_1).
@@ -74,7 +74,7 @@ async def ask(client: httpx.AsyncClient, question: str) -> Said:
         "messages": [{"role": "user", "content": question}],
         "logprobs": True,
         "top_logprobs": LIKELIEST,
-        "options": {"temperature": 0, "num_predict": 32},
+        "options": {"temperature": 0, "num_predict": ANSWER_TOKENS},
     }
     text = ""
     tokens: list[dict[str, Any]] = []

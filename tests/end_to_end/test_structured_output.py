@@ -49,7 +49,7 @@ def native(shared_daemon: Daemon) -> Iterator[ollama.Client]:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_ollama_answers_keep_to_a_schema(native: ollama.Client, seed: int) -> None:
-    options = {"temperature": 1.0, "seed": seed, "num_predict": 200}
+    options = {"temperature": 1.0, "seed": seed}
     answer = native.chat(model=MODEL, messages=ASK, format=SCHEMA, options=options)
     assert answer.done_reason == "stop"
     jsonschema.validate(json.loads(answer.message.content or ""), SCHEMA)
