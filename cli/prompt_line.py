@@ -32,7 +32,7 @@ class PromptLine:
         self._session: PromptSession[str] = PromptSession(
             history=self.history,
             multiline=True,
-            prompt_continuation=FormattedText([("class:continuation", CONTINUATION)]),
+            prompt_continuation=_continuation,
             key_bindings=_key_bindings(),
             placeholder=FormattedText([("class:placeholder", PLACEHOLDER)]),
             style=_STYLE,
@@ -81,6 +81,11 @@ def typing_ahead() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _continuation(width: int, line: int, wraps: int) -> FormattedText:
+    """What stands before a line that is not the first: nothing to be seen where the screen has folded it."""
+    return FormattedText([("class:continuation", " " * width if wraps else CONTINUATION)])
 
 
 def _key_bindings() -> KeyBindings:

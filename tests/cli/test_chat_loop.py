@@ -123,6 +123,15 @@ def test_messages_of_several_lines(ready: FakeDaemon, chat: Terminal) -> None:
     leave(chat)
 
 
+def test_a_message_that_the_screen_folds_stays_one_line(ready: FakeDaemon, environment: dict[str, str]) -> None:
+    with terminal(environment, "run", "smol", columns=40) as chat:
+        chat.wait_for("Send a message")
+        chat.type("a message of several words that needs more than one line of the screen" + ENTER)
+        assert "..." not in chat.wait_for(r"^answer 1\.")
+        assert messages(ready)[-1][-1][1].endswith("words that needs more than one line of the screen")
+        leave(chat)
+
+
 def test_what_is_typed_during_an_answer_is_the_next_message(ready: FakeDaemon, chat: Terminal) -> None:
     go_on = threading.Event()
 
