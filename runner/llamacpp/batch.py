@@ -10,7 +10,9 @@ import numpy as np
 from llama_cpp import llama_cpp as lib
 
 from runner.draft_model import DraftChunk
-from runner.engine import Chunk, EncodingChunk
+from runner.engine import Chunk, EncodingChunk, EngineFault, OutOfCells
+
+_NO_CELLS = 1
 
 
 class Batch:
@@ -114,6 +116,14 @@ class VectorBatch:
         """Ask for those of the last row; which one it is."""
         self._wants_logits[-1] = 1
         return len(self._wants_logits) - 1
+
+
+def check_decoded(status: int, whose: str = "") -> None:
+    """Raise OutOfCells or EngineFault for what `llama_decode` returned, if it is one; `whose` tells of the context."""
+    if status == _NO_CELLS:
+        raise OutOfCells
+    if status != 0:
+        raise EngineFault(f"llama_decode{whose} returned {status}")
 
 
 def _pointer(array: np.ndarray[Any, Any], struct: Any, field: str) -> Any:

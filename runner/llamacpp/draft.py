@@ -13,9 +13,9 @@ import numpy as np
 from llama_cpp import llama_cpp as lib
 
 from runner.draft_model import DraftChunk, DraftFiles, Guess
-from runner.engine import EngineFault, OutOfCells
+from runner.engine import EngineFault
 from runner.errors import InsufficientMemory, RunnerError, Unsupported
-from runner.llamacpp.batch import Batch
+from runner.llamacpp.batch import Batch, check_decoded
 from runner.llamacpp.candidates import read_row
 from runner.llamacpp.devices import ALL_LAYERS
 from runner.llamacpp.library import LibraryLog
@@ -28,7 +28,6 @@ from runner.loaded_model import LoadOptions, MemoryKind
 logger = logging.getLogger(__name__)
 
 _ROWS = 512
-_NO_SLOT = 1
 
 
 def open_draft(
@@ -95,10 +94,7 @@ class LlamaDraft:
         started = time.perf_counter_ns()
         try:
             status: int = lib.llama_decode(self._model.context, self._batch.struct)
-            if status == _NO_SLOT:
-                raise OutOfCells
-            if status != 0:
-                raise EngineFault(f"llama_decode of the draft model returned {status}")
+            check_decoded(status, " of the draft model")
             return self._guesses(chunks)
         finally:
             self.native_ns += time.perf_counter_ns() - started

@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import ENCODING_SLOTS, EncodingChunk, EngineFault, OutOfCells
+from runner.engine import ENCODING_SLOTS, EncodingChunk, EngineFault
 from runner.errors import InsufficientMemory
-from runner.llamacpp.batch import Batch
+from runner.llamacpp.batch import Batch, check_decoded
 from runner.llamacpp.library import LibraryLog
 from runner.llamacpp.model import context_params
 from runner.loaded_model import LoadOptions, Pooling
@@ -90,16 +90,14 @@ class Encoder:
         for chunk in chunks:
             if chunk.is_last:
                 self._forget(chunk.slot)
-        if status == 1:
-            raise OutOfCells
-        if status != 0:
-            raise EngineFault(f"llama_decode returned {status}")
+        check_decoded(status)
         return vectors
 
     def close(self) -> None:
         if self._context is not None:
             lib.llama_free(self._context)
             self._context = self._memory = None
+            self.room = self.rows = 0
 
     def _open(self, room: int) -> None:
         rows = room if self._is_whole else min(room, CHUNK_ROWS)

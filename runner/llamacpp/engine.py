@@ -20,22 +20,19 @@ from runner.engine import (
     Chunk,
     EncodingChunk,
     EncodingInput,
-    EngineFault,
     InsertTokens,
     MediaChunk,
     MediaInput,
     MediaPiece,
     Move,
-    OutOfCells,
-    PromptScoring,
     SamplerPlan,
     Window,
 )
 from runner.errors import ModelInvalid, Unsupported
 from runner.llamacpp.adapters import Adapters
-from runner.llamacpp.batch import Batch, VectorBatch
+from runner.llamacpp.batch import Batch, VectorBatch, check_decoded
 from runner.llamacpp.beside import BesideNeeds
-from runner.llamacpp.candidates import Candidates, read_row, score_of
+from runner.llamacpp.candidates import Candidates
 from runner.llamacpp.constraint import CompiledConstraint, ConstraintCompiler
 from runner.llamacpp.description import bytes_on_gpus, describe
 from runner.llamacpp.devices import default_threads, list_devices, place
@@ -48,13 +45,12 @@ from runner.llamacpp.memory import Memory, has_sections, kind_of
 from runner.llamacpp.model import Model, NewContext, cache_format, make_context, measure
 from runner.llamacpp.sampler import GreedySampler, SamplerChain, ShapedSampler, is_greedy
 from runner.llamacpp.solo import Solo
+from runner.llamacpp.step_rows import StepRows
 from runner.llamacpp.vocabulary import Vocabulary
 from runner.loaded_model import LoadedModel, LoadOptions, MemoryKind
 from runner.sampling import Constraint
 
 logger = logging.getLogger(__name__)
-
-_NO_SLOT = 1
 
 
 class LlamaEngine:
@@ -101,8 +97,7 @@ class LlamaEngine:
         self._vocabulary = Vocabulary(self._model.handle)
         self._constraints = ConstraintCompiler(self._vocabulary)
         self._candidates = Candidates(self._vocabulary.size)
-        self._drafted: dict[int, int] = {}
-        """For each sequence with guesses in the last step: the row before the first of them."""
+        self._rows = StepRows(self._vocabulary.size)
         self._batch = Batch(rows)
         self._window = self._window_of(options)
         self._longest = max(self._window, options.longest_context)
@@ -196,9 +191,9 @@ class LlamaEngine:
         started = time.perf_counter_ns()
         status: int = lib.llama_decode(self._model.context, self._batch.struct)
         if status == 0:
-            tokens = self._sample(chunks)
+            tokens = self._rows.sample(self._model.context, chunks)
         self.native_ns += time.perf_counter_ns() - started
-        _raise_for(status)
+        check_decoded(status)
         return tokens
 
     @property
@@ -255,7 +250,7 @@ class LlamaEngine:
                 sampler.prepare()
             token = sampler.sample(context, row)
         self.native_ns += time.perf_counter_ns() - started
-        _raise_for(status)
+        check_decoded(status)
         return token
 
     def _open_projector(self, file: Path) -> None:
@@ -287,33 +282,9 @@ class LlamaEngine:
             draft_failure=failure,
         )
 
-    def _sample(self, chunks: Sequence[Chunk]) -> list[int]:
-        context = self._model.context
-        self._drafted.clear()
-        for chunk in chunks:
-            # On a GPU the step is still being computed.
-            if isinstance(chunk.sampler, ShapedSampler):
-                chunk.sampler.prepare()
-        tokens = []
-        row = -1
-        for chunk in chunks:
-            if chunk.scoring is not None:
-                self._score(chunk, chunk.scoring, row + 1)
-            row += len(chunk.tokens)
-            sampler = chunk.sampler
-            if sampler is not None:
-                assert isinstance(sampler, SamplerChain)
-                first = row - chunk.drafted
-                tokens.append(sampler.sample(context, first))
-                if chunk.drafted:
-                    self._drafted[chunk.sequence_id] = first
-        return tokens
-
     def sample_next(self, chunk: Chunk, right: int) -> int:
-        assert isinstance(chunk.sampler, SamplerChain)
-        assert 0 < right <= chunk.drafted
         started = time.perf_counter_ns()
-        token = chunk.sampler.sample(self._model.context, self._drafted[chunk.sequence_id] + right)
+        token = self._rows.sample_next(self._model.context, chunk, right)
         self.native_ns += time.perf_counter_ns() - started
         return token
 
@@ -403,11 +374,6 @@ class LlamaEngine:
         finally:
             self.native_ns += self._solo.native_ns - before
 
-    def _score(self, chunk: Chunk, scoring: PromptScoring, first_row: int) -> None:
-        for number, target in enumerate(scoring.targets):
-            logits = read_row(self._model.context, first_row + number, self._vocabulary.size)
-            scoring.scores[chunk.start + number + 1] = score_of(logits, target, scoring.alternatives)
-
     @property
     def insert_tokens(self) -> InsertTokens | None:
         return self._vocabulary.insert_tokens
@@ -433,11 +399,3 @@ def _measure(files: Sequence[Path], options: LoadOptions, library: Library) -> i
     if options.draft is not None:
         needed += measure([Path(path) for path in options.draft.paths], own_options(options), library.log)
     return needed
-
-
-def _raise_for(status: int) -> None:
-    """What `llama_decode` returned, as the exception it stands for."""
-    if status == _NO_SLOT:
-        raise OutOfCells
-    if status != 0:
-        raise EngineFault(f"llama_decode returned {status}")

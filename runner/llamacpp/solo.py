@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from llama_cpp import llama_cpp as lib
 
-from runner.engine import SOLO_ROWS, Chunk, EngineFault, Move, OutOfCells
-from runner.llamacpp.batch import Batch
+from runner.engine import SOLO_ROWS, Chunk, EngineFault, Move
+from runner.llamacpp.batch import Batch, check_decoded
 from runner.llamacpp.library import LibraryLog
 from runner.llamacpp.memory import Memory, kind_of
 from runner.llamacpp.model import make_context
@@ -90,10 +90,7 @@ class Solo:
         started = time.perf_counter_ns()
         status: int = lib.llama_decode(self._context, self._batch.struct)
         self.native_ns += time.perf_counter_ns() - started
-        if status == 1:
-            raise OutOfCells
-        if status != 0:
-            raise EngineFault(f"llama_decode returned {status}")
+        check_decoded(status)
         if chunk.sampler is None:
             return None
         assert isinstance(chunk.sampler, SamplerChain)
