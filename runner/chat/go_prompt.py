@@ -7,17 +7,15 @@ to where the response is written. One that mentions neither gets the response at
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from functools import lru_cache
-
-import msgspec
 
 from runner.chat.budget import Budget
 from runner.chat.go_data import go_messages, go_tools
 from runner.chat.go_template.errors import Fault, GoTemplateError
 from runner.chat.go_template.template import GoTemplate
 from runner.chat.go_template.values import Value
+from runner.chat.turns import joined_neighbours
 from runner.chat.types import Message, Tool
 from runner.errors import ModelInvalid, Unsupported
 
@@ -48,10 +46,10 @@ class GoPrompt:
         budget = Budget(_size(messages))
         try:
             if not self._parts.takes_messages:
-                return self._render_turns(_merged(messages), _thinking(thinking, effort), budget)
+                return self._render_turns(joined_neighbours(messages), _thinking(thinking, effort), budget)
             data = {
                 "System": "\n\n".join(message.content for message in messages if message.role == "system"),
-                "Messages": go_messages(_merged(messages)),
+                "Messages": go_messages(joined_neighbours(messages)),
                 "Tools": go_tools(tools),
                 _RESPONSE: "",
                 **_thinking(thinking, effort),
@@ -73,7 +71,7 @@ class GoPrompt:
         except GoTemplateError as error:
             raise ModelInvalid(f"The chat template fails: {error}.") from error
 
-    def _render_turns(self, messages: list[Message], thinking: dict[str, Value], budget: Budget) -> str:
+    def _render_turns(self, messages: tuple[Message, ...], thinking: dict[str, Value], budget: Budget) -> str:
         rendered = []
         turn = {"System": "", "Prompt": "", _RESPONSE: ""}
         for message in messages:
@@ -111,24 +109,6 @@ def _read(source: str) -> _Parts:
     if not takes_messages and _RESPONSE.lower() not in names:
         template = template.with_field(_RESPONSE)
     return _Parts(template, template.cut_at_field(_RESPONSE), takes_messages, "suffix" in names)
-
-
-def _merged(messages: tuple[Message, ...]) -> list[Message]:
-    """The conversation with neighbours of one role joined; results of tools stay apart."""
-    merged: list[Message] = []
-    for role, neighbours in itertools.groupby(messages, key=lambda message: message.role):
-        group = list(neighbours)
-        merged.extend(group if role == "tool" or len(group) == 1 else [_joined(group)])
-    return merged
-
-
-def _joined(messages: list[Message]) -> Message:
-    return msgspec.structs.replace(
-        messages[0],
-        content="\n\n".join(message.content for message in messages),
-        thinking="\n\n".join(message.thinking for message in messages if message.thinking) or None,
-        tool_calls=tuple(call for message in messages for call in message.tool_calls),
-    )
 
 
 def _thinking(thinking: bool | None, effort: str | None = None) -> dict[str, Value]:

@@ -11,6 +11,7 @@ from jinja2 import Template, TemplateError, TemplateSyntaxError
 
 from runner.chat.budget import Budget
 from runner.chat.sandbox import TemplateRefusal, compile_template, rendering_within
+from runner.chat.turns import other_shapes
 from runner.chat.types import Message, Tool, ToolCall
 from runner.errors import InvalidRequest, ModelInvalid
 
@@ -36,12 +37,11 @@ class JinjaPrompt:
     ) -> str:
         """The conversation, with what makes the model answer it unless that is not wanted.
 
-        Raises InvalidRequest when the template refuses the conversation, ModelInvalid when the
-        template itself fails.
+        What the template refuses as it stands is tried with joined turns, and with the system's words in
+        the user's. Raises InvalidRequest when it refuses that too, ModelInvalid when the template itself fails.
         """
         variables: dict[str, Any] = {
             **self._special_texts,
-            "messages": [_message(message) for message in messages],
             "add_generation_prompt": asks_for_answer,
             "tools": [_tool(tool) for tool in tools] or None,
             "documents": None,
@@ -51,15 +51,19 @@ class JinjaPrompt:
             variables["enable_thinking"] = variables["thinking"] = thinking
         if effort is not None:
             variables["reasoning_effort"] = effort
-        try:
-            with rendering_within(Budget(_size(messages, tools))):
-                return self._template.render(variables)
-        except TemplateRefusal as refusal:
-            raise InvalidRequest(
-                f"The model's chat template refuses this conversation: {refusal}", field="messages"
-            ) from refusal
-        except Exception as error:  # a template is a stranger's program and may raise anything
-            raise ModelInvalid(f"The chat template fails: {_told(error)}") from error
+        refusals = []
+        budget = Budget(_size(messages, tools))
+        for shape in (messages, *other_shapes(messages)):
+            try:
+                with rendering_within(budget):
+                    return self._template.render(variables, messages=[_message(message) for message in shape])
+            except TemplateRefusal as refusal:
+                refusals.append(refusal)
+            except Exception as error:  # a template is a stranger's program and may raise anything
+                raise ModelInvalid(f"The chat template fails: {_told(error)}") from error
+        raise InvalidRequest(
+            f"The model's chat template refuses this conversation: {refusals[0]}", field="messages"
+        ) from refusals[0]
 
 
 def _size(messages: tuple[Message, ...], tools: tuple[Tool, ...]) -> int:

@@ -60,6 +60,52 @@ def test_what_the_template_refuses_is_the_callers_error_in_its_words() -> None:
         render("{{ raise_exception('roles must alternate') }}")
 
 
+ALTERNATING = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+)
+
+
+def said(turns: list[str]) -> tuple[Message, ...]:
+    """Messages of a role and a word each."""
+    return tuple(Message(role, word) for role, word in map(str.split, turns))
+
+
+@pytest.mark.parametrize(
+    ("turns", "prompt"),
+    [
+        (["user a", "user b"], "<user>a\n\nb"),
+        (["system s", "user a"], "<user>s\n\na"),
+        (
+            ["system s", "system t", "user a", "user b", "assistant c", "user d"],
+            "<user>s\n\nt\n\na\n\nb<assistant>c<user>d",
+        ),
+    ],
+)
+def test_a_template_that_takes_only_some_turns_gets_the_same_words_in_those(turns: list[str], prompt: str) -> None:
+    messages = said(turns)
+    assert render(ALTERNATING, messages) == prompt
+
+
+@pytest.mark.parametrize(
+    "turns", [["assistant a"], ["system s"], ["user a", "assistant b", "tool c"], ["system s", "assistant a"]]
+)
+def test_what_no_shape_makes_acceptable_is_refused_in_the_words_for_the_first(turns: list[str]) -> None:
+    messages = said(turns)
+    reason = "no system here" if turns[0].startswith("system") else "roles must alternate"
+    with pytest.raises(InvalidRequest, match=reason):
+        render(ALTERNATING, messages)
+
+
+def test_a_template_that_takes_the_conversation_gets_it_as_it_is() -> None:
+    source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    assert (
+        render(source, (Message("system", "s"), Message("user", "a"), Message("user", "b")))
+        == "<system>s<user>a<user>b"
+    )
+
+
 @pytest.mark.parametrize("source", ["{% if %}", "{{ 1 + }}", "{% for %}", "{{ messages | nosuchfilter }}"])
 def test_a_template_that_is_no_template_is_told_at_once(source: str) -> None:
     with pytest.raises(ModelInvalid):
