@@ -11,7 +11,14 @@ from pathlib import Path
 from registry.bounded_reader import MAX_STRING_BYTES, BoundedReader
 from registry.errors import ModelInvalid
 from registry.gguf_types import ARRAY, SCALARS, STRING, TENSOR_TYPES
-from registry.gguf_vocabulary import VOCABULARY, VocabularyFacts, check_vocabulary_size, read_vocabulary
+from registry.gguf_vocabulary import (
+    TOKEN_TYPE_BYTES,
+    TOKEN_TYPES,
+    VOCABULARY,
+    VocabularyFacts,
+    check_vocabulary_size,
+    read_vocabulary,
+)
 
 MetadataValue = int | float | bool | str | list[int] | list[float] | list[bool] | list[str] | None
 
@@ -90,7 +97,8 @@ def _parse(source: BoundedReader) -> GgufHeader:
     tensors = _read_tensors(source, tensor_count, alignment)
     data_start = _aligned(source.position, alignment)
     _check_data(tensors, data_start, source.size)
-    vocabulary = read_vocabulary(source.again(*pairs.vocabulary)) if pairs.vocabulary else None
+    types = source.again(*pairs.token_types) if pairs.token_types else b""
+    vocabulary = read_vocabulary(source.again(*pairs.vocabulary), types) if pairs.vocabulary else None
     return GgufHeader(version, pairs.values, pairs.array_lengths, tensors, data_start, vocabulary)
 
 
@@ -120,6 +128,8 @@ class _Pairs:
         self.array_lengths: dict[str, int] = {}
         self.vocabulary: tuple[int, int] | None = None
         """Where its tokens begin and end."""
+        self.token_types: tuple[int, int] | None = None
+        """Where their types do, four bytes each."""
         self._source = source
         self._kept_bytes = 0
         self._entries = 0
@@ -180,6 +190,8 @@ class _Pairs:
                 check_vocabulary_size(count, source.position - start)
                 self.vocabulary = start, source.position
             return kept
+        if key == TOKEN_TYPES and least_bytes == TOKEN_TYPE_BYTES:
+            self.token_types = source.position, source.position + count * least_bytes
         if count <= KEPT_ARRAY_ENTRIES:
             return source.scalars(SCALARS[kind], count, where)
         source.skip(count * least_bytes, where)

@@ -163,7 +163,7 @@ def _check_vocabulary(header: GgufHeader) -> None:
     if not vocabulary.tokens:
         raise ModelInvalid("The vocabulary has no tokens.")
     _check_unknown_token(kind, header.values.get(UNKNOWN_TOKEN), vocabulary.tokens)
-    if kind == "bert" and vocabulary.byte_tokens:
+    if kind == "bert" and (vocabulary.byte_tokens or vocabulary.has_byte_types):
         raise ModelInvalid("The vocabulary has tokens for single bytes, which a vocabulary of word pieces has not.")
     if vocabulary.doubled is not None:
         raise ModelInvalid(f"The token {_shown(vocabulary.doubled)} is in the vocabulary twice.")

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from registry.errors import ModelInvalid
 
 VOCABULARY = "tokenizer.ggml.tokens"
+TOKEN_TYPES = "tokenizer.ggml.token_type"
 UNKNOWN_TOKEN = "tokenizer.ggml.unknown_token_id"
+TOKEN_TYPE_BYTES = 4
 MAX_VOCABULARY = 1 << 20
 MAX_VOCABULARY_BYTES = 64 << 20
 
 _LENGTH = struct.Struct("<Q")
 _BYTE_TOKEN = re.compile(rb"<0x[0-9A-F]{2}>")
 _BYTE_TOKEN_BYTES = 6
+_BYTE_TYPE = b"\6"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,8 @@ class VocabularyFacts:
     tokens: int
     byte_tokens: int
     """How many different ones stand for one byte, as `<0x0A>` does."""
+    has_byte_types: bool
+    """Whether the file says of any that it stands for one byte, whatever its text is."""
     doubled: str | None
     """A token that is there twice."""
 
@@ -37,7 +42,7 @@ def check_vocabulary_size(count: int, size: int) -> None:
         raise ModelInvalid(f"The vocabulary takes {size} bytes; at most {MAX_VOCABULARY_BYTES} are read.")
 
 
-def read_vocabulary(content: bytes) -> VocabularyFacts:
+def read_vocabulary(content: bytes, types: bytes) -> VocabularyFacts:
     """Look through tokens as they lie in the file, whose lengths have been checked; costs half a microsecond each.
 
     The engine sees each as far as its first zero byte, and names what is empty by its number.
@@ -64,4 +69,6 @@ def read_vocabulary(content: bytes) -> VocabularyFacts:
         if len(seen) == before and doubled is None:
             doubled = token
     shown = None if doubled is None else doubled[:80].decode("utf-8", "replace")
-    return VocabularyFacts(count, len(byte_tokens), shown)
+    # Of each type its lowest byte.
+    has_byte_types = _BYTE_TYPE in types[::TOKEN_TYPE_BYTES]
+    return VocabularyFacts(count, len(byte_tokens), has_byte_types, shown)

@@ -77,6 +77,7 @@ def _arrays() -> Iterator[tuple[str, int, bytes]]:
     yield "a string twice", ARRAY, head.pack(STRING, 2) + _text(b"x") * 2
     yield "one that ends early", ARRAY, head.pack(STRING, 2) + _text(b"x") + _text(b"x\0y")
     yield "many numbers", ARRAY, head.pack(UINT32, 700) + struct.pack("<700I", *range(700))
+    yield "many bytes", ARRAY, head.pack(INT32, 700) + struct.pack("<700i", *[6] * 700)
     yield "odd floats", ARRAY, head.pack(FLOAT32, 2) + struct.pack("<ff", float("nan"), 1e30)
 
 

@@ -18,7 +18,7 @@ from tests.gguf_document import Document, TensorEntry
 from tests.registry.gguf_bytes import GgufFile, Tensor, default_pairs, number_pair, pair, string_pair, strings_pair
 from tests.tiny_model import write_tiny_model
 
-UINT32, FLOAT32 = 4, 6
+UINT32, INT32, FLOAT32 = 4, 5, 6
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +181,19 @@ def test_a_vocabulary_without_a_token_for_what_is_unknown_is_refused(tmp_path: P
         assert "no token for what is not in it, and tokenizer.ggml.unknown_token_id names none" in message
     for tokens, unknown in ((default + 1, None), (default, 0), (default + 1, 1 << 31)):
         assert read(tmp_path, pairs(tokens, unknown)).array_lengths["tokenizer.ggml.tokens"] == tokens
+
+
+@pytest.mark.parametrize("tokens", [200, 2000])
+def test_word_pieces_that_are_said_to_be_bytes_are_refused(tmp_path: Path, tokens: int) -> None:
+    pairs = [*default_pairs(), string_pair("tokenizer.ggml.model", "bert")]
+    pairs.append(strings_pair("tokenizer.ggml.tokens", [f"w{number}" for number in range(tokens)]))
+    for kinds, is_let_through in (([1] * tokens, True), ([*[1] * (tokens - 1), 6], False)):
+        types = struct.pack(f"<IQ{tokens}i", INT32, tokens, *kinds)
+        told = [*pairs, pair("tokenizer.ggml.token_type", ARRAY, types)]
+        if is_let_through:
+            assert read(tmp_path, told).architecture == "llama"
+        else:
+            assert "tokens for single bytes" in refusal(tmp_path, GgufFile(pairs=told).to_bytes())
 
 
 def test_names_that_the_engine_would_read_otherwise_are_refused(tmp_path: Path, sound: Document) -> None:
