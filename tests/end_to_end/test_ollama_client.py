@@ -76,7 +76,7 @@ def test_a_raw_prompt_is_continued_as_it_is(client: ollama.Client) -> None:
 
 def test_a_seed_makes_a_hot_answer_reproducible(client: ollama.Client) -> None:
     def ask(seed: int) -> str:
-        options = {"temperature": 1.5, "seed": seed, "num_predict": 24, "top_k": 0, "top_p": 1.0, "deterministic": True}
+        options = {"temperature": 1.5, "seed": seed, "num_predict": 12, "top_k": 0, "top_p": 1.0, "deterministic": True}
         return text_of(client.generate(MODEL, "Tell me something.", options=options))
 
     assert ask(1) == ask(1)
@@ -84,7 +84,7 @@ def test_a_seed_makes_a_hot_answer_reproducible(client: ollama.Client) -> None:
 
 
 def test_a_stop_string_ends_the_answer_before_it(client: ollama.Client) -> None:
-    options = EXACTLY | {"num_predict": 40}
+    options = EXACTLY | {"num_predict": 16}
     whole = text_of(client.generate(MODEL, "Count: one, two, three,", raw=True, options=options))
     stop = whole[10:14]
     cut = client.generate(MODEL, "Count: one, two, three,", raw=True, options=options | {"stop": [stop]})
