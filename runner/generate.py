@@ -19,15 +19,13 @@ from registry.store import ModelStore
 from runner import answers
 from runner.answers import AnswerParts
 from runner.call_plan import CallPlan, plan_call
-from runner.calls import Call as Call
-from runner.calls import Completion as Completion
-from runner.calls import Conversation as Conversation
+from runner.calls import Call
 from runner.chat.types import LAST_EVENTS, ChatEvent, ChatRequest, Failed, Finished, Rendered
 from runner.choices import Choices
 from runner.errors import ContextLengthExceeded, EngineCrashed, ReportedError, RunnerError
 from runner.loaded_model import LoadedModel
 from runner.long_prompts import with_ways_out
-from runner.model_lookup import find_model as find_model
+from runner.model_lookup import find_model
 from runner.settings import Settings
 from runner.supervisor.lease import Lease
 from runner.supervisor.stream import EventStream

@@ -1,7 +1,7 @@
 """Settings: every option, and the one reader of the environment and `config.toml`.
 
-Every option is declared once below, as a field with its kind, default, environment name and one
-line of help; reading, checking and error texts are derived from that. A flag wins over the
+Every option is declared once below, as a field with its kind, default and one line of help; its name
+in the environment, reading, checking and error texts are derived from that. A flag wins over the
 environment, the environment over the file, the file over the default.
 
 Environment names are `PUNA_` and the key in capitals (`PUNA_HOST`, `PUNA_KEEP_ALIVE`); options of
@@ -54,23 +54,19 @@ class Option:
     help: str
 
 
-def _option(kind: Kind, default: object, environment: str, help: str, *, key: str | None = None) -> Any:
+def _option(kind: Kind, default: object, help: str, *, key: str | None = None) -> Any:
     return dataclasses.field(
         default=None if default is None else kind.read(default),
-        metadata={"kind": kind, "written": default, "environment": environment, "help": help, "key": key},
+        metadata={"kind": kind, "written": default, "help": help, "key": key},
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     address: Address = _option(  # noqa: RUF009 - what it returns is a field
-        ADDRESS, "127.0.0.1:11434", "PUNA_HOST",
-        "Where the daemon listens and where clients look for it.", key="host",
-    )  # fmt: skip
-    max_body_bytes: int = _option(
-        SIZE, "64MiB", "PUNA_MAX_BODY_BYTES",
-        "Largest request body; blobs are streamed and not counted.",
-    )  # fmt: skip
+        ADDRESS, "127.0.0.1:11434", "Where the daemon listens and where clients look for it.", key="host"
+    )
+    max_body_bytes: int = _option(SIZE, "64MiB", "Largest request body; blobs are streamed and not counted.")
 
     @property
     def host(self) -> str:
@@ -83,62 +79,42 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessSettings:
-    origins: tuple[str, ...] = _option(
-        TEXTS, [], "PUNA_ORIGINS",
-        "Web origins that may use the API besides those on this machine.",
-    )  # fmt: skip
+    origins: tuple[str, ...] = _option(TEXTS, [], "Web origins that may use the API besides those on this machine.")
     insecure: bool = _option(
-        SWITCH, False, "PUNA_INSECURE",
-        "Allow an address that other machines reach, though everyone there may then do everything.",
-    )  # fmt: skip
+        SWITCH, False, "Allow an address that other machines reach, though everyone there may then do everything."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSettings:
-    max_waiting_per_model: int = _option(
-        COUNT, 256, "PUNA_MAX_WAITING_PER_MODEL",
-        "Requests that may wait for one model; more are refused.",
-    )  # fmt: skip
-    max_waiting: int = _option(
-        COUNT, 1024, "PUNA_MAX_WAITING",
-        "Requests that may wait for all models together.",
-    )  # fmt: skip
+    max_waiting_per_model: int = _option(COUNT, 256, "Requests that may wait for one model; more are refused.")
+    max_waiting: int = _option(COUNT, 1024, "Requests that may wait for all models together.")
     deadline_seconds: float = _option(
-        SECONDS, 600, "PUNA_DEADLINE_SECONDS",
-        "How long a request waits for its model before it is given up; 0 is for ever.",
-    )  # fmt: skip
+        SECONDS, 600, "How long a request waits for its model before it is given up; 0 is for ever."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    keep_alive: float = _option(
-        KEEP_ALIVE, "5m", "PUNA_KEEP_ALIVE",
-        "How long a model stays loaded after its last request.",
-    )  # fmt: skip
-    max_sequences: int = _option(
-        COUNT, 16, "PUNA_MAX_SEQUENCES",
-        "Requests that one model answers at the same time.",
-    )  # fmt: skip
+    keep_alive: float = _option(KEEP_ALIVE, "5m", "How long a model stays loaded after its last request.")
+    max_sequences: int = _option(COUNT, 16, "Requests that one model answers at the same time.")
     watchdog_seconds: float = _option(
-        SECONDS, 60, "PUNA_WATCHDOG_SECONDS",
-        "A model's process that makes no progress for so long is ended; 0 is never.",
-    )  # fmt: skip
-    drain_seconds: float = _option(
-        SECONDS, 30, "PUNA_DRAIN_SECONDS",
-        "How long running answers may still take when the daemon stops.",
-    )  # fmt: skip
+        SECONDS, 60, "A model's process that makes no progress for so long is ended; 0 is never."
+    )
+    drain_seconds: float = _option(SECONDS, 30, "How long running answers may still take when the daemon stops.")
     step_target_ms: float = _option(
-        SECONDS, 80, "PUNA_STEP_TARGET_MS",
-        "Milliseconds that a step of a model should take at most while an answer is read along.",
-    )  # fmt: skip
+        SECONDS, 80, "Milliseconds that a step of a model should take at most while an answer is read along."
+    )
     kv_cache_type: str | None = _option(
-        CACHE_TYPE, None, "PUNA_KV_CACHE_TYPE",
+        CACHE_TYPE,
+        None,
         "How models keep what they have read, unless one says otherwise: f16, or smaller and less exact.",
-    )  # fmt: skip
+    )
     flash_attention: str | None = _option(
-        FLASH_ATTENTION, None, "PUNA_FLASH_ATTENTION",
+        FLASH_ATTENTION,
+        None,
         "Whether models compute attention in the fused way, unless one says otherwise: auto, on or off.",
-    )  # fmt: skip
+    )
 
     @property
     def model_options(self) -> dict[str, str]:
@@ -150,49 +126,34 @@ class WorkerSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSettings:
     memory_bytes: int | None = _option(
-        SIZE, None, "PUNA_CACHE_MEMORY_BYTES",
+        SIZE,
+        None,
         "Memory in which each loaded model keeps beginnings of prompts; by default an eighth of the machine's.",
-    )  # fmt: skip
+    )
     disk_bytes: int = _option(
-        SIZE, "8GiB", "PUNA_CACHE_DISK_BYTES",
-        "Disk space in which they outlive the model and the daemon; 0 keeps none there.",
-    )  # fmt: skip
+        SIZE, "8GiB", "Disk space in which they outlive the model and the daemon; 0 keeps none there."
+    )
     directory: Path | None = _option(  # noqa: RUF009
-        FOLDER, None, "PUNA_CACHE_DIRECTORY",
-        "Where they are kept; by default in Puna's cache folder.",
-    )  # fmt: skip
+        FOLDER, None, "Where they are kept; by default in Puna's cache folder."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullSettings:
-    parallel: int = _option(
-        COUNT, 8, "PUNA_PULL_PARALLEL",
-        "Connections over which one file is fetched.",
-    )  # fmt: skip
-    idle_timeout_seconds: float = _option(
-        SECONDS, 120, "PUNA_PULL_IDLE_TIMEOUT_SECONDS",
-        "A download that brings nothing for so long is given up.",
-    )  # fmt: skip
-    keep_free_bytes: int = _option(
-        SIZE, "1GiB", "PUNA_PULL_KEEP_FREE_BYTES",
-        "Disk space that a download leaves free.",
-    )  # fmt: skip
-    proxy: str | None = _option(
-        TEXT, None, "PUNA_PULL_PROXY",
-        "Proxy for downloads, as http://host:port.",
-    )  # fmt: skip
+    parallel: int = _option(COUNT, 8, "Connections over which one file is fetched.")
+    idle_timeout_seconds: float = _option(SECONDS, 120, "A download that brings nothing for so long is given up.")
+    keep_free_bytes: int = _option(SIZE, "1GiB", "Disk space that a download leaves free.")
+    proxy: str | None = _option(TEXT, None, "Proxy for downloads, as http://host:port.")
     ca_bundle: Path | None = _option(  # noqa: RUF009
-        FILE, None, "PUNA_PULL_CA_BUNDLE",
-        "Certificates to trust in downloads, as one PEM file.",
-    )  # fmt: skip
+        FILE, None, "Certificates to trust in downloads, as one PEM file."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSettings:
     layers: tuple[Path, ...] = _option(
-        FOLDERS, [], "PUNA_STORE_LAYERS",
-        "Model stores, of Puna or Ollama, whose models are used as well and never changed.",
-    )  # fmt: skip
+        FOLDERS, [], "Model stores, of Puna or Ollama, whose models are used as well and never changed."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +213,8 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "pull": PullSettings,
     "store": StoreSettings,
 }
+_NAMED_IN_FULL = ("cache", "pull", "store")
+"""Tables that stand in the names of environment variables, whose keys alone would say too little."""
 _MODEL_KINDS = {"keep_alive": KEEP_ALIVE, "preload": SWITCH}
 _REGISTRY_KINDS = {"insecure": SWITCH, "mirror": REGISTRY_HOST, "credentials": CREDENTIALS, "key": SWITCH}
 
@@ -311,8 +274,12 @@ def _options_of(table: str) -> dict[str, Option]:
     for field in dataclasses.fields(_SECTIONS[table]):
         told = field.metadata
         key = told["key"] or field.name
-        options[field.name] = Option(table, key, told["written"], told["environment"], told["kind"], told["help"])
+        options[field.name] = Option(table, key, told["written"], _variable(table, key), told["kind"], told["help"])
     return options
+
+
+def _variable(table: str, key: str) -> str:
+    return f"PUNA_{table}_{key}".upper() if table in _NAMED_IN_FULL else f"PUNA_{key}".upper()
 
 
 def _read_models(file: ConfigFile, check_option: Callable[[str, object], None] | None) -> dict[str, ModelSettings]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from runner.supervisor.memory import Gpus, learn_gpus
-from runner.supervisor.process import worker_environment
+from runner.supervisor.process import out_of_reach, worker_environment
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ async def probe_gpus(worker_command: Sequence[str]) -> Gpus:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             env=worker_environment(os.environ),
+            **out_of_reach(),
         )
     except OSError as error:
         logger.warning("the devices could not be listed: %s", error)

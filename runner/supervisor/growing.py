@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runner.loaded_model import LoadedModel
@@ -51,20 +51,26 @@ def decide_room(more: int, loaded: LoadedModel, room: Room, others: Sequence[Occ
     """Whether a model gets so many bytes more. Idle models go for it, least recently used first, as few as it takes."""
     if more <= _free(loaded, room):
         return Give()
+    made = _make_room(lambda room: more <= _free(loaded, room), room, others)
+    return Keep(_free(loaded, made)) if isinstance(made, Room) else made
+
+
+def _free(loaded: LoadedModel, room: Room) -> int:
+    """Where the model is."""
+    return room.vram if loaded.size_vram and room.vram is not None else room.ram
+
+
+def _make_room(is_enough: Callable[[Room], bool], room: Room, others: Sequence[Occupant]) -> AskLater | Evict | Room:
+    """Who goes so that there is enough; the room without all who are idle, if that is too little."""
     if any(other.is_leaving for other in others):
         return AskLater()
     gone = []
     for other in sorted((other for other in others if other.is_idle), key=lambda other: other.last_used):
         gone.append(other.key)
         room = _without(room, other)
-        if more <= _free(loaded, room):
+        if is_enough(room):
             return Evict(tuple(gone))
-    return Keep(_free(loaded, room))
-
-
-def _free(loaded: LoadedModel, room: Room) -> int:
-    """Where the model is."""
-    return room.vram if loaded.size_vram and room.vram is not None else room.ram
+    return room
 
 
 def _without(room: Room, other: Occupant) -> Room:
@@ -101,12 +107,5 @@ def decide_growth(
     largest = largest_window(plan, loaded, room)
     if (window := next_window(cells, loaded, largest)) is not None:
         return GrowTo(window)
-    if any(other.is_leaving for other in others):
-        return AskLater()
-    gone = []
-    for other in sorted((other for other in others if other.is_idle), key=lambda other: other.last_used):
-        gone.append(other.key)
-        room = _without(room, other)
-        if cells <= largest_window(plan, loaded, room):
-            return Evict(tuple(gone))
-    return StayAt(largest)
+    made = _make_room(lambda room: cells <= largest_window(plan, loaded, room), room, others)
+    return StayAt(largest) if isinstance(made, Room) else made

@@ -6,19 +6,16 @@ import asyncio
 import contextlib
 import logging
 import os
-import subprocess
-import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import msgspec
 
 from runner.errors import EngineCrashed, ReportedError, ServerShutdown
 from runner.jobs import Job, JobFailed, JobReport, decode_job_report, encode_job_frame
 from runner.messages import FRAME_HEADER
-from runner.supervisor.process import WORKER_COMMAND, worker_environment
+from runner.supervisor.process import WORKER_COMMAND, out_of_reach, worker_environment
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +32,11 @@ class Jobs:
     def __init__(self, worker_command: Sequence[str] = WORKER_COMMAND) -> None:
         self._worker_command = tuple(worker_command)
         self._running: set[Process] = set()
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
 
     def stop(self) -> None:
         """End them all."""
-        self._is_stopping = True
+        self._stopping.set()
         for process in self._running:
             _kill(process)
 
@@ -70,17 +67,17 @@ class Jobs:
         What it says on standard error goes to the log when it fails. Raises EngineCrashed when it cannot be
         started, and ServerShutdown in place of every EngineCrashed that the daemon's end brought about.
         """
-        if self._is_stopping:
+        if self._stopping.is_set():
             raise ServerShutdown
         process = await _started(command)
         words = asyncio.create_task(_last_words(process))
         self._running.add(process)
-        if self._is_stopping:
+        if self._stopping.is_set():
             _kill(process)
         try:
             yield process
         except EngineCrashed:
-            if self._is_stopping:
+            if self._stopping.is_set():
                 raise ServerShutdown from None
             raise
         finally:
@@ -93,12 +90,6 @@ class Jobs:
 
 
 async def _started(command: Sequence[str]) -> Process:
-    options: dict[str, Any] = {}
-    if sys.platform == "win32":
-        options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-    else:
-        # A Ctrl-C in the daemon's terminal is for the daemon.
-        options["start_new_session"] = True
     try:
         return await asyncio.create_subprocess_exec(
             *command,
@@ -106,7 +97,7 @@ async def _started(command: Sequence[str]) -> Process:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=worker_environment(os.environ),
-            **options,
+            **out_of_reach(),
         )
     except OSError as error:
         raise EngineCrashed(f"The process for the work could not be started ({error.strerror}).") from error

@@ -72,6 +72,13 @@ def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
+def out_of_reach() -> dict[str, Any]:
+    """Options of a process that a Ctrl-C in the daemon's terminal is not for: the daemon ends it in its own time."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    return {"start_new_session": True}
+
+
 class WorkerProcess:
     """Owns one process and its state. All methods belong to the event loop's thread."""
 
@@ -113,12 +120,6 @@ class WorkerProcess:
 
     async def start(self, load: Load) -> None:
         """Spawn the process and tell it what to load; `ensure_ready` tells how that went."""
-        options: dict[str, Any] = {}
-        if sys.platform == "win32":
-            options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-        else:
-            # Its own session: Ctrl-C in the daemon's terminal is for the daemon, which then drains.
-            options["start_new_session"] = True
         try:
             await self._loop.subprocess_exec(
                 lambda: _Pipes(self),
@@ -127,7 +128,7 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=worker_environment(os.environ),
-                **options,
+                **out_of_reach(),
             )
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else None

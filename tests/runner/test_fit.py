@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from runner.supervisor.kernels import fast_types, has_fast_kernel, kernel_senten
 from runner.supervisor.likely_fit import LikelyFit
 from runner.supervisor.memory import Room, plan_memory
 from runner.supervisor.types import LoadWishes, MemoryFacts
+from tests.runner.supervisor_fixtures import FakeMachine
 from tests.tiny_adapter import write_tiny_adapter
 from tests.tiny_model import write_tiny_model
 
@@ -44,23 +44,6 @@ sys.stdout.buffer.write(encode_job_frame(report))
 """
 
 
-@dataclass
-class SomeMachine:
-    memory: int = 8 * GIB
-
-    def available(self) -> int:
-        return self.memory
-
-    def total(self) -> int:
-        return self.memory
-
-    def free_swap(self) -> int:
-        return 0
-
-    def may_have_gpu_memory(self) -> bool:
-        return True
-
-
 @pytest.fixture
 async def model(tmp_path: Path) -> StoredModel:
     store = ModelStore(tmp_path / "models")
@@ -70,10 +53,10 @@ async def model(tmp_path: Path) -> StoredModel:
     return store.find(NAME)
 
 
-def meter(tmp_path: Path, then: str, machine: SomeMachine | None = None) -> FitMeter:
+def meter(tmp_path: Path, then: str, memory: int = 8 * GIB) -> FitMeter:
     root = str(Path(__file__).parents[2])
     script = SCRIPT.format(root=root, count=str(tmp_path / "count"), then=then)
-    return FitMeter(Jobs((sys.executable, "-c", script)), machine or SomeMachine())
+    return FitMeter(Jobs((sys.executable, "-c", script)), FakeMachine(memory))
 
 
 def asked(tmp_path: Path) -> int:
@@ -128,7 +111,7 @@ async def test_a_gpu_without_room_is_told_of(model: StoredModel, tmp_path: Path)
 
 
 async def test_a_machine_that_is_too_small_is_told(model: StoredModel, tmp_path: Path) -> None:
-    fit = await meter(tmp_path, ANSWER.format(vram=0), SomeMachine(1000)).fit(model)
+    fit = await meter(tmp_path, ANSWER.format(vram=0), 1000).fit(model)
     assert fit.verdict is LikelyFit.NO and "more than this machine has" in fit.placement
 
 
