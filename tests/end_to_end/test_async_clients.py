@@ -18,8 +18,9 @@ from tests.registry import real_registry
 from tests.tiny_model import write_tiny_model
 
 QUESTION: Any = [{"role": "user", "content": "Name a colour."}]
-ONE = {"num_predict": 1}
-BRIEF: Any = {"model": MODEL, "messages": QUESTION, "max_tokens": 2}
+ONE: Any = {"num_predict": 1, "temperature": 0}
+BRIEF: Any = {"model": MODEL, "messages": QUESTION, "max_tokens": 2, "extra_body": {"temperature": 0}}
+"""The likeliest answer is no empty one, and a longer one; one by chance might be."""
 
 
 class Cat(BaseModel):
@@ -93,13 +94,16 @@ async def test_openai_answers(openai_client: Any) -> None:
     async for chunk in await openai_client.chat.completions.create(**BRIEF, stream=True):
         last = chunk
     assert last.choices[0].finish_reason == "length"
-    parsed = await openai_client.chat.completions.parse(model=MODEL, messages=QUESTION, response_format=Cat)
+    parsed = await openai_client.chat.completions.parse(
+        model=MODEL, messages=QUESTION, response_format=Cat, temperature=0
+    )
     assert isinstance(parsed.choices[0].message.parsed, Cat)
     async with openai_client.chat.completions.stream(model=MODEL, messages=QUESTION, response_format=Cat) as stream:
         assert isinstance((await stream.get_final_completion()).choices[0].message.parsed, Cat)
-    text = await openai_client.completions.create(model=MODEL, prompt="Hello", max_tokens=2)
+    told: Any = {"model": MODEL, "prompt": "Hello", "max_tokens": 2, "temperature": 0}
+    text = await openai_client.completions.create(**told)
     assert text.choices[0].text
-    async for chunk in await openai_client.completions.create(model=MODEL, prompt="Hello", max_tokens=2, stream=True):
+    async for chunk in await openai_client.completions.create(**told, stream=True):
         last = chunk
     assert last.choices[0].finish_reason == "length"
     assert (await openai_client.embeddings.create(model=MODEL, input="Hello")).data[0].embedding
@@ -113,7 +117,7 @@ async def test_openai_lists_and_deletes_models(openai_client: Any, changing_daem
 
 
 async def test_openai_keeps_responses(openai_client: Any) -> None:
-    asked: Any = {"model": MODEL, "input": "Name a colour.", "max_output_tokens": 2}
+    asked: Any = {"model": MODEL, "input": "Name a colour.", "max_output_tokens": 2, "temperature": 0}
     first = await openai_client.responses.create(**asked)
     async for event in await openai_client.responses.create(**asked, stream=True):
         last = event
@@ -134,7 +138,7 @@ async def test_openai_keeps_responses(openai_client: Any) -> None:
 
 
 async def test_what_openai_calls_beta_is_the_same(openai_client: Any) -> None:
-    asked: Any = {"model": MODEL, "input": "Name a colour.", "max_output_tokens": 2}
+    asked: Any = {"model": MODEL, "input": "Name a colour.", "max_output_tokens": 2, "temperature": 0}
     first = await openai_client.beta.responses.create(**asked)
     async for event in await openai_client.beta.responses.create(**asked, stream=True):
         last = event

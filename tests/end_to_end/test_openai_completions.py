@@ -20,12 +20,14 @@ def client(shared_daemon: Daemon) -> Iterator[openai.OpenAI]:
 
 
 def test_a_text_is_gone_on_with(client: openai.OpenAI) -> None:
-    answer = client.completions.create(model=MODEL, prompt=PROMPT, temperature=0, max_tokens=4)
+    asked: Any = {"model": MODEL, "prompt": PROMPT, "temperature": 0, "max_tokens": 4}
+    asked["extra_body"] = {"deterministic": True}
+    answer = client.completions.create(**asked)
     assert "Paris" in answer.choices[0].text
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 4
-    chunks = list(client.completions.create(model=MODEL, prompt=PROMPT, temperature=0, max_tokens=4, stream=True))
+    chunks = list(client.completions.create(**asked, stream=True))
     assert "".join(chunk.choices[0].text for chunk in chunks) == answer.choices[0].text
     assert chunks[-1].choices[0].finish_reason == "length"
 
@@ -69,8 +71,10 @@ def test_a_prompt_is_scored_without_an_answer(client: openai.OpenAI) -> None:
 
 
 def test_echo_without_logprobs_is_the_prompt_and_the_answer(client: openai.OpenAI) -> None:
-    answer = client.completions.create(model=MODEL, prompt=PROMPT, temperature=0, max_tokens=4, echo=True)
-    alone = client.completions.create(model=MODEL, prompt=PROMPT, temperature=0, max_tokens=4)
+    asked: Any = {"model": MODEL, "prompt": PROMPT, "temperature": 0, "max_tokens": 4}
+    asked["extra_body"] = {"deterministic": True}
+    answer = client.completions.create(**asked, echo=True)
+    alone = client.completions.create(**asked)
     assert answer.choices[0].text == PROMPT + alone.choices[0].text
     nothing = client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=0, echo=True)
     assert nothing.choices[0].text == PROMPT

@@ -25,7 +25,7 @@ def client(shared_daemon: Daemon) -> Iterator[Any]:
 def test_a_conversation_grows_by_items_and_by_responses(client: Any) -> None:
     conversation = client.conversations.create(items=[ADA], metadata={"who": "test"})
     assert (conversation.object, conversation.metadata) == ("conversation", {"who": "test"})
-    asked: Any = {"model": MODEL, "max_output_tokens": 8, "temperature": 0}
+    asked: Any = {"model": MODEL, "max_output_tokens": 8, "temperature": 0, "extra_body": {"deterministic": True}}
     answer = client.responses.create(**asked, input="What is my name?", conversation=conversation.id)
     assert answer.conversation.id == conversation.id
     sent: Any = [ADA, {"role": "user", "content": "What is my name?"}]

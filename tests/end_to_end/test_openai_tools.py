@@ -112,7 +112,7 @@ def test_responses_tell_custom_calls_as_items_of_their_own(client: Any) -> None:
 def test_functions_are_called_in_their_own_older_shape(client: Any) -> None:
     arguments: Any = {
         "model": MODEL, "messages": QUESTION, "functions": [FUNCTION], "function_call": {"name": "add"},
-        "max_tokens": 40, "temperature": 0,
+        "max_tokens": 40, "temperature": 0, "extra_body": {"deterministic": True},
     }  # fmt: skip
     choice = client.chat.completions.create(**arguments).choices[0]
     assert (choice.finish_reason, choice.message.tool_calls) == ("function_call", None)
@@ -125,5 +125,8 @@ def test_functions_are_called_in_their_own_older_shape(client: Any) -> None:
     assert chunks[-1].choices[0].finish_reason == "function_call"
 
     talk = [*QUESTION, choice.message, {"role": "function", "name": "add", "content": "7"}]
-    answer = client.chat.completions.create(model=MODEL, messages=talk, functions=[FUNCTION], max_tokens=4)
-    assert answer.choices[0].message.content
+    answer = client.chat.completions.create(
+        model=MODEL, messages=talk, functions=[FUNCTION], function_call="none", max_tokens=4
+    )
+    assert answer.choices[0].message.function_call is None
+    assert answer.usage.prompt_tokens > 10
