@@ -127,6 +127,7 @@ class LlamaEngine:
         self._making = threading.Lock()
         """Held while another thread makes a window."""
         self._made: NewContext | None = None
+        self._freeing: threading.Thread | None = None
         self._draft: LlamaDraft | None = None
         if options.draft is not None and self._model.context is not None:
             self._open_draft(options.draft)
@@ -343,7 +344,7 @@ class LlamaEngine:
         has_moved = self._memory.move_to(memory, moves)
         before = self._model.context_buffers
         more = {name: size - before.get(name, 0) for name, size in made.buffers.items()}
-        self._model.replace_context(made.context, made.buffers)
+        self._free_aside(self._model.replace_context(made))
         self._bind(memory)
         self._window = self._window_of(self._options)
         self._info = msgspec.structs.replace(
@@ -354,6 +355,13 @@ class LlamaEngine:
         )
         logger.info("the window has grown to %d tokens", self._window)
         return has_moved
+
+    def _free_aside(self, context: object) -> None:
+        """Giving so much memory back takes a while: steps need not wait for that."""
+        if self._freeing is not None:
+            self._freeing.join()
+        self._freeing = threading.Thread(target=lib.llama_free, args=(context,), name="free")
+        self._freeing.start()
 
     def solo_memory(self, end: int, most: int) -> int:
         window = self._solo.window_for(end, most)
@@ -384,6 +392,8 @@ class LlamaEngine:
         return f"llama-cpp-python {version}, unified, {form}, {cache_format(self._options)}"
 
     def close(self) -> None:
+        if self._freeing is not None:
+            self._freeing.join()
         with self._making:
             if self._made is not None:
                 lib.llama_free(self._made.context)

@@ -97,11 +97,11 @@ class Model:
                 self.close()
                 raise Unsupported("This kind of model keeps no cache of its context and cannot be served.")
 
-    def replace_context(self, context: Any, buffers: dict[str, float]) -> None:
-        """Use another context over the same weights; the one before is freed."""
-        self.drop_context()
-        self.context, self.context_buffers = context, buffers
-        self.memory = lib.llama_get_memory(context)
+    def replace_context(self, new: NewContext) -> Any:
+        """Use another context over the same weights; the one before, to be freed by the caller."""
+        before, self.context, self.context_buffers = self.context, new.context, new.buffers
+        self.memory = lib.llama_get_memory(new.context)
+        return before
 
     def drop_context(self) -> None:
         """Free the context and keep the weights."""
