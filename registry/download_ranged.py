@@ -98,11 +98,11 @@ class RangedDownload:
             waited = self._transfer.patience.waited
             if waited < _FIRST_NOTICE_SECONDS:
                 next_notice = _FIRST_NOTICE_SECONDS
-            if self._transfer.patience.is_over:
-                raise self._transfer.unreachable()
             if waited >= next_notice:
                 next_notice *= 2
                 self._transfer.notice(f"waiting for network {waited:.0f} s, {self._transfer.kept()} kept")
+            if self._transfer.patience.is_over:
+                raise self._transfer.unreachable()
         if not self._partial.is_complete:
             raise SourceError(f"{self._label} did not deliver the whole file.")
 

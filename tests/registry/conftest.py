@@ -1,4 +1,4 @@
-"""Stores for tests, one of them for reading only; and a package index with a store that pulls from it."""
+"""Stores for tests, one of them for reading only; a package index with a store that pulls from it; counted bytes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from registry.download_share import Span
 from registry.manifest import MODEL_LAYER
 from registry.store import ModelStore
+from tests.registry.downloads_rig import Received
 from tests.registry.gguf_bytes import tiny_gguf
 from tests.registry.stores import A, install
 from tests.registry.wheel_cellar import MODEL, Cellar
@@ -20,6 +22,25 @@ from tests.registry.wheel_server import WheelServer, make_wheel
 @pytest.fixture
 def store(tmp_path: Path) -> ModelStore:
     return ModelStore(tmp_path / "models")
+
+
+@pytest.fixture
+def received(monkeypatch: pytest.MonkeyPatch) -> Received:
+    counted, really = Received(), Span.receive
+
+    def receive(span: Span, count: int, now: float) -> None:
+        counted.total += count
+        really(span, count, now)
+
+    monkeypatch.setattr(Span, "receive", receive)
+    return counted
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No connection is taken for a slow or a silent one, however busy this machine is: nothing is sent twice."""
+    for limit in ("download_share._SLOW", "download_share._STALLED", "download_ranged._SILENT"):
+        monkeypatch.setattr(f"registry.{limit}_SECONDS", 60.0)
 
 
 @pytest.fixture

@@ -44,6 +44,13 @@ class FixedSource:
 
 
 @dataclass
+class Received:
+    """How many bytes of files connections have given to this process, whatever else was sent and lost on the way."""
+
+    total: int = 0
+
+
+@dataclass
 class Rig:
     """One model of one file."""
 

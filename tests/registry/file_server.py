@@ -183,10 +183,10 @@ def _handler(owner: FileServer) -> type[BaseHTTPRequestHandler]:
                 if speed is not None and owner.stopping.wait(count / speed):
                     break
                 piece = bytes(content[at : at + count])
+                with owner.lock:
+                    owner.sent += count  # before it is there, where somebody may ask for this number
                 self.wfile.write(b"%x\r\n%s\r\n" % (count, piece) if is_chunked and count else piece)
                 at += count
-                with owner.lock:
-                    owner.sent += count
                 if self.budget == 0 and at < len(content):
                     self._break_off(behaviour)
                     return

@@ -58,7 +58,7 @@ def seen(state: JournalState) -> tuple[object, ...]:
     return state.facts, state.done, state.flushed, state.older, state.version
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(EVENTS)
 def test_a_journal_is_read_as_it_was_written(events: list[str]) -> None:
     state = read(b"".join(map(to_line, [facts_event(FACTS), *events])))
@@ -66,7 +66,7 @@ def test_a_journal_is_read_as_it_was_written(events: list[str]) -> None:
     assert seen(state) == seen(state_of(events))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(EVENTS)
 def test_the_shortest_journal_comes_to_the_same(events: list[str]) -> None:
     written = state_of(events)
@@ -75,7 +75,7 @@ def test_the_shortest_journal_comes_to_the_same(events: list[str]) -> None:
     assert seen(again) == seen(written)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(EVENTS, st.data())
 def test_a_damaged_journal_is_true_as_far_as_it_is_read(events: list[str], data: st.DataObject) -> None:
     lines = [to_line(event) for event in [facts_event(FACTS), *events]]

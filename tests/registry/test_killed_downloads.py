@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 
 from registry.digest import Digest
-from registry.download_share import Span
 from registry.journal import JournalReader
 from registry.sources.http import HttpClient
-from tests.registry.downloads_rig import NAME, Rig, model_bytes
+from tests.registry.downloads_rig import NAME, Received, Rig, model_bytes
 from tests.registry.file_server import NOTHING, Behaviour, FileServer
 from tests.registry.mortal_puller import CHUNK_BYTES, PARALLEL, PIECE_BYTES
 from tests.registry.other_puller import mortal_puller
@@ -100,18 +99,7 @@ async def test_another_process_follows_and_fetches_nothing_itself(rig: Rig, monk
     rig.check_installed()
 
 
-async def test_another_process_follows_and_takes_over_when_the_first_is_killed(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    received_here = 0
-    really = Span.receive
-
-    def receive(span: Span, count: int, now: float) -> None:
-        nonlocal received_here
-        received_here += count
-        really(span, count, now)
-
-    monkeypatch.setattr(Span, "receive", receive)
+async def test_another_process_follows_and_takes_over_when_the_first_is_killed(rig: Rig, received: Received) -> None:
     rig.server.behaviour = Behaviour(bytes_per_second=lambda _: 350e3 if rig.server.sent < 6_000_000 else NOTHING)
     with mortal_puller(rig) as puller:
         child = puller.start()
@@ -132,5 +120,5 @@ async def test_another_process_follows_and_takes_over_when_the_first_is_killed(
     assert shown == sorted(shown)
     assert shown[0] >= 1_000_000
     assert puller.received <= kept + A_PIECE_OF_EACH
-    assert received_here == len(rig.content) - kept
+    assert received.total == len(rig.content) - kept
     rig.check_installed()

@@ -18,7 +18,7 @@ from registry.errors import DigestMismatch, DiskFull, SourceError
 from registry.partial_keys import PACKED_SUFFIX, key_of_digest, key_of_packed, owner_of
 from registry.partial_models import list_partial_models, remove_partial
 from registry.sources.resolved import WheelFile, WheelPart, WheelParts
-from tests.registry.downloads_rig import NAME, Rig, model_bytes
+from tests.registry.downloads_rig import NAME, Received, Rig, model_bytes
 from tests.registry.file_server import NOTHING, Behaviour, FileServer
 from tests.registry.mortal_puller import CHUNK_BYTES, PARALLEL, PIECE_BYTES, WHEELS
 from tests.registry.other_puller import mortal_puller
@@ -26,8 +26,6 @@ from tests.registry.wheel_server import MEMBER, WHEEL, make_wheel
 
 OVERHEAD = 65_558 + 1000
 """The wheel's directory and the header of the member, which are read by everyone who begins."""
-UNDER_WAY = 64 << 10
-"""What the kernel may hold of a connection, sent and not yet read."""
 PLACE = WheelFile("tiny-model", "1.0", MEMBER)
 
 
@@ -65,6 +63,7 @@ async def break_off(rig: WheelRig, after: int) -> None:
     rig.server.behaviour = Behaviour()
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_packed_member_comes_over_several_connections_and_leaves_nothing(rig: WheelRig) -> None:
     await rig.pull()
     rig.check_installed()
@@ -72,7 +71,7 @@ async def test_a_packed_member_comes_over_several_connections_and_leaves_nothing
     assert rig.server.sent <= len(rig.content) + OVERHEAD + 10_000
 
 
-async def test_what_came_packed_is_told_and_gone_on_with_by_the_next(rig: WheelRig) -> None:
+async def test_what_came_packed_is_told_and_gone_on_with_by_the_next(rig: WheelRig, received: Received) -> None:
     await break_off(rig, 2_000_000)
     kept = rig.kept()
     assert kept > 1_900_000
@@ -82,7 +81,7 @@ async def test_what_came_packed_is_told_and_gone_on_with_by_the_next(rig: WheelR
     steps = await rig.pull()
     assert min(step.completed for step in steps if step.completed is not None) >= kept
     rig.check_installed()
-    assert rig.server.sent <= 1.05 * len(rig.content) + 2 * OVERHEAD + 8 * UNDER_WAY
+    assert received.total < len(rig.content) + 10_000
 
 
 async def test_what_came_packed_is_thrown_away_with_its_model(rig: WheelRig) -> None:
@@ -124,12 +123,12 @@ async def test_there_must_be_room_for_the_packed_bytes_too(rig: WheelRig, monkey
     monkeypatch.setattr(rig.store.blobs, "check_room", check_room)
     with pytest.raises(DiskFull):
         await rig.pull()
-    assert rig.server.sent < OVERHEAD + UNDER_WAY
+    assert rig.server.sent < OVERHEAD
     assert not any((rig.store.root / "partials").iterdir())
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
-async def test_pieces_are_gone_on_with_too(tmp_path: Path, method: int) -> None:
+async def test_pieces_are_gone_on_with_too(tmp_path: Path, received: Received, method: int) -> None:
     content = model_bytes(6_000_000)
     pieces = [content[:2_500_000], content[2_500_000:]]
     parts = [WheelPart(WheelFile("tiny-model", "1.0", f"part{number}"), len(one)) for number, one in enumerate(pieces)]
@@ -145,7 +144,7 @@ async def test_pieces_are_gone_on_with_too(tmp_path: Path, method: int) -> None:
         rig.check_installed()
         assert kept > 1_900_000
         assert min(step.completed for step in steps if step.completed is not None) >= kept
-        assert server.sent <= 1.05 * len(content) + 4 * OVERHEAD + 8 * UNDER_WAY
+        assert received.total < len(content) + 10_000
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")

@@ -18,6 +18,8 @@ from registry.verify import FileState, Verification, verify
 from tests.registry.downloads_rig import NAME, Rig, model_bytes
 from tests.registry.file_server import FileServer
 
+pytestmark = pytest.mark.usefixtures("unhurried")
+
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:

@@ -47,6 +47,9 @@ class UrlRig(Rig):
         return self.store.find(name).model_path.read_bytes() == content
 
 
+pytestmark = pytest.mark.usefixtures("unhurried")
+
+
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[UrlRig]:
     with FileServer().running() as server:
