@@ -28,6 +28,7 @@ from runner.messages import (
     encode_frame,
 )
 from runner.sampling import SamplingParams
+from tests.runner.worker.test_loop import is_empty
 from tests.tiny_model import END, write_tiny_model
 
 TIMEOUT = 60
@@ -124,9 +125,8 @@ def test_a_cancelled_answer_stops_and_the_others_go_on(worker: Worker) -> None:
     worker.generate("next", count=3)
     ended = {name for name, event in _until(events, "next") if isinstance(event, Finished | Failed)}
     assert ended == {"next"}
-    while not (isinstance(report := worker.receive(), Stats) and report.running == 0):
+    while not (isinstance(report := worker.receive(), Stats) and is_empty(report)):
         pass
-    assert report.cells_used == 0
 
 
 def _until(events: Iterator[tuple[str, ChatEvent]], name: str) -> Iterator[tuple[str, ChatEvent]]:
