@@ -28,9 +28,10 @@ def collect_garbage(*, dry_run: bool, as_json: bool) -> None:
     write_line(f"{found['bytes']} bytes ({format_size(found['bytes'])}) {verb}")
     young = found["too_young"]
     if young["files"]:
+        files = "1 file" if young["files"] == 1 else f"{young['files']} files"
         note(
-            f"{young['files']} files ({format_size(young['bytes'])}) are younger than an hour and stay: "
-            "they may belong to something under way."
+            f"Younger than an hour, so that it may belong to something under way, and kept: {files} "
+            f"({format_size(young['bytes'])})."
         )
 
 

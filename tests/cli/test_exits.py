@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.outcome import exit_code_of
 from tests.cli.conftest import PUNA, Puna
 from tests.cli.fake_daemon import SMOL, TIMEOUT, FakeDaemon, answer, refusal
 
@@ -83,10 +84,13 @@ def test_what_a_locale_cannot_show_is_replaced(daemon: FakeDaemon, environment: 
     ],
 )  # fmt: skip
 def test_exit_codes_follow_the_error_codes(
-    puna: Puna, daemon: FakeDaemon, status: int, code: str, exit_code: int
-) -> None:
+    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    status: int, code: str, exit_code: int,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("PUNA_HOST", daemon.host)
     daemon.routes["GET /api/tags"] = lambda _: refusal(status, code, "it did not work")
-    error = puna("list", code=exit_code).stderr
+    assert exit_code_of(["list"]) == exit_code
+    error = capsys.readouterr().err
     assert error.startswith("Error: it did not work.")
     assert len(error.splitlines()) == 1
 

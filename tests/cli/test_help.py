@@ -15,8 +15,7 @@ import typer
 
 from cli.app import app
 from cli.outcome import exit_code_of
-from tests.cli.conftest import Puna
-from tests.cli.fake_daemon import TIMEOUT, FakeDaemon
+from tests.cli.fake_daemon import TIMEOUT
 
 README = Path(__file__).parents[2] / "README.md"
 PARSER = typer.main.get_command(app)
@@ -103,11 +102,11 @@ def test_a_narrow_terminal_loses_nothing(capsys: pytest.CaptureFixture[str], mon
     ],
 )
 def test_wrong_usage_is_told_with_the_way_to_the_help(
-    puna: Puna, daemon: FakeDaemon, arguments: tuple[str, ...], said: str
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
 ) -> None:
-    told = puna(*arguments, code=2)
-    assert said in told.stderr and "Usage: puna" in told.stderr and told.stdout == ""
-    assert daemon.requests == []
+    assert exit_code_of([*arguments]) == 2
+    told = capsys.readouterr()
+    assert said in told.err and "Usage: puna" in told.err and told.out == ""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")

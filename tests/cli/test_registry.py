@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.errors import BROKEN_CONFIGURATION, FAILED, NOT_ALLOWED, WRONG_USAGE
+from cli.outcome import exit_code_of
 from runner.settings import RegistrySettings, load_registries
 from tests.cli.conftest import Puna
 from tests.cli.fake_daemon import FakeDaemon, refusal
@@ -30,6 +31,13 @@ temperature = 0.5
 @pytest.fixture
 def config(home: Path) -> Path:
     return home / "config.toml"
+
+
+@pytest.fixture
+def own_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """For commands that are run in this process."""
+    monkeypatch.setenv("PUNA_HOME", str(home))
+    return home
 
 
 def test_the_key_is_made_once_and_only_its_owner_can_read_it(puna: Puna, home: Path) -> None:
@@ -105,19 +113,23 @@ def test_a_registry_that_is_not_listed_cannot_be_removed(puna: Puna, config: Pat
 
 
 @pytest.mark.parametrize("host", ["a b", "host/path", "host:0", "host:99999", "user@host", "-x:1", ""])
-def test_what_is_no_host_is_refused(puna: Puna, config: Path, host: str) -> None:
-    assert "is no registry" in puna("registry", "add", "--", host, code=WRONG_USAGE).stderr
-    assert not config.exists()
+def test_what_is_no_host_is_refused(own_home: Path, capsys: pytest.CaptureFixture[str], host: str) -> None:
+    assert exit_code_of(["registry", "add", "--", host]) == WRONG_USAGE
+    assert "is no registry" in capsys.readouterr().err
+    assert not own_home.exists()
 
 
 @pytest.mark.parametrize(
     "text", ['[registries."a b"]', "[registries.h]\nmirror = 5", "[registries.h]\ncredentials = 'abc'", "[registries"]
 )
-def test_a_broken_file_is_told_and_left_alone(puna: Puna, config: Path, text: str) -> None:
-    config.parent.mkdir()
+def test_a_broken_file_is_told_and_left_alone(
+    own_home: Path, config: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    own_home.mkdir()
     config.write_text(text)
     for command in (["add", "localhost:5000"], ["list"], ["remove", "h"]):
-        told = puna("registry", *command, code=BROKEN_CONFIGURATION).stderr
+        assert exit_code_of(["registry", *command]) == BROKEN_CONFIGURATION
+        told = capsys.readouterr().err
         assert "config.toml:1" in told or "config.toml:2" in told
         assert "abc" not in told
     assert config.read_text() == text
