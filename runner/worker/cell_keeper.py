@@ -222,8 +222,9 @@ class CellKeeper(Keeper):
         best = _Donor(-1, 0)
         if sequence.starts_alone:
             return best
-        for donor, shared in self._running_donors(sequence):
+        for donor in self.running.values():
             assert donor.sequence_id is not None
+            shared = self._shared(sequence, donor)
             length = whole_length(sequence.tokens, min(shared, donor.computed, limit))
             if length > best.length:
                 best = _Donor(donor.sequence_id, length)
@@ -236,18 +237,9 @@ class CellKeeper(Keeper):
 
     def _ahead(self, sequence: Sequence) -> Iterator[tuple[Sequence, int]]:
         """Prompts that are computed now, no less urgent than this one, and what they have in common with it."""
-        for donor, shared in self._running_donors(sequence):
-            if self._is_ahead(donor, sequence):
-                yield donor, shared
-
-    def _running_donors(self, sequence: Sequence) -> Iterator[tuple[Sequence, int]]:
         for donor in self.running.values():
-            if donor is sequence or donor.is_shifted or donor.request.cache_scope != sequence.request.cache_scope:
-                continue
-            # What the prompts share does not change; what they generate is compared once they rest.
-            if donor.request_id not in sequence.shared_with:
-                sequence.shared_with[donor.request_id] = shared_length(donor.tokens, sequence.tokens)
-            yield donor, sequence.shared_with[donor.request_id]
+            if self._is_ahead(donor, sequence):
+                yield donor, self._shared(sequence, donor)
 
     def _make_own(self, sequence: Sequence, start: int) -> bool:
         """See that no cell from `start` on is shared: what is shared is saved and comes back in cells of its own."""

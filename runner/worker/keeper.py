@@ -13,7 +13,7 @@ from runner.chat.types import CachedTokens
 from runner.engine import Engine, Window
 from runner.messages import CacheStats
 from runner.worker.ledger import CellLedger
-from runner.worker.prefix_cache import Segment
+from runner.worker.prefix_cache import Segment, shared_length
 from runner.worker.prefix_files import FileEvent, PrefixFiles
 from runner.worker.sequence import Sequence
 from runner.worker.shelf import Shelf
@@ -169,6 +169,17 @@ class Keeper:
         """The engine holds nothing any more: what runs starts over."""
         for sequence in self.running.values():
             self.forget(sequence)
+
+    def _shared(self, sequence: Sequence, donor: Sequence) -> int:
+        """How many tokens a sequence begins with as one that runs, if it may use what that one has computed.
+
+        What the prompts share does not change; what they generate is compared once they rest.
+        """
+        if donor is sequence or donor.is_shifted or donor.request.cache_scope != sequence.request.cache_scope:
+            return 0
+        if donor.request_id not in sequence.shared_with:
+            sequence.shared_with[donor.request_id] = shared_length(donor.tokens, sequence.tokens)
+        return sequence.shared_with[donor.request_id]
 
     def _is_ahead(self, donor: Sequence, sequence: Sequence) -> bool:
         """Whether waiting for `donor` is no longer than computing: it goes on, and is no less urgent."""

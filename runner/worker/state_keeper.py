@@ -11,7 +11,6 @@ from __future__ import annotations
 from runner.chat.types import CachedTokens
 from runner.engine import Engine
 from runner.worker.keeper import Keeper, Wait
-from runner.worker.prefix_cache import shared_length
 from runner.worker.prefix_files import PrefixFiles
 from runner.worker.sequence import Sequence
 from runner.worker.state_cache import StateCache
@@ -103,10 +102,3 @@ class StateKeeper(Keeper):
         segment = self.cache.add(scope, tokens, self.engine.save(sequence.sequence_id, 0, sequence.computed))
         if segment is not None and segment.parent is not None:
             self._shelf.write(segment, segment.parent.key)
-
-    def _shared(self, sequence: Sequence, donor: Sequence) -> int:
-        if donor.request.cache_scope != sequence.request.cache_scope:
-            return 0
-        if donor.request_id not in sequence.shared_with:
-            sequence.shared_with[donor.request_id] = shared_length(donor.tokens, sequence.tokens)
-        return sequence.shared_with[donor.request_id]
