@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import json
+import re
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ class Row:
 async def rows_of(method: Method) -> list[Row]:
     """A row for every sample of a method, in the order of the fields' names."""
     rows = []
-    async with _Asker(method) as asker:
+    async with Asker(method) as asker:
         for name in sorted(method.fields):
             base = method.base | method.context.get(name, {})
             without = await asker.ask(base)
@@ -48,7 +49,7 @@ async def rows_of(method: Method) -> list[Row]:
     return rows
 
 
-def rendered(tables: list[tuple[Method, list[Row]]]) -> str:
+def rendered(tables: list[tuple[Method, list[Row]]], nested: list[tuple[Method, list[Row]]]) -> str:
     """The matrix as a page of Markdown."""
     lines = [
         "# Compatibility",
@@ -64,6 +65,11 @@ def rendered(tables: list[tuple[Method, list[Row]]]) -> str:
     for method, rows in tables:
         lines += ["", f"## {method.client}: `{method.name}`", "", "| field | value | outcome |", "| --- | --- | --- |"]
         lines += [f"| `{row.field}` | `{row.value}` | {row.outcome.value}{row.reason} |" for row in rows]
+    for method, rows in nested:
+        lines += ["", f"## {method.client}: within the fields of `{method.name}`", ""]
+        lines += ["Each is taken out of a request that has it, and something changes.", ""]
+        lines += ["| field | outcome |", "| --- | --- |"]
+        lines += [f"| `{row.field}` | {row.outcome.value} |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
@@ -76,18 +82,20 @@ class _Answer:
     """What the model was asked, how it was loaded and what came back; without what differs from run to run."""
 
 
-class _Asker:
+class Asker:
     """Sends bodies to one daemon and keeps what each came to."""
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: Method, also: tuple[str, ...] = ()) -> None:
+        """`also`: what the model can beside what every model of these tests can."""
         self._path = method.path
         self._is_form = method.is_form
         self._supervisor = FakeSupervisor(_script)
         self._supervisor.task_script = _vectors
-        model = FakeModel(can=("completion", "tools", "thinking", *(("audio",) if method.is_form else ())))
+        also = ("audio",) if method.is_form else also
+        model = FakeModel(can=("completion", "tools", "thinking", *also))
         self._client = FakeDaemon(self._supervisor, FakeStore(model)).client()
 
-    async def __aenter__(self) -> _Asker:
+    async def __aenter__(self) -> Asker:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -103,8 +111,16 @@ class _Asker:
             await self._until_made(response.json()["id"])
         ignored = response.headers.get("x-puna-ignored", "")
         asked = [msgspec.to_builtins(one) for one in (*supervisor.requests.values(), *supervisor.tasks.values())]
-        told = (asked, [spec.wishes for spec in supervisor.specs], list(supervisor.keep_alives), _kind(response))
+        how_loaded = ([spec.wishes for spec in supervisor.specs], list(supervisor.keep_alives))
+        told = (asked, how_loaded, _kind(response), await self._items_read(response))
         return _Answer(response.status_code, tuple(filter(None, ignored.split(", "))), _code(response), told)
+
+    async def _items_read(self, response: httpx.Response) -> object:
+        """What a response of the Responses API says that it has read."""
+        if response.status_code != 200 or (found := _RESPONSE_ID.search(response.text)) is None:
+            return None
+        listed = (await self._client.get(f"/v1/responses/{found['id']}/input_items")).text
+        return _MADE_ID.sub("", listed)
 
     async def _until_made(self, response_id: str) -> None:
         """What is asked of the model in the background is not to be taken for what the next body asks."""
@@ -205,6 +221,8 @@ def _lasting(value: object) -> object:
     return [_lasting(one) for one in value] if isinstance(value, list) else value
 
 
+_RESPONSE_ID = re.compile(r'"id":"(?P<id>resp_[0-9a-f]{48})"')
+_MADE_ID = re.compile(r"[a-z]+_[0-9a-f]{48}")
 _FLEETING = frozenset({"id", "created", "created_at", "completed_at", "total_duration", "load_duration", "request_id"})
 
 
