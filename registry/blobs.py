@@ -22,8 +22,8 @@ from registry.content_hash import ChunkSums
 from registry.digest import Digest
 from registry.errors import DiskFull, Fact, InvalidRequest, ModelCorrupt
 from registry.fetched_addresses import FetchedAddresses
-from registry.locks import try_acquire, writing
-from registry.partial_keys import owner_of
+from registry.locks import clear_unless_held, try_acquire, writing
+from registry.partial_keys import is_key, owner_of
 from registry.partials import MAX_AGE_SECONDS as PARTIAL_MAX_AGE_SECONDS
 from registry.partials import Partials
 from registry.sizes import shown_size
@@ -34,6 +34,7 @@ from registry.verdicts import BlobFacts, Verdicts, facts_of
 logger = logging.getLogger(__name__)
 
 PIECE_BYTES = 1024 * 1024
+LOCK_SUFFIX = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ class Blobs:
     def try_lock(self, key: str) -> BaseFileLock | None:
         """The right to write the partial of that key, or None while somebody else has it."""
         with writing(self._root):
-            return try_acquire(self._locks / f"{key}.lock")
+            return try_acquire(self._locks / f"{key}{LOCK_SUFFIX}")
 
     def check_room(self, size: int, keep_free: int) -> None:
         """Raises DiskFull when a file of that size would leave less than `keep_free` bytes on the disk."""
@@ -232,11 +233,17 @@ class Blobs:
                     yield Path(entry), status.st_size, now - status.st_mtime
 
     def remove_stale_partials(self, min_age_seconds: float) -> None:
-        """Delete those of the leftovers that nobody can be writing any more."""
+        """Delete those of the leftovers that nobody can be writing any more, and the files of locks of downloads."""
         for path, _, age in self.leftovers():
             if age >= min_age_seconds:
                 with contextlib.suppress(OSError):
                     path.unlink()
+        now = time.time()
+        for entry in _entries(self._locks):
+            if is_key(entry.name.removesuffix(LOCK_SUFFIX)):
+                with contextlib.suppress(OSError):
+                    if now - entry.stat().st_mtime >= min_age_seconds:
+                        clear_unless_held(Path(entry))
 
     def _missing(self, digest: Digest) -> ModelCorrupt:
         return self._corrupt(digest, "is missing from the model store")

@@ -51,11 +51,6 @@ class ByteRanges:
     def copy(self) -> ByteRanges:
         return ByteRanges(*self)
 
-    def covers(self, start: int, end: int) -> bool:
-        """Whether all bytes from `start` to `end` are there."""
-        index = bisect_right(self._starts, start) - 1
-        return start >= end or (index >= 0 and self._ends[index] >= end)
-
     def missing(self, start: int, end: int) -> list[Range]:
         """The parts from `start` to `end` that are not there, in order."""
         gaps: list[Range] = []

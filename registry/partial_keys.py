@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from registry.digest import Digest
 
 JOURNAL_SUFFIX = ".journal"
 PACKED_SUFFIX = ".packed"
+_KEY = re.compile(r"(sha256|address)-[0-9a-f]{64}")
 
 
 def key_of_digest(digest: Digest) -> str:
@@ -27,6 +29,11 @@ def key_of_packed(key: str, start: int, place: int) -> str:
     It belongs to that other one: whoever may write the one may write both, and they go together.
     """
     return f"{key}.{start}-{place}{PACKED_SUFFIX}"
+
+
+def is_key(name: str) -> bool:
+    """Whether a partial of a whole file could have that name."""
+    return _KEY.fullmatch(name) is not None
 
 
 def start_of_packed(key: str) -> int:

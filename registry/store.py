@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from filelock import BaseFileLock
-
 from registry.atomic_write import write_atomically
 from registry.blob_writer import BlobWriter
 from registry.blobs import Blob, Blobs
@@ -154,10 +152,6 @@ class ModelStore:
         """A blob to be written piece by piece; see BlobWriter."""
         return self.blobs.writer(expected)
 
-    def try_download_lock(self, digest: Digest) -> BaseFileLock | None:
-        """The right to download a digest, or None while another process has it."""
-        return self.blobs.try_lock(digest.file_name)
-
     def metadata(self, digest: Digest) -> GgufMetadata:
         """The header of a GGUF blob, read again only when the file has changed."""
         path = self.blob_path(digest)
@@ -229,7 +223,7 @@ class ModelStore:
     def unneeded(self, candidates: Iterable[Digest]) -> list[Digest]:
         """Those of the store's own blobs that no manifest names and no unfinished pull wants.
 
-        None while a manifest cannot be read, since it may need them.
+        There are none while a manifest cannot be read, since it may need them.
         """
         unneeded = set(candidates)
         if not unneeded:

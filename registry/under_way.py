@@ -52,6 +52,8 @@ class PullsUnderWay:
             if time.monotonic() >= give_up_at:
                 break
             time.sleep(_LOOK_SECONDS)
+        for path in told.difference(path for path, _ in left):
+            _word(path).unlink(missing_ok=True)  # of a pull that ended before it was told
         return [process for _, process in left]
 
     def _held(self, name: ModelName) -> Iterator[tuple[Path, int]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ class MortalPuller:
         assert process.stdin is not None
         assert process.stdout is not None
         self._out, self._into = process.stdout, process.stdin
+        self._child = 0
         self.shown = 0
         self.is_done = False
 
@@ -32,12 +35,19 @@ class MortalPuller:
     def start(self) -> int:
         self._into.write(b"pull\n")
         self._into.flush()
-        return int(self._until(b"child ").split()[1])
+        self._child = int(self._until(b"child ").split()[1])
+        return self._child
 
     def wait(self) -> None:
         self._into.write(b"wait\n")
         self._into.flush()
         self._until(b"gone")
+        self._child = 0
+
+    def end(self) -> None:
+        """Let no child outlive its test."""
+        if self._child:
+            os.kill(self._child, signal.SIGKILL)
 
     def _until(self, beginning: bytes) -> bytes:
         """Read up to a line that begins so; what is shown on the way never goes back."""
@@ -74,7 +84,9 @@ def mortal_puller(rig: Rig, source: str | None = None) -> Iterator[MortalPuller]
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
     )
+    puller = MortalPuller(process, counter)
     try:
-        yield MortalPuller(process, counter)
+        yield puller
     finally:
+        puller.end()
         process.communicate(timeout=20)

@@ -184,12 +184,21 @@ def test_partials_that_can_be_gone_on_with_outlive_other_leftovers(tmp_path: Pat
         partial.close()
     (tmp_path / "partials" / "of-a-writer-that-died").write_bytes(b"x")
     (tmp_path / "partials" / "without-a-file.journal").write_bytes(b"x")
+    fresh = key_of_address("fresh")
     days_ago = time.time() - 2 * 24 * 3600
     long_ago = time.time() - MAX_AGE_SECONDS - 60
     for path in (tmp_path / "partials").iterdir():
         then = long_ago if path.name.startswith(key_of_address("forgotten")) else days_ago
         os.utime(path, (then, then))
+    held = store.blobs.try_lock(fresh)
+    assert held is not None
+    other = store.blobs.try_lock(key_of_address("forgotten"))
+    assert other is not None
+    other.release()
+    for path in (tmp_path / "locks").iterdir():
+        os.utime(path, (days_ago, days_ago))
     store.prune(3600)
+    assert {path.name for path in (tmp_path / "locks").iterdir()} == {f"{fresh}.lock", "store.lock"}
+    held.release()
     left = {path.name for path in (tmp_path / "partials").iterdir()}
-    fresh = key_of_address("fresh")
     assert left == {fresh, f"{fresh}.journal"}

@@ -33,7 +33,7 @@ def test_a_read_only_store_can_be_used_and_not_changed(as_reader: Path) -> None:
         lambda: store.copy(A, B),
         lambda: store.add_blob([b"new"]),
         lambda: store.write_manifest(B, model.manifest),
-        lambda: store.try_download_lock(Digest.of(b"new")),
+        lambda: store.blobs.try_lock(Digest.of(b"new").file_name),
     ):
         with pytest.raises(StoreReadOnly):
             change()

@@ -15,7 +15,7 @@ from registry.errors import ModelNotFound
 from registry.name import ModelName
 from registry.under_way import PullsUnderWay
 from tests.registry.downloads_rig import NAME, Rig, model_bytes
-from tests.registry.file_server import Behaviour, FileServer
+from tests.registry.file_server import NOTHING, Behaviour, FileServer
 from tests.registry.other_puller import mortal_puller
 
 OTHER = ModelName.parse("host.test/some/model:2")
@@ -48,6 +48,21 @@ def test_a_pull_that_does_not_obey_is_told(tmp_path: Path) -> None:
     assert mark.is_to_end()
     mark.leave()
     assert pulls.end(NAME) == []
+
+
+def test_a_pull_that_ends_before_it_is_told_leaves_no_word_behind(tmp_path: Path) -> None:
+    mark = PullsUnderWay(tmp_path).enter(NAME)
+
+    class TooLate(PullsUnderWay):
+        """Finds the pull, which then ends at once."""
+
+        def _held(self, name: ModelName) -> Iterator[tuple[Path, int]]:
+            found = list(super()._held(name))
+            mark.leave()
+            yield from found
+
+    assert TooLate(tmp_path).end(NAME) == []
+    assert list((tmp_path / "locks").iterdir()) == []
 
 
 def test_what_a_process_that_died_left_is_cleared_away(tmp_path: Path) -> None:
@@ -95,7 +110,10 @@ async def test_a_pull_ends_with_an_error_when_it_is_told_to(rig: Rig) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
 def test_another_process_is_seen_and_ends_when_it_is_told_to(rig: Rig) -> None:
-    rig.server.behaviour = Behaviour(bytes_per_second=lambda _: 50e3)
+    before = 0
+    rig.server.behaviour = Behaviour(
+        bytes_per_second=lambda _: 200e3 if rig.server.sent - before < 1_000_000 else NOTHING
+    )
     pulls = rig.store.blobs.pulls_under_way
     with mortal_puller(rig) as puller:
         child = puller.start()
@@ -104,8 +122,9 @@ def test_another_process_is_seen_and_ends_when_it_is_told_to(rig: Rig) -> None:
         assert pulls.end(NAME) == []
         puller.wait()
         assert not puller.is_done
+        before = rig.server.sent
         child = puller.start()
-        puller.until_shown(200_000)
+        puller.until_shown(puller.shown + 100_000)
         assert pulls.processes(NAME) == [child]
         os.kill(child, signal.SIGKILL)
         puller.wait()
