@@ -60,6 +60,17 @@ def join_parts(parts: Sequence[str | MediaPart]) -> tuple[str, tuple[Media, ...]
     return text, tuple(media)
 
 
-def in_front(files: Sequence[str] | None, path: str) -> tuple[Media, ...]:
-    """Files in base64 that all stand before a text; `path` is that of their array. Raises as `read_base64`."""
-    return join_parts([read_base64(file, f"{path}[{index}]") for index, file in enumerate(files or ())])[1]
+def at_marks(text: str, files: Sequence[str], path: str, mark: str) -> tuple[str, tuple[Media, ...]]:
+    """A text and the files in base64 that belong to it: each at the next mark, which goes, the others in front of all.
+
+    `path` is that of the files' array. Without files a mark is text like any other. Raises as `read_base64`.
+    """
+    parts = [read_base64(file, f"{path}[{index}]") for index, file in enumerate(files)]
+    between = text.split(mark, len(parts))
+    placed = parts[: len(between) - 1]
+    media = [Media(part.kind, part.data, 0, part.field) for part in parts[len(placed) :]]
+    at = 0
+    for part, before in zip(placed, between, strict=False):
+        at += len(before)
+        media.append(Media(part.kind, part.data, at, part.field))
+    return "".join(between), tuple(media)

@@ -6,11 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Literal
 
-from runner.api.media_parts import in_front
+from runner.api.media_parts import at_marks
 from runner.api.ollama.schema import Message as MessageBody
 from runner.api.ollama.schema import NamedTool, ToolBody
 from runner.chat.types import Message, Tool, ToolCall, ToolUse
 from runner.errors import InvalidRequest
+
+IMAGE_MARK = "[img]"
+"""In a text: where the next of its images belongs."""
 
 Json = dict[str, object]
 
@@ -28,15 +31,16 @@ def read_messages(bodies: Sequence[MessageBody]) -> tuple[Message, ...]:
             for index, call in enumerate(body.tool_calls or ())
         )
         names |= {call.id: call.name for call in calls}
+        content, media = at_marks(body.content or "", body.images or (), f"messages[{place}].images", IMAGE_MARK)
         messages.append(
             Message(
                 body.role,
-                body.content or "",
+                content,
                 thinking=body.thinking or None,
                 tool_calls=calls,
                 tool_name=body.tool_name or names.get(body.tool_call_id or ""),
                 tool_call_id=body.tool_call_id or None,
-                media=in_front(body.images, f"messages[{place}].images"),
+                media=media,
             )
         )
     return tuple(messages)

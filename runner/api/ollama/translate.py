@@ -8,9 +8,9 @@ from registry.digest import Digest
 from registry.errors import InvalidName, RegistryError
 from registry.name import ModelName
 from registry.recipe import Recipe
-from runner.api.media_parts import in_front
+from runner.api.media_parts import at_marks
 from runner.api.ollama.schema import ChatBody, CreateBody, GenerateBody
-from runner.api.ollama.tools import choose_tools, read_messages, read_tools
+from runner.api.ollama.tools import IMAGE_MARK, choose_tools, read_messages, read_tools
 from runner.api.sampling import json_constraint, one_constraint, wanted_logprobs
 from runner.calls import Call, Completion, Conversation
 from runner.chat.types import is_begun
@@ -27,14 +27,15 @@ def chat_call(body: ChatBody, request_id: str) -> Call:
 
 
 def generate_call(body: GenerateBody, request_id: str) -> Call:
+    text, media = at_marks(body.prompt or "", body.images or (), "images", IMAGE_MARK)
     prompt = Completion(
-        prompt=body.prompt or "",
+        prompt=text,
         system=body.system,
         template=body.template,
         raw=bool(body.raw),
         context=None if body.context is None else tuple(body.context),
         suffix=body.suffix or "",
-        media=in_front(body.images, "images"),
+        media=media,
     )
     return _call(body, request_id, prompt)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runner.chat.types import Rendered
+from runner.chat.types import ChatPrompt, Rendered
 from tests.fakes import FakeModel, FakeStore, FakeSupervisor
 from tests.runner.api.serving import FakeDaemon
 
@@ -107,3 +107,34 @@ async def test_a_text_that_is_only_to_be_led_up_to_is_no_empty_request() -> None
     assert told.status_code == 200
     [request] = daemon.supervisor.requests.values()
     assert "return 1" in repr(request.prompt)
+
+
+@pytest.mark.parametrize(
+    ("text", "images", "shown", "places"),
+    [
+        ("What is it?", 2, "What is it?", [(0, 0), (0, 1)]),
+        ("Is [img] like [img]?", 2, "Is  like ?", [(3, 0), (9, 1)]),
+        ("Is [img] odd?", 2, "Is  odd?", [(0, 1), (3, 0)]),
+        ("[img][img] and [img]", 2, " and [img]", [(0, 0), (0, 1)]),
+        ("[img] is text", 0, "[img] is text", []),
+    ],
+)
+@pytest.mark.parametrize("is_chat", [True, False])
+async def test_an_image_stands_at_its_mark_or_in_front(
+    text: str, images: int, shown: str, places: list[tuple[int, int]], is_chat: bool
+) -> None:
+    daemon = fake_daemon()
+    files = [base64.b64encode(b"\x89PNG %d" % number).decode() for number in range(images)]
+    body = {"messages": [{"role": "user", "content": text, "images": files}]} if is_chat else {"prompt": text}
+    more = {} if is_chat else {"images": files}
+    async with daemon.client() as client:
+        answer = await client.post("/api/render", json={"model": "m", **body, **more})
+    assert answer.status_code == 200, answer.text
+    prompt = daemon.supervisor.request.prompt
+    assert isinstance(prompt, ChatPrompt)
+    [message] = prompt.messages
+    assert message.content == shown
+    path = "messages[0].images" if is_chat else "images"
+    assert [(medium.at, medium.field) for medium in message.media] == [
+        (at, f"{path}[{number}]") for at, number in places
+    ]
