@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from tests.end_to_end.conftest import MODEL, TIMEOUT, Daemon, running_daemon
+from tests.tiny_model import write_tiny_model
 
 ENDLESS = {"model": MODEL, "prompt": "Write a very long story.", "options": {"temperature": 0, "num_predict": 2000}}
 
@@ -95,17 +97,24 @@ def said(answer: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def test_a_killed_worker_is_a_pause_and_the_text_is_the_same(daemon: Daemon) -> None:
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_killed_worker_is_a_pause(daemon: Daemon, deterministic: bool) -> None:
     body = {"model": MODEL, **STREAMS[0][1]}
+    body["options"] = GREEDY | {"deterministic": deterministic}
     undisturbed = said([*records(daemon.client.post("/api/generate", json=body))])
-    for kill_at in (1, 40):
+    for restarts, kill_at in enumerate((1, 40), 1):
         with daemon.client.stream("POST", "/api/generate", json=body) as response:
             stream = records(response)
             answer = [next(stream) for _ in range(kill_at)]
+            before = said(answer)["text"]
             daemon.wait_for_worker().send_signal(signal.SIGKILL)
             answer += stream
-        assert said(answer) == undisturbed
-    daemon.wait_until_restarted(2)
+        daemon.wait_until_restarted(restarts)
+        if deterministic:
+            assert said(answer) == undisturbed
+        else:  # What was one token at a time is now computed together: likely the same, and not surely.
+            assert said(answer)["text"].startswith(before)
+            assert answer[-1]["done"] and not said(answer)["errors"]
 
 
 def test_all_that_is_under_way_goes_on_when_the_worker_is_killed(daemon: Daemon) -> None:
@@ -125,7 +134,7 @@ def test_all_that_is_under_way_goes_on_when_the_worker_is_killed(daemon: Daemon)
     [call] = called["calls"]
     assert call["name"] == "get_weather" and isinstance(call["arguments"], dict)
     assert embedded["vectors"] == [576, 576]
-    assert daemon.loaded()[0]["restarts"] == 1
+    daemon.wait_until_restarted(1)
     path, body = STREAMS[3]
     again = daemon.client.post(path, json={"model": MODEL, **body}).json()
     assert deterministic["text"] == again["response"], "to the bit"
@@ -151,10 +160,16 @@ def test_a_request_that_is_there_when_the_worker_dies_twice_ends_with_an_error(d
     assert daemon.loaded()[0]["restarts"] == 2
 
 
-def test_one_models_death_is_not_noticed_by_another(daemon: Daemon) -> None:
-    from tests.end_to_end.test_cli import create_tiny
+def create_tiny(daemon: Daemon) -> None:
+    content = write_tiny_model(daemon.home / "tiny.gguf").read_bytes()
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    assert daemon.client.post(f"/api/blobs/{digest}", content=content).status_code == 201
+    body = {"model": "tiny", "files": {"tiny.gguf": digest}, "stream": False}
+    assert daemon.client.post("/api/create", json=body).json() == {"status": "success"}
 
-    create_tiny(daemon, "tiny")
+
+def test_one_models_death_is_not_noticed_by_another(daemon: Daemon) -> None:
+    create_tiny(daemon)
     tiny = {"model": "tiny", "prompt": "x", "stream": False, "options": {"num_predict": 2}}
     assert daemon.client.post("/api/generate", json=tiny).status_code == 200
     [first] = daemon.workers()

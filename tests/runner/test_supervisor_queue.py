@@ -72,13 +72,18 @@ async def test_whoever_waits_too_long_is_told_so_and_leaves_no_trace(tmp_path: P
         await until(lambda: here.supervisor.status() == [])
 
 
-async def test_a_deadline_passed_in_the_queue_leaves_running_answers_alone(tmp_path: Path) -> None:
-    async with house(tmp_path, chosen=settings(deadline_seconds=3, max_sequences=1)) as here:
+async def test_a_deadline_passed_in_the_queue_leaves_running_answers_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path, chosen=settings(max_sequences=1)) as here:
         spec = here.model()
         held = [await here.lease(spec) for _ in range(3)]
         stream = held[0].generate("a", ask("say 5"))
+        # From here on: a load may take its time.
+        monkeypatch.setattr(here.supervisor, "_settings", settings(deadline_seconds=0.1))
         with pytest.raises(DeadlineExceeded):
             await here.lease(spec)
+        monkeypatch.undo()
         assert len(await read(stream)) == 6
         for lease in held:
             lease.release()
