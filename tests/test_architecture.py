@@ -149,6 +149,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "msgspec": ("runner",),
     "psutil": ("runner", "cli"),
     "httpx": ("registry", "cli"),
+    "httpcore": ("registry.sources.http",),
     "cryptography": ("registry.sources.machine_key",),
     "filelock": ("registry", "cli"),
     "packaging": ("registry",),
