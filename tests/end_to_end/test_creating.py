@@ -70,7 +70,8 @@ def test_a_quantized_model_answers_and_is_shown_as_such(own_daemon: Daemon, tmp_
 def test_adapters_answer_as_much_as_each_request_wants_of_them(own_daemon: Daemon, tmp_path: Path) -> None:
     # Numbers are always added up in the same order, so that texts can be compared.
     settled = {"num_thread": 1, "flash_attention": "off", "draft_num_predict": 0}
-    create(own_daemon, "plain", [write_tiny_model(tmp_path / "plain.gguf")], parameters=settled)
+    # Weights of their own: what other tests have loaded would be loaded again.
+    create(own_daemon, "plain", [write_tiny_model(tmp_path / "plain.gguf", seed=7)], parameters=settled)
     adapters = {}
     for name, seed in (("one.gguf", 5), ("two.gguf", 6)):
         write_tiny_adapter(tmp_path / name, seed=seed)
