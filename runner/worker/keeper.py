@@ -182,8 +182,9 @@ class Keeper:
         return sequence.shared_with[donor.request_id]
 
     def _is_ahead(self, donor: Sequence, sequence: Sequence) -> bool:
-        """Whether waiting for `donor` is no longer than computing: it goes on, and is no less urgent."""
-        return not donor.paused and not donor.faults and donor.is_background <= sequence.is_background
+        """Whether waiting for `donor` is no longer than computing: it goes on as quickly, and is no less urgent."""
+        goes_on = not (donor.paused or donor.faults or donor.is_scored)
+        return goes_on and donor.is_background <= sequence.is_background
 
     def _read_until(self, sequence: Sequence, tokens: int, now: int) -> int:
         """How long to wait for the disk: never longer than computing would take; unmeasured, disks are quicker."""

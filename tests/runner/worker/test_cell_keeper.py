@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.chat.types import CachedTokens, Finished
 from runner.messages import CacheOptions
 from runner.worker.commands import CancelSequence, SetPaused
+from runner.worker.echo import Echo
 from runner.worker.sequence import Sequence
 from tests.fake_engine import FakeEngine
 from tests.runner.worker.test_loop import Driver
@@ -136,6 +138,24 @@ def test_nobody_waits_for_one_that_stands_still() -> None:
         driver.post(SetPaused("slow", False))
         driver.wait_for("slow")
     assert cached(driver, "slow").total == 0
+
+
+def test_nobody_waits_for_a_prompt_that_is_scored_but_may_share_it() -> None:
+    engine = FakeEngine(cells=2000, max_sequences=4, max_rows=64)
+    driver = Driver(engine)
+    plain = make_sequence("", SHARED).request
+    request = msgspec.structs.replace(plain, echo=True, logprobs=0)
+    echo = Echo("", SHARED, 0, engine)
+    driver.post(Sequence("scored", request, [*SHARED], window=2000, seed=1, received_ns=0, echo=echo))
+    driver.step()
+    driver.post(make_sequence("same", [*SHARED, 5], count=3))
+    driver.step()
+    assert [len(chunk.tokens) for chunk in engine.steps[1]] == [32, 32], "so many rows can be scored in a step"
+    while driver.step():
+        pass
+    assert cached(driver, "same").live == 32
+    assert isinstance(driver.events["scored"][-1], Finished)
+    assert driver.text("same") == engine.answer([*SHARED, 5], 3)
 
 
 def test_a_cancelled_request_leaves_its_work_to_the_one_that_waited_for_it() -> None:
