@@ -173,7 +173,6 @@ async def test_a_wrong_field_of_ollama_chat_is_named(changes: dict[str, Any], fi
     [
         ({"think": True}, "think"),
         ({"think": "high"}, "think"),
-        ({"_debug_render_only": True}, "_debug_render_only"),
         ({"messages": [{"role": "user", "content": "x", "images": ["aGk="]}]}, "messages[0].images[0]"),
     ],
 )
