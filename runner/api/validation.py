@@ -202,7 +202,7 @@ _COMPLAINTS = {
 }
 
 
-BLOCK_TYPES = (
+_KINDS = (
     "text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking",
     "message", "function_call", "function_call_output", "reasoning", "item_reference",
     "input_text", "output_text", "refusal",
@@ -215,7 +215,7 @@ BLOCK_TYPES = (
 def _path(location: tuple[int | str, ...]) -> str:
     path = ""
     for place, step in enumerate(location):
-        if step in BLOCK_TYPES and isinstance(location[place - 1], int) and place + 1 < len(location):
+        if step in _KINDS and isinstance(location[place - 1], int) and place + 1 < len(location):
             continue
         if isinstance(step, int):
             path += f"[{step}]"

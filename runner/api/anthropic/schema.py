@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from registry.parameters import MAX_STOP_CHARACTERS, MAX_STOPS
-from runner.api.validation import BLOCK_TYPES, Body, Ignored, lacks, not_honoured, unsupported
+from runner.api.validation import Body, Ignored, known, lacks, not_honoured, unsupported
 
 _LONGEST = 2**31 - 1
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
@@ -87,19 +87,12 @@ class RedactedThinkingBlock(Body):
     data: Ignored = None
 
 
-def _known_block(value: object) -> object:
-    kind = value.get("type") if isinstance(value, dict) else None
-    if isinstance(kind, str) and kind not in BLOCK_TYPES:
-        raise unsupported(lacks(f"blocks of the type {kind[:50]!r}"), ".type")
-    return value
-
-
 Block = Annotated[
     Annotated[
         TextBlock | ImageBlock | DocumentBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock | RedactedThinkingBlock,
         Field(discriminator="type"),
     ],
-    BeforeValidator(_known_block),
+    known("blocks", "text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking"),
 ]
 
 

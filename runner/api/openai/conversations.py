@@ -16,7 +16,7 @@ from runner.api.openai.conversation_store import ConversationStore, StoredConver
 from runner.api.openai.item_schema import ItemBody
 from runner.api.openai.kept_items import item_finder
 from runner.api.openai.paging import Page, page_of
-from runner.api.openai.queries import PAGE, TEXT, ignored_queries, read_page
+from runner.api.openai.queries import PAGE, TEXT, ignored_queries, page_response
 from runner.api.openai.responses_items import Item
 from runner.api.openai.responses_schema import Metadata
 from runner.api.openai.responses_store import ResponseStore
@@ -96,10 +96,7 @@ def _add_item_paths(router: APIRouter, store: ConversationStore, read: _Read, ma
 
     @router.get("/v1/conversations/{conversation_id}/items", openapi_extra=query(**PAGE))
     async def list_items(request: Request, conversation_id: str) -> Response:
-        page = read_page(request)
-        found = stored_conversation(store, request, conversation_id)
-        told = page_of([item.record() for item in found.items], page)
-        return JsonResponse(told, headers=ignored_header(ignored_queries(request)))
+        return page_response(request, stored_conversation(store, request, conversation_id).items)
 
     @router.get("/v1/conversations/{conversation_id}/items/{item_id}", openapi_extra=query(include=TEXT))
     async def retrieve_item(request: Request, conversation_id: str, item_id: str) -> Response:

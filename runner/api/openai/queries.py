@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from fastapi import Request
+from fastapi import Request, Response
 
-from runner.api.openai.paging import MOST, Page
+from runner.api.openai.paging import MOST, Page, page_of
+from runner.api.openai.responses_items import Item
+from runner.api.streaming import JsonResponse, ignored_header
 from runner.errors import InvalidRequest
 
 TEXT: dict[str, Any] = {"type": "string"}
@@ -17,9 +20,10 @@ PAGE: dict[str, dict[str, Any]] = {
     "include": TEXT,
 }
 """What lists of items are asked with, for the OpenAPI document."""
+MOST_EVENTS = 999_999_999
 EVENTS: dict[str, dict[str, Any]] = {
     "stream": {"type": "boolean"},
-    "starting_after": {"type": "integer", "minimum": 0},
+    "starting_after": {"type": "integer", "minimum": 0, "maximum": MOST_EVENTS},
     "include": TEXT,
     "include_obfuscation": {"type": "boolean"},
 }
@@ -27,10 +31,12 @@ EVENTS: dict[str, dict[str, Any]] = {
 _FLAGS = {"true": True, "1": True, "false": False, "0": False, "": False}
 
 
-def read_page(request: Request) -> Page:
-    """Raises InvalidRequest."""
+def page_response(request: Request, items: Sequence[Item]) -> Response:
+    """The page that is asked for of items that are given oldest first. Raises InvalidRequest."""
     asked = request.query_params
-    return Page.read(asked.get("after"), asked.get("limit", "20"), asked.get("order", "desc"))
+    page = Page.read(asked.get("after"), asked.get("limit", "20"), asked.get("order", "desc"))
+    told = page_of([item.record() for item in items], page)
+    return JsonResponse(told, headers=ignored_header(ignored_queries(request)))
 
 
 def read_start(request: Request) -> int | None:
@@ -43,7 +49,7 @@ def read_start(request: Request) -> int | None:
         return None
     if after is None:
         return -1
-    if not after.isascii() or not after.isdigit() or len(after) > 9:
+    if not after.isascii() or not after.isdigit() or len(after) > len(str(MOST_EVENTS)):
         raise InvalidRequest("starting_after must be the number of an event.", "starting_after")
     return int(after)
 

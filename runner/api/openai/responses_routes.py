@@ -14,8 +14,7 @@ from runner.api.errors import report_of
 from runner.api.openai.conversation_store import ConversationStore
 from runner.api.openai.conversations import stored_conversation
 from runner.api.openai.kept_items import item_finder
-from runner.api.openai.paging import page_of
-from runner.api.openai.queries import EVENTS, PAGE, ignored_queries, read_page, read_start
+from runner.api.openai.queries import EVENTS, PAGE, ignored_queries, page_response, read_start
 from runner.api.openai.responses_background import BackgroundResponse, BackgroundResponses, Ended
 from runner.api.openai.responses_items import Item, Reading
 from runner.api.openai.responses_object import ResponseFrame
@@ -103,10 +102,7 @@ def _add_stored_paths(router: APIRouter, kept: Kept) -> None:
 
     @router.get("/v1/responses/{response_id}/input_items", openapi_extra=query(**PAGE))
     async def input_items(request: Request, response_id: str) -> Response:
-        page = read_page(request)
-        found = _found(kept, request, response_id)
-        told = page_of([item.record() for item in found.read], page)
-        return JsonResponse(told, headers=ignored_header(ignored_queries(request)))
+        return page_response(request, _found(kept, request, response_id).read)
 
 
 async def _answer(
