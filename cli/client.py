@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     )
 
 CONNECT_SECONDS = 5.0
+PROBE_SECONDS = 20.0
+"""For the first question, whose answer is known at once: whoever keeps silent that long is no daemon."""
 REPLY_SECONDS = 120.0
 """For everything but streams, in which a model may be loading or a source be slow for as long as it takes."""
 CHUNK_BYTES = 1024 * 1024
@@ -56,7 +58,7 @@ class DaemonClient:
 
     def version(self) -> str:
         """The daemon's version; NotListening when there is none."""
-        return str(self._json("GET", "/api/version").get("version", ""))
+        return str(self._json("GET", "/api/version", timeout=PROBE_SECONDS).get("version", ""))
 
     def is_healthy(self) -> bool:
         """Whether a daemon answers at the address and is ready."""

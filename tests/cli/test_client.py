@@ -85,6 +85,12 @@ def test_nobody_listening_is_told_apart_from_a_stranger(client: DaemonClient) ->
         thread.join(TIMEOUT)
 
 
+def test_who_accepts_and_says_nothing_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.client.PROBE_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(DaemonUnreachable, match="did not answer"):
+        DaemonClient(DaemonAddress("http", "127.0.0.1", silent.getsockname()[1])).version()
+
+
 def test_an_unknown_host_is_said_to_be_unknown() -> None:
     with pytest.raises(DaemonUnreachable, match="is not known"):
         DaemonClient(DaemonAddress("http", "no-such-host.invalid", 1)).version()
