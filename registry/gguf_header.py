@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,14 @@ class GgufHeader:
     """Where in the file the tensors' data begins."""
     vocabulary: VocabularyFacts | None = None
     """None for a file without one."""
+
+
+def split_of(values: Mapping[str, MetadataValue]) -> tuple[int, int] | None:
+    """Number, from 0, and count of a file that is a part of a model; None for one that stands alone."""
+    number, count = (values.get(key, 0) for key in ("split.no", "split.count"))
+    if not isinstance(number, int) or not isinstance(count, int) or count < 2:
+        return None
+    return number, count
 
 
 def read_header(path: Path) -> GgufHeader:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from registry.errors import ModelInvalid
-from registry.gguf_header import MetadataValue, TensorInfo, read_header
+from registry.gguf_header import MetadataValue, TensorInfo, read_header, split_of
 from registry.gguf_soundness import check_sound
 from registry.gguf_types import FILE_TYPE_GUESSED, FILE_TYPES
 
@@ -52,10 +52,7 @@ class GgufMetadata:
     @property
     def shard(self) -> tuple[int, int] | None:
         """Number, from 0, and count of a file that is a part of a model; None for one that stands alone."""
-        number, count = (self.values.get(key, 0) for key in ("split.no", "split.count"))
-        if not isinstance(number, int) or not isinstance(count, int) or count < 2:
-            return None
-        return number, count
+        return split_of(self.values)
 
     @property
     def parameter_size(self) -> str:
@@ -108,8 +105,8 @@ def read_gguf(path: Path) -> GgufMetadata:
 
 
 def _is_later_shard(values: Mapping[str, MetadataValue]) -> bool:
-    number, count = values.get("split.no"), values.get("split.count")
-    return isinstance(number, int) and isinstance(count, int) and 0 < number < count
+    number, count = split_of(values) or (0, 0)
+    return 0 < number < count
 
 
 def human_count(count: int) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from registry.errors import ModelInvalid
-from registry.gguf_header import GgufHeader, MetadataValue, TensorInfo
+from registry.gguf_header import GgufHeader, MetadataValue, TensorInfo, split_of
 from registry.gguf_vocabulary import UNKNOWN_TOKEN
 
 MAX_EXPERTS = 1024
@@ -39,11 +39,7 @@ def check_sound(architecture: str, blocks: int, header: GgufHeader) -> None:
 
     Every rule here was a crash of the engine: an assertion, an exception out of native code, or a wrong read.
     """
-    figures = {
-        key.removeprefix(f"{architecture}."): value
-        for key, value in header.values.items()
-        if key.startswith(f"{architecture}.")
-    }
+    figures = _figures(architecture, header.values)
     for name, value in figures.items():
         _check_finite(f"{architecture}.{name}", value)
     _check_experts(architecture, figures)
@@ -54,15 +50,28 @@ def check_sound(architecture: str, blocks: int, header: GgufHeader) -> None:
             f"{architecture}.rope.scaling.type is {_shown(scaling)}; it can be {', '.join(_ROPE_SCALINGS)}."
         )
     _check_attention(architecture, figures)
-    # Of a shard, the other tensors are in other files; whoever joins them checks them together.
-    is_shard = header.values.get("split.count", 0) not in (0, 1)
-    _check_rotation(architecture, figures, None if is_shard else header.tensors)
+    _check_rotation(architecture, figures)
     _check_output(architecture, figures)
     if header.values.get("general.type", "model") == "model" and architecture != "clip":
         _check_tensors(header.tensors)
-        if not is_shard:
-            check_blocks(architecture, header.tensors)
+        # Of a shard, the other tensors are in other files; whoever joins them checks them together.
+        if split_of(header.values) is None:
+            check_whole(architecture, header.values, header.tensors)
         _check_vocabulary(header)
+
+
+def check_whole(architecture: str, values: Mapping[str, MetadataValue], tensors: Sequence[TensorInfo]) -> None:
+    """Raises ModelInvalid for what only all the tensors of a model show together."""
+    rotates_nothing = _figures(architecture, values).get("rope.dimension_count") == 0
+    # A model that remembers by other means may do so.
+    if rotates_nothing and not any(".ssm_" in tensor.name for tensor in tensors):
+        raise _wrong_rotation(architecture, 0)
+    _check_blocks(architecture, tensors)
+
+
+def _figures(architecture: str, values: Mapping[str, MetadataValue]) -> dict[str, MetadataValue]:
+    prefix = f"{architecture}."
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
 
 
 def _check_finite(key: str, value: MetadataValue) -> None:
@@ -104,9 +113,7 @@ def _check_attention(architecture: str, figures: Mapping[str, MetadataValue]) ->
                 )
 
 
-def _check_rotation(
-    architecture: str, figures: Mapping[str, MetadataValue], tensors: Sequence[TensorInfo] | None
-) -> None:
+def _check_rotation(architecture: str, figures: Mapping[str, MetadataValue]) -> None:
     rotated = figures.get("rope.dimension_count")
     if not isinstance(rotated, int):
         return
@@ -114,13 +121,15 @@ def _check_rotation(
     even = width // heads if isinstance(width, int) and isinstance(heads, int) and heads > 0 else None
     most = figures.get("attention.key_length", even)
     is_too_large = isinstance(most, int) and rotated > most
-    # A model that remembers by other means may rotate nothing.
-    is_too_small = rotated == 0 and tensors is not None and not any(".ssm_" in tensor.name for tensor in tensors)
     is_a_part = architecture in _ROTATES_ALL and rotated != most
-    if rotated % 2 or is_too_large or is_too_small or is_a_part:
-        raise ModelInvalid(
-            f"{architecture}.rope.dimension_count is {rotated}, which does not go with the length of its heads."
-        )
+    if rotated % 2 or is_too_large or is_a_part:
+        raise _wrong_rotation(architecture, rotated)
+
+
+def _wrong_rotation(architecture: str, rotated: int) -> ModelInvalid:
+    return ModelInvalid(
+        f"{architecture}.rope.dimension_count is {rotated}, which does not go with the length of its heads."
+    )
 
 
 def _check_output(architecture: str, figures: Mapping[str, MetadataValue]) -> None:
@@ -129,7 +138,7 @@ def _check_output(architecture: str, figures: Mapping[str, MetadataValue]) -> No
         raise ModelInvalid(f"{architecture}.embedding_length_out is {out}, and the model is only {width} wide.")
 
 
-def check_blocks(architecture: str, tensors: Sequence[TensorInfo]) -> None:
+def _check_blocks(architecture: str, tensors: Sequence[TensorInfo]) -> None:
     """Raises ModelInvalid for a whole model whose blocks lack the way into attention, and have the way out.
 
     One family has blocks with the way out alone.

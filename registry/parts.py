@@ -11,7 +11,7 @@ from registry.digest import Digest
 from registry.errors import InvalidRequest, ModelInvalid, Unsupported
 from registry.gguf_header import TensorInfo
 from registry.gguf_metadata import GgufMetadata
-from registry.gguf_soundness import check_blocks
+from registry.gguf_soundness import check_whole
 from registry.manifest import ADAPTER_LAYER, MODEL_LAYER, PROJECTOR_LAYER
 
 _PROJECTOR_ARCHITECTURES = frozenset({"clip"})
@@ -96,7 +96,7 @@ def join_shards(files: Sequence[GgufMetadata]) -> GgufMetadata:
         raise ModelInvalid(f"The shards hold {len(tensors)} tensors; the first one says {promised}.")
     if not tensors:
         raise ModelInvalid("The shards hold no tensors.")
-    check_blocks(first.architecture, tensors)
+    check_whole(first.architecture, first.values, tensors)
     return dataclasses.replace(
         first,
         values={key: value for key, value in first.values.items() if not key.startswith("split.")},

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from registry.errors import ModelInvalid
 from registry.gguf_metadata import GgufMetadata, read_gguf
 from registry.gguf_types import ARRAY, SCALARS, STRING
+from registry.parts import join_shards
 from tests.gguf_document import Document, TensorEntry
 from tests.registry.gguf_bytes import GgufFile, Tensor, default_pairs, number_pair, pair, string_pair, strings_pair
 from tests.tiny_model import write_tiny_model
@@ -107,15 +108,29 @@ def test_only_a_family_that_can_rotates_a_part_of_its_heads(tmp_path: Path) -> N
             assert "rope.dimension_count is 8" in refusal(tmp_path, GgufFile(pairs=pairs).to_bytes())
 
 
+def test_what_only_all_shards_show_is_found_when_they_are_joined(tmp_path: Path) -> None:
+    turns_nothing = [*default_pairs(), number_pair("llama.rope.dimension_count", 0), number_pair("split.count", 2)]
+    later = [number_pair("split.no", 1), number_pair("split.count", 2)]
+    for name, is_sound in (("blk.0.ssm_a", True), ("blk.0.ffn_up.weight", False)):
+        first, second = read(tmp_path, turns_nothing), read(tmp_path, later, Tensor(name))
+        if is_sound:
+            assert len(join_shards([first, second]).tensors) > 1
+        else:
+            with pytest.raises(ModelInvalid, match="dimension_count is 0"):
+                join_shards([first, second])
+    alone = [*turns_nothing[:-1], string_pair("split.count", "2")]
+    assert "rope.dimension_count is 0" in refusal(tmp_path, GgufFile(pairs=alone).to_bytes())
+
+
 def test_attention_without_its_beginning_is_refused(tmp_path: Path, sound: Document) -> None:
     rest = tuple(tensor for tensor in sound.tensors if tensor.name != b"blk.1.attn_q.weight")
     message = refusal(tmp_path, replace(sound, tensors=rest).to_bytes())
     assert message == "'blk.1.attn_output.weight' is there, and no tensor of that block that makes queries."
 
 
-def read(folder: Path, pairs: list[bytes]) -> GgufMetadata:
+def read(folder: Path, pairs: list[bytes], *tensors: Tensor) -> GgufMetadata:
     path = folder / "read.gguf"
-    path.write_bytes(GgufFile(pairs=pairs).to_bytes())
+    path.write_bytes((GgufFile(pairs=pairs, tensors=list(tensors)) if tensors else GgufFile(pairs=pairs)).to_bytes())
     return read_gguf(path)
 
 
