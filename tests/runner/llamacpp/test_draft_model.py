@@ -23,6 +23,7 @@ from runner.sampling import Constraint, ConstraintKind, SamplingParams
 from runner.worker.commands import Stop
 from runner.worker.loop import Loop
 from runner.worker.sequence import Sequence
+from tests.runner.worker.test_loop import TIMEOUT
 from tests.tiny_model import write_tiny_model
 from tests.tiny_recurrent_model import write_tiny_recurrent_model
 
@@ -94,14 +95,14 @@ def answer(engine: LlamaEngine, *requests: ChatRequest, prompt: list[int] = PROM
         thread.start()
         try:
             while len(ends) < len(requests):
-                report = reports.get(timeout=30)
+                report = reports.get(timeout=TIMEOUT)
                 for name, event in report.events if isinstance(report, Events) else ():
                     assert not isinstance(event, Failed), event
                     if isinstance(event, Finished):
                         ends[name] = event
         finally:
             loop.post(Stop())
-            thread.join(30)
+            thread.join(TIMEOUT)
     for resting in (*range(engine.info.max_sequences), *engine.info.resting_ids):
         engine.remove(resting)
     return [ends[name] for name in names]

@@ -19,6 +19,7 @@ from runner.sampling import Constraint, ConstraintKind, SamplingParams
 from runner.worker.commands import Stop
 from runner.worker.loop import Loop
 from runner.worker.sequence import Sequence
+from tests.runner.worker.test_loop import TIMEOUT
 
 PROMPT = [5, 9, 3, 7, 5, 9, 3]
 ROUNDS = 1500
@@ -84,7 +85,7 @@ def answer(engine: LlamaEngine, *requests: ChatRequest) -> list[tuple[str, Finis
     thread.start()
     try:
         while len(ends) < len(requests):
-            report = reports.get(timeout=30)
+            report = reports.get(timeout=TIMEOUT)
             for name, event in report.events if isinstance(report, Events) else ():
                 assert not isinstance(event, Failed), event
                 if isinstance(event, TextDelta):
@@ -93,7 +94,7 @@ def answer(engine: LlamaEngine, *requests: ChatRequest) -> list[tuple[str, Finis
                     ends[name] = event
     finally:
         loop.post(Stop())
-        thread.join(30)
+        thread.join(TIMEOUT)
     return [(texts[name], ends[name]) for name in texts]
 
 
