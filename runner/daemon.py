@@ -40,8 +40,8 @@ from runner.settings import Settings
 from runner.sources import make_sources
 from runner.supervisor.fit import FitMeter
 from runner.supervisor.jobs import Jobs
-from runner.supervisor.process import WORKER_COMMAND
 from runner.supervisor.speed import SpeedMeter
+from runner.supervisor.starting import WORKER_COMMAND
 from runner.supervisor.supervisor import Supervisor
 from runner.supervisor.workshop import ProcessWorkshop
 from runner.tidying import is_own_store, tidy_in_background

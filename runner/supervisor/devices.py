@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Sequence
 
 import msgspec
 
 from runner.supervisor.memory import Gpus, learn_gpus
-from runner.supervisor.process import out_of_reach, worker_environment
+from runner.supervisor.starting import surroundings
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +33,7 @@ async def probe_gpus(worker_command: Sequence[str]) -> Gpus:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env=worker_environment(os.environ),
-            **out_of_reach(),
+            **surroundings(),
         )
     except OSError as error:
         logger.warning("the devices could not be listed: %s", error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +14,7 @@ import msgspec
 from runner.errors import EngineCrashed, ReportedError, ServerShutdown
 from runner.jobs import Job, JobFailed, JobReport, decode_job_report, encode_job_frame
 from runner.messages import FRAME_HEADER
-from runner.supervisor.process import WORKER_COMMAND, out_of_reach, worker_environment
+from runner.supervisor.starting import WORKER_COMMAND, surroundings
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +95,7 @@ async def _started(command: Sequence[str]) -> Process:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=worker_environment(os.environ),
-            **out_of_reach(),
+            **surroundings(),
         )
     except OSError as error:
         raise EngineCrashed(f"The process for the work could not be started ({error.strerror}).") from error

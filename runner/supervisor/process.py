@@ -13,40 +13,25 @@ import asyncio
 import contextlib
 import enum
 import logging
-import os
-import re
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import cast
 
 from runner.chat.types import Failed
 from runner.errors import EngineCrashed, ReportedError, RunnerError
 from runner.loaded_model import LoadedModel
 from runner.messages import Load, Loaded, LoadProgress
 from runner.supervisor.client import GarbledPipe, LoadReport, MemoryReport, WorkerClient
+from runner.supervisor.starting import surroundings
+from runner.supervisor.worker_log import LogRelay
 
 logger = logging.getLogger(__name__)
-worker_logger = logging.getLogger("runner.worker")
 
-WORKER_COMMAND = (sys.executable, "-P", "-m", "runner.worker")
 STOP_SECONDS = 3.0
 """What a worker gets to end by itself, and again after being asked to terminate."""
 LAST_WORDS_SECONDS = 0.25
 """Between the end of the pipe and the end of the process, before the latter is forced."""
-LONGEST_LOG_LINE = 4096
-
-_ENVIRONMENT_NAMES = frozenset({
-    "PATH", "HOME", "USERPROFILE", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TMP", "TEMP", "XDG_CACHE_HOME",
-    "SYSTEMROOT", "WINDIR", "SYSTEMDRIVE", "COMSPEC", "PATHEXT", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA",
-    "PROGRAMFILES", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE", "LD_LIBRARY_PATH", "GPU_DEVICE_ORDINAL",
-})  # fmt: skip
-_ENVIRONMENT_PREFIXES = (
-    "LC_", "DYLD_", "CUDA_", "NVIDIA_", "HIP_", "HSA_", "ROCR_", "ROCM_",
-    "GGML_", "VK_", "MTL_", "METAL_", "OMP_", "KMP_", "GOMP_",
-)  # fmt: skip
-_SECRET_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 
 
 class WorkerState(enum.StrEnum):
@@ -54,29 +39,6 @@ class WorkerState(enum.StrEnum):
     READY = "ready"
     STOPPING = "stopping"
     GONE = "gone"
-
-
-def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The few variables a worker needs to find libraries, devices and temporary files; no keys, no tokens."""
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if (name.upper() in _ENVIRONMENT_NAMES or name.upper().startswith(_ENVIRONMENT_PREFIXES))
-        and not name.upper().endswith(_SECRET_ENDINGS)
-    }
-    # A crash is handled here, by starting again; ggml's own handler would attach a debugger first.
-    kept["GGML_NO_BACKTRACE"] = "1"
-    if "OMP_WAIT_POLICY" not in kept:
-        # Threads that wait for one that was preempted keep its processor from it, for milliseconds at every barrier.
-        kept.setdefault("GOMP_SPINCOUNT", "10000")
-    return kept
-
-
-def out_of_reach() -> dict[str, Any]:
-    """Options of a process that a Ctrl-C in the daemon's terminal is not for: the daemon ends it in its own time."""
-    if sys.platform == "win32":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
-    return {"start_new_session": True}
 
 
 class WorkerProcess:
@@ -111,7 +73,7 @@ class WorkerProcess:
         self._gone = asyncio.Event()
         self._transport: asyncio.SubprocessTransport | None = None
         self._stdin: asyncio.WriteTransport | None = None
-        self._log = _LogRelay(name)
+        self._log = LogRelay(name)
         self._open_pipes = {1, 2}
         self._has_exited = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -127,8 +89,7 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=worker_environment(os.environ),
-                **out_of_reach(),
+                **surroundings(),
             )
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else None
@@ -325,31 +286,3 @@ class _Pipes(asyncio.SubprocessProtocol):
 
     def process_exited(self) -> None:
         self._worker._exited()
-
-
-class _LogRelay:
-    """A worker's standard error, line by line into our log, under the model's name."""
-
-    _LEVELED = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL) (.*)", re.DOTALL)
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._rest = b""
-
-    def feed(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._relay(line)
-        if len(self._rest) > LONGEST_LOG_LINE:
-            self.flush()
-
-    def flush(self) -> None:
-        line, self._rest = self._rest, b""
-        self._relay(line)
-
-    def _relay(self, line: bytes) -> None:
-        text = line[:LONGEST_LOG_LINE].decode("utf-8", "replace").rstrip()
-        if text:
-            leveled = self._LEVELED.match(text)
-            level = logging.getLevelNamesMapping()[leveled[1]] if leveled else logging.WARNING
-            worker_logger.log(level, "%s: %s", self._name, leveled[2] if leveled else text)

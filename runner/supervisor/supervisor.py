@@ -24,9 +24,10 @@ from runner.supervisor.likely_fit import LikelyFit, likely_fit
 from runner.supervisor.memory import Machine, ThisMachine
 from runner.supervisor.planning import LoadPlan, largest_windows, plan_load, shortage_of
 from runner.supervisor.policy import Evict, Fits, Wait, reload_reason
-from runner.supervisor.process import WORKER_COMMAND, WorkerState
+from runner.supervisor.process import WorkerState
 from runner.supervisor.queue import Queue
 from runner.supervisor.residents import Phase, Resident, Waiter
+from runner.supervisor.starting import WORKER_COMMAND
 from runner.supervisor.status import status_of
 from runner.supervisor.table import Table
 from runner.supervisor.types import LoadWishes, ModelSpec, ModelStatus
@@ -234,7 +235,7 @@ class Supervisor:
         """Grant leases to waiters in order; stop the worker for a reload, or when its time is over."""
         assert resident.worker is not None
         if resident.worker.state is not WorkerState.READY:
-            return  # it is dying, and `_worker_gone` comes next
+            return  # it is dying, and when it is gone this is settled anew
         barrier = self._barriers.get(resident.key, math.inf)
         while resident.waiters and len(resident.leases) < resident.places:
             waiter = resident.waiters[0]

@@ -13,7 +13,9 @@ from runner.chat.types import Failed, Finished
 from runner.errors import ModelNotFound, ServerShutdown
 from runner.loaded_model import LoadOptions
 from runner.messages import Load
-from runner.supervisor.process import LONGEST_LOG_LINE, WorkerProcess, _LogRelay, worker_environment
+from runner.supervisor.process import WorkerProcess
+from runner.supervisor.starting import clean_environment
+from runner.supervisor.worker_log import LONGEST_LOG_LINE, LogRelay
 from tests.runner.supervisor_fixtures import PATIENCE, ask, house, process_is_gone, read, settings, until
 
 
@@ -123,7 +125,7 @@ def test_a_worker_gets_no_keys_and_no_tokens() -> None:
         "PYTHONPATH": "/evil",
         "OPENAI_API_KEY": "k", "HF_TOKEN": "t", "PIP_INDEX_URL": "u", "PUNA_PULL_PROXY": "p", "LD_PRELOAD": "x.so",
     }  # fmt: skip
-    assert worker_environment(given) == {
+    assert clean_environment(given) == {
         "PATH": "/bin", "HOME": "/home/u", "LC_ALL": "C", "LD_LIBRARY_PATH": "/lib", "CUDA_VISIBLE_DEVICES": "0",
         "GGML_VK_VISIBLE_DEVICES": "1", "GGML_NO_BACKTRACE": "1", "GOMP_SPINCOUNT": "10000",
     }  # fmt: skip
@@ -131,7 +133,7 @@ def test_a_worker_gets_no_keys_and_no_tokens() -> None:
 
 @pytest.mark.parametrize("own", [{"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}])
 def test_how_threads_wait_can_be_chosen_from_outside(own: dict[str, str]) -> None:
-    assert worker_environment(own) == own | {"GGML_NO_BACKTRACE": "1"}
+    assert clean_environment(own) == own | {"GGML_NO_BACKTRACE": "1"}
 
 
 async def test_a_real_process_sees_only_that_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -152,7 +154,7 @@ async def test_a_real_process_sees_only_that_environment(monkeypatch: pytest.Mon
 
 def test_a_workers_log_lines_keep_their_level_and_get_the_models_name(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    relay = _LogRelay("fake:latest")
+    relay = LogRelay("fake:latest")
     relay.feed(b"INFO runner.worker: load")
     relay.feed(b"ed\nggml: assertion\n\nERROR x: a\xff\n")
     relay.feed(b"x" * (3 * LONGEST_LOG_LINE))
