@@ -25,6 +25,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from registry.store import ModelStore
+from runner.chat.types import ChatEvent, ChatRequest, Rendered
 from tests.fakes import FakeSupervisor, answer
 from tests.runner.api.serving import FakeDaemon, serve
 from tests.tiny_model import write_tiny_model
@@ -62,11 +63,16 @@ def live(daemon: FakeDaemon) -> Iterator[str]:
         thread.join()
 
 
+def told(request: ChatRequest) -> list[ChatEvent]:
+    """What the model tells, whatever it is asked."""
+    return [Rendered("Hello", (1, 2), 100)] if request.is_render else answer("Hel", "lo")
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("openapi")
     store = ModelStore(folder / "models")
-    with live(FakeDaemon(FakeSupervisor(answer("Hel", "lo")), store)) as base, httpx.Client(base_url=base) as client:
+    with live(FakeDaemon(FakeSupervisor(told), store)) as base, httpx.Client(base_url=base) as client:
         data = write_tiny_model(folder / "tiny.gguf").read_bytes()
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         assert client.post(f"/api/blobs/{digest}", content=data).status_code == 201
