@@ -42,7 +42,7 @@ from runner.llamacpp.folded_memory import Fold, FoldedMemory
 from runner.llamacpp.library import Library
 from runner.llamacpp.media import Projector, Vectors, length_of
 from runner.llamacpp.memory import Memory, has_sections, kind_of
-from runner.llamacpp.model import Model, NewContext, cache_format, make_context, measure
+from runner.llamacpp.model import MICRO_BATCH, Model, NewContext, cache_format, make_context, measure
 from runner.llamacpp.sampler import GreedySampler, SamplerChain, ShapedSampler, is_greedy
 from runner.llamacpp.solo import Solo
 from runner.llamacpp.step_rows import StepRows
@@ -90,6 +90,8 @@ class LlamaEngine:
         self._media_failure = ""
         if projector is not None and self._model.context is not None:
             self._open_projector(projector)
+        self._most_at_once = min(rows, MICRO_BATCH)
+        """Rows that llama.cpp computes together; kept here for threads that must not touch the context."""
         self._memory = self._memory_of(self._model.context)
         self._adapters = Adapters(self._model.handle, library.log)
         self._adapters_in_use: AdapterSet = ()
@@ -208,7 +210,7 @@ class LlamaEngine:
         assert self._projector is not None
         pieces = self._projector.tokenize(text, media)
         begin = self._vocabulary.tokenize("", add_special=True, parse_special=False) if add_special else []
-        longest = int(lib.llama_n_ubatch(self._model.context))
+        longest = self._most_at_once
         for piece in pieces:
             if isinstance(piece, MediaPiece) and piece.is_whole and piece.count > longest:
                 raise Unsupported(

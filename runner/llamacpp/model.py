@@ -18,7 +18,7 @@ from runner.llamacpp.library import LibraryLog
 from runner.llamacpp.memory import kind_of, native_ids
 from runner.loaded_model import LoadOptions, Pooling
 
-_UBATCH = 512
+MICRO_BATCH = 512
 """Most tokens llama.cpp computes at once; a step larger than this is cut by the library."""
 _FLASH_ATTENTION = {
     "auto": lib.LLAMA_FLASH_ATTN_TYPE_AUTO,
@@ -301,7 +301,7 @@ def make_context(model: Any, options: LoadOptions, threads: int, log: LibraryLog
     params = context_params(options, threads)
     params.n_ctx = options.context_length
     params.n_batch = options.num_batch
-    params.n_ubatch = min(options.num_batch, _UBATCH)
+    params.n_ubatch = min(options.num_batch, MICRO_BATCH)
     params.n_seq_max = native_ids(kind_of(model), options.max_sequences)
     # A row of logits for each sequence, those of scored prompts and of guesses are all that is ever read; the
     # default reserves n_batch of them.
