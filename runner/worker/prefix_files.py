@@ -229,10 +229,12 @@ class PrefixFiles:
         for folder in self._directory.iterdir():
             if folder.is_symlink() or not folder.is_dir():
                 continue
-            for path in folder.iterdir():
-                with contextlib.suppress(OSError):
-                    told = path.lstat()
-                    yield told.st_mtime, told.st_size, path
+            # Another process may remove what is looked at.
+            with contextlib.suppress(OSError):
+                for path in folder.iterdir():
+                    with contextlib.suppress(OSError):
+                        told = path.lstat()
+                        yield told.st_mtime, told.st_size, path
 
     def _entries(self) -> Iterator[tuple[bytes, Header]]:
         for path in self._folder.iterdir():

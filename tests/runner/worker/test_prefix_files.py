@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -144,6 +144,23 @@ def test_the_budget_is_kept_and_what_was_used_last_stays(tmp_path: Path) -> None
     assert segments[0].key.hex() in left
     assert segments[1].key.hex() not in left
     assert {segment.key.hex() for segment in segments} - left == {key.hex() for key in disk.gone}, "and they are told"
+
+
+def test_a_folder_that_goes_while_it_is_looked_at_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(tmp_path, budget=1000)
+    going = tmp_path / "another model"
+    going.mkdir()
+    iterdir = Path.iterdir
+
+    def gone(folder: Path) -> Iterator[Path]:
+        if folder == going:
+            raise FileNotFoundError(str(folder))
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", gone)
+    segments = [make_segment([number]) for number in range(3)]
+    assert all(disk.write(segment, b"s" * 400).is_written for segment in segments)
+    assert disk.read(segments[-1].key) == b"s" * 400
 
 
 def test_a_parent_outlives_its_children(tmp_path: Path) -> None:
