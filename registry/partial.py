@@ -32,6 +32,11 @@ from registry.partial_keys import journal_path, packed_files
 _FLUSH_BYTES = 32 << 20
 """Little enough that the disk is busy while more comes, and that not much is left to wait for at the end."""
 _FLUSH_SECONDS = 5.0
+_STEP_BYTES = 64 << 10
+"""For more at once Linux takes large runs of free memory, which a virtual machine must get from its host first.
+
+Measured on one: 200 MB took 0.05 s of the processor in such steps, and 0.15 to 0.7 s in larger ones.
+"""
 
 
 class Partial:
@@ -239,12 +244,13 @@ class Partial:
     def _write_at(self, offset: int, content: bytes | bytearray | memoryview) -> None:
         rest = memoryview(content)
         while rest:
+            piece = rest[:_STEP_BYTES]
             if hasattr(os, "pwrite"):
-                count = os.pwrite(self._descriptor, rest, offset)
+                count = os.pwrite(self._descriptor, piece, offset)
             else:
                 with self._lock:
                     os.lseek(self._descriptor, offset, os.SEEK_SET)
-                    count = os.write(self._descriptor, rest)
+                    count = os.write(self._descriptor, piece)
             offset, rest = offset + count, rest[count:]
 
     @contextlib.contextmanager
