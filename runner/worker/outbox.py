@@ -22,7 +22,7 @@ class Outbox:
         """Tokens that no frame has told of yet."""
         self._sent_ns = 0
         self.is_urgent = False
-        """Somebody waits for what is here: it is the first or the last of an answer."""
+        """The first or the last of an answer is here, or a request was cancelled: somebody looks after it."""
 
     def add(self, request_id: str, *events: ChatEvent) -> None:
         self._events += [(request_id, event) for event in events]
@@ -42,5 +42,4 @@ class Outbox:
         if self._events:
             self._emit(Events(self._events, self._taken))
             self._events, self._taken = [], []
-            self._sent_ns = self._clock()
-        self.is_urgent = False
+            self.is_urgent, self._sent_ns = False, self._clock()
