@@ -29,21 +29,17 @@ def _read(source: Source, sink: Sink) -> Steps[None]:
             break
         outcome, more = yield from read_call(source, sink)
         if outcome is not Reading.WHOLE:
-            yield from _leave(source, sink, start, more if outcome is Reading.BROKEN else None)
+            rest, _ = yield from collect_all(source)
+            if outcome is Reading.BROKEN:
+                more(rest)
+            else:
+                sink.content(source.since(start))
             return
         yield from skip_blanks(source)
         yield from take(source, ";")
         start = source.position
     sink.content(source.since(start))
     yield from until(source, (), sink.content)
-
-
-def _leave(source: Source, sink: Sink, start: int, more: object) -> Steps[None]:
-    rest, _ = yield from collect_all(source)
-    if callable(more):
-        more(rest)
-    else:
-        sink.content(source.since(start))
 
 
 def _body(tools: Sequence[Tool], terms: Terms, is_parallel: bool) -> Grammar:
