@@ -29,7 +29,7 @@ from runner.api.openai.responses_translate import (
     read_input,
 )
 from runner.api.openai.translate import error_event
-from runner.api.standing import with_standing
+from runner.api.standing import vain_standing, with_standing
 from runner.api.streaming import SERVER_SENT_EVENTS, JsonResponse, StreamResponse, ignored_header, while_connected
 from runner.api.validation import ignored_fields
 from runner.calls import Call
@@ -64,7 +64,8 @@ def create_router(generator: Generator, kept: Kept, max_body_bytes: int) -> APIR
         call = prompt_call(body, request_id(request), _reading(kept, request, body).items)
         rendered, ignored = await while_connected(request.receive, generator.render(call))
         answer = {"object": "response.input_tokens", "input_tokens": len(rendered.tokens)}
-        return JsonResponse(answer, headers=ignored_header([*ignored_fields(body), *ignored]))
+        vain = [*ignored_fields(body), *ignored, *vain_standing(request)]
+        return JsonResponse(answer, headers=ignored_header(vain))
 
     _add_stored_paths(router, kept)
     return router

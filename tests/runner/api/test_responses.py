@@ -20,7 +20,7 @@ from runner.api.openai.responses_items import (
     conversation,
 )
 from runner.api.openai.responses_store import ResponseStore
-from runner.chat.types import ChatPrompt, Failed, Message, TextDelta, ToolCall
+from runner.chat.types import ChatPrompt, Failed, Message, Rendered, TextDelta, ToolCall
 from tests.fakes import FakeModel, FakeStore, FakeSupervisor, answer
 from tests.runner.api.serving import FakeDaemon
 
@@ -193,6 +193,15 @@ async def test_what_is_asked_for_in_vain_is_told() -> None:
     assert "x-puna-ignored" not in plain.headers and plain.json() == fetched.json() == made
     assert unstreamed.headers["x-puna-ignored"] == "starting_after"
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "stream")
+
+
+async def test_counting_takes_no_turn_that_could_be_an_early_one() -> None:
+    daemon = FakeDaemon(FakeSupervisor([Rendered("Hello", (1, 2, 3), 100)]))
+    asked = {"model": "m", "input": "Hello", "personality": "friendly"}
+    async with daemon.client() as client:
+        told = await client.post("/v1/responses/input_tokens", json=asked, headers={"X-Puna-Priority": "background"})
+    assert told.json() == {"object": "response.input_tokens", "input_tokens": 3}
+    assert told.headers["x-puna-ignored"] == "personality, X-Puna-Priority"
 
 
 async def test_the_developers_role_is_told_as_it_was_sent() -> None:
