@@ -148,7 +148,6 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "uvloop": ("runner.daemon",),
     "msgspec": ("runner",),
     "psutil": ("runner", "cli"),
-    "httpcore": ("registry.sources.http",),
     "httpx": ("registry", "cli"),
     "httpcore": ("registry.sources.http",),
     "cryptography": ("registry.sources.machine_key",),
