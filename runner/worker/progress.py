@@ -149,7 +149,7 @@ class Progress:
             sequence,
             Failed(
                 code="insufficient_memory",
-                message="The KV cache has no room for this request; shorten it or raise num_ctx.",
+                message="The KV cache has no room for this request; shorten it, or unload other models.",
                 facts={"tokens": len(sequence.tokens), "context_length": self._engine.info.context_length},
             ),
         )
