@@ -8,6 +8,7 @@ journal there instead of being misread:
     o 0 1048576  these too, but they are of an earlier version of the file
     - 0 1048576  these bytes are not to be trusted any more
     v "tag"      bytes from here on are of this version of the file, as its server calls it
+    b "id"       the machine's start in which bytes were written from here on
     m            what is written so far is about to be brought to the disk itself
     s            that has happened: what is above the last `m` survives a loss of power
 """
@@ -71,6 +72,8 @@ class JournalState:
     older: ByteRanges = field(default_factory=ByteRanges)
     """Those of them that came from an earlier version of the file than `version`."""
     version: str | None = None
+    boot: str | None = None
+    """The machine's start in which the last bytes were written; None where the system tells none."""
     has_facts: bool = False
 
     def apply(self, event: str) -> None:
@@ -89,12 +92,12 @@ class JournalState:
             for ranges in (self.done, self.flushed, self.marked, self.older):
                 ranges.remove(start, end)
         elif kind == "v":
-            version = json.loads(rest)
-            if version is not None and not isinstance(version, str):
-                raise ValueError("a version that is no text")
+            version = _text_or_none(rest)
             if version != self.version:
                 self.older = self.done.copy() if self.version is not None else self.older
                 self.version = version
+        elif kind == "b":
+            self.boot = _text_or_none(rest)
         elif event == "m":
             self.marked = self.done.copy()
         elif event == "s":
@@ -126,6 +129,10 @@ def version_event(version: str | None) -> str:
     return f"v {json.dumps(version)}"
 
 
+def boot_event(boot: str | None) -> str:
+    return f"b {json.dumps(boot)}"
+
+
 MARK_EVENT = "m"
 FLUSHED_EVENT = "s"
 
@@ -141,6 +148,8 @@ def whole_journal(state: JournalState) -> bytes:
     events = [facts_event(state.facts)]
     if state.version is not None:
         events.append(version_event(state.version))
+    if state.boot is not None:
+        events.append(boot_event(state.boot))
     events += [written_event(*one) for one in state.flushed]
     events += [MARK_EVENT, FLUSHED_EVENT]
     events += [written_event(*one) for one in without(state.done, state.flushed)]
@@ -195,6 +204,13 @@ def without(ranges: ByteRanges, others: ByteRanges) -> ByteRanges:
     for start, end in others:
         left.remove(start, end)
     return left
+
+
+def _text_or_none(document: str) -> str | None:
+    text = json.loads(document)
+    if text is not None and not isinstance(text, str):
+        raise ValueError("neither a text nor nothing")
+    return text
 
 
 def _read_line(line: bytes) -> str | None:

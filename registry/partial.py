@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from registry.boot import boot
 from registry.byte_ranges import ByteRanges, Range
 from registry.journal import (
     FLUSHED_EVENT,
@@ -58,6 +59,12 @@ class Partial:
         self._flushed_at = time.monotonic()
         self._flushing = threading.Lock()
         """What is marked in the journal is what the one flush under way was begun with."""
+        if state.facts.digest is None and (state.boot is None or state.boot != boot()):
+            # Nothing would tell that a loss of power has taken some of it.
+            for start, end in self._doubtful:
+                state.apply(dropped_event(start, end))
+            self._doubtful.clear()
+        state.boot = boot()
         self._rewrite_journal()
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
         self._journal = os.open(self._journal_file, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))

@@ -15,6 +15,7 @@ from registry.journal import (
     FileFacts,
     JournalReader,
     JournalState,
+    boot_event,
     dropped_event,
     facts_event,
     to_line,
@@ -32,6 +33,7 @@ EVENTS = st.lists(
         RANGES.map(lambda span: written_older_event(*span)),
         RANGES.map(lambda span: dropped_event(*span)),
         st.sampled_from(['"one"', '"two"', None]).map(version_event),
+        st.sampled_from(["first", "second", None]).map(boot_event),
         st.sampled_from([MARK_EVENT, FLUSHED_EVENT]),
     ),
     max_size=20,
@@ -55,7 +57,7 @@ def read(content: bytes) -> JournalState | None:
 
 def seen(state: JournalState) -> tuple[object, ...]:
     """What whoever goes on with the file goes by."""
-    return state.facts, state.done, state.flushed, state.older, state.version
+    return state.facts, state.done, state.flushed, state.older, state.version, state.boot
 
 
 @settings(max_examples=100, deadline=None)

@@ -74,6 +74,32 @@ def test_only_what_an_earlier_process_did_not_flush_is_doubtful(partials: Partia
     second.close()
 
 
+@pytest.mark.parametrize(
+    ("digest", "then", "missing"),
+    [
+        (None, "the same", [(60, 100)]),
+        (None, "another", [(30, 100)]),
+        (None, None, [(30, 100)]),
+        (f"sha256:{'a' * 64}", "another", [(60, 100)]),
+    ],
+)
+def test_a_loss_of_power_takes_what_was_not_flushed_where_no_digest_would_tell(
+    digest: str | None, then: str | None, missing: list[tuple[int, int]], partials: Partials,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    facts = FileFacts(100, digest)
+    monkeypatch.setattr("registry.partial.boot", lambda: "the same")
+    first = partials.open("one", facts)
+    first.write(0, b"x" * 30)
+    first.flush()
+    first.write(30, b"x" * 30)
+    first.close()
+    monkeypatch.setattr("registry.partial.boot", lambda: then)
+    second = partials.open("one", facts)
+    assert second.missing() == missing
+    second.close()
+
+
 def test_what_is_written_during_a_flush_is_not_taken_for_flushed(
     partials: Partials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
