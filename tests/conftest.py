@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 
@@ -29,6 +30,9 @@ def pytest_configure() -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
         keep_to_own_processors(number, int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a shell starts what runs in the background; what tests start would ignore their interrupts as well.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def keep_to_own_processors(number: int, count: int) -> None:

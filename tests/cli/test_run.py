@@ -125,13 +125,16 @@ def test_ctrl_c_stops_the_answer_with_130(daemon: FakeDaemon, environment: dict[
             yield {"response": "x" * 2000}
 
     daemon.routes["POST /api/generate"] = slow
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*PUNA, "run", "smol", "go"], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.read(5) == b"first"
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=TIMEOUT)
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            assert process.stdout.read(5) == b"first"
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=TIMEOUT)
+        finally:
+            process.kill()
     assert (process.returncode, error) == (130, b"")
     assert daemon.disconnected.wait(TIMEOUT)
