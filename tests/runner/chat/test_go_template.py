@@ -91,8 +91,9 @@ def test_a_complaint_names_its_line(template: str, line: int, complaint: str) ->
     ],
 )
 def test_a_template_that_wants_too_much_is_stopped(template: str, complaint: str) -> None:
+    seconds = 0.3 if "takes too long".endswith(complaint) else 60
     with pytest.raises(GoTemplateError, match=complaint):
-        run(template, budget=Budget(0, seconds=0.3))
+        run(template, budget=Budget(0, seconds=seconds))
 
 
 def test_characters_that_were_cut_meet_again() -> None:
