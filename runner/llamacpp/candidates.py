@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32
 _NEGLIGIBLE = 80.0
 """e to the minus 80th: candidates so far behind the first are left out. Their probabilities would become
 zero, of which some native samplers take the logarithm."""
+_VIEWS = 256
 
 
 class Candidates:
@@ -55,6 +57,12 @@ def read_row(context: Any, row: int, vocabulary: int) -> Array:
     address = ctypes.cast(pointer, ctypes.c_void_p).value
     if not address:
         raise RuntimeError(f"row {row} has no logits")
+    return _view(address, vocabulary)
+
+
+@functools.lru_cache(_VIEWS)
+def _view(address: int, vocabulary: int) -> Array:
+    """Rows come at the same few places again and again."""
     cells = memoryview((ctypes.c_float * vocabulary).from_address(address)).cast("B")
     return np.frombuffer(cells, dtype=np.float32)
 

@@ -20,7 +20,7 @@ from runner.llamacpp.candidates import read_row
 from runner.llamacpp.devices import ALL_LAYERS
 from runner.llamacpp.library import LibraryLog
 from runner.llamacpp.memory import Memory, kind_of
-from runner.llamacpp.model import Model, make_context
+from runner.llamacpp.model import Model, make_context, use_threads
 from runner.llamacpp.vocabulary import Vocabulary
 from runner.llamacpp.vocabulary_match import vocabulary_difference
 from runner.loaded_model import LoadOptions, MemoryKind
@@ -114,7 +114,7 @@ class LlamaDraft:
 
     def set_threads(self, count: int) -> None:
         if self._model.context is not None:
-            lib.llama_set_n_threads(self._model.context, count, count)
+            use_threads(self._model.context, count)
 
     def close(self) -> None:
         self._model.close()

@@ -42,7 +42,7 @@ from runner.llamacpp.folded_memory import Fold, FoldedMemory
 from runner.llamacpp.library import Library
 from runner.llamacpp.media import Projector, Vectors, length_of
 from runner.llamacpp.memory import Memory, has_sections, kind_of
-from runner.llamacpp.model import MICRO_BATCH, Model, NewContext, cache_format, make_context, measure
+from runner.llamacpp.model import MICRO_BATCH, Model, NewContext, cache_format, make_context, measure, use_threads
 from runner.llamacpp.sampler import GreedySampler, SamplerChain, ShapedSampler, is_greedy
 from runner.llamacpp.solo import Solo
 from runner.llamacpp.step_rows import StepRows
@@ -181,7 +181,7 @@ class LlamaEngine:
 
     def set_threads(self, count: int) -> None:
         if self._model.context is not None:
-            lib.llama_set_n_threads(self._model.context, count, count)
+            use_threads(self._model.context, count)
         if self._draft is not None:
             self._draft.set_threads(count)
 

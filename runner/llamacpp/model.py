@@ -320,6 +320,12 @@ def make_context(model: Any, options: LoadOptions, threads: int, log: LibraryLog
     return context
 
 
+def use_threads(context: Any, count: int) -> None:
+    """Compute the next steps with so many; asking first is quicker, for being told is logged every time."""
+    if lib.llama_n_threads(context) != count:
+        lib.llama_set_n_threads(context, count, count)
+
+
 def _is_about_cache_type(log: LibraryLog) -> bool:
     return any("cache" in line and ("type" in line or "quantiz" in line) for line in log.errors)
 

@@ -40,7 +40,4 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     }
     # A crash is handled here, by starting again; ggml's own handler would attach a debugger first.
     kept["GGML_NO_BACKTRACE"] = "1"
-    if "OMP_WAIT_POLICY" not in kept:
-        # Threads that wait for one that was preempted keep its processor from it, for milliseconds at every barrier.
-        kept.setdefault("GOMP_SPINCOUNT", "10000")
     return kept

@@ -48,14 +48,14 @@ class Admission:
 
     def make_room(self) -> bool:
         """See that the pending tokens of all running sequences fit; False while a larger window may come for them."""
-        while not self._keeper.free_cells(self._scheduler.pending):
-            if self._growth.may_give(self._keeper.ledger.used + self._scheduler.pending):
+        while not self._keeper.free_cells(pending := self._scheduler.pending):
+            if self._growth.may_give(self._keeper.ledger.used + pending):
                 return False
             victim = self._scheduler.victim()
             if victim is None:
                 break
             self._park(victim)
-        self._look_ahead()
+        self._look_ahead(pending)
         return True
 
     def admit(self, now: int) -> int | None:
@@ -94,10 +94,10 @@ class Admission:
             self._keeper.forget(sequence)
         self._keeper.release(sequence)
 
-    def _look_ahead(self) -> None:
+    def _look_ahead(self, pending: int) -> None:
         """Ask for a larger window before the answers in progress need it: by then it may be there."""
         window, running = self._keeper.engine.info.context_length, self._scheduler.running
-        used, ahead = self._keeper.ledger.used + self._scheduler.pending, window // AHEAD_PART
+        used, ahead = self._keeper.ledger.used + pending, window // AHEAD_PART
         if used + ahead * len(running) > window:
             coming = sum(min(sequence.most_coming, ahead) for sequence in running)
             if used + coming > window:

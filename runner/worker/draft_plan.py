@@ -62,12 +62,15 @@ class DraftPlan:
         if self._has_paused or not self._can_draft(planned):
             self._has_paused = False
             return chosen
+        room = min(MAX_DRAFTED_ROWS, self._max_rows - len(planned), free)
+        candidates = [_known(_drafter_of(item.sequence).guesses(min(room, _most(item.sequence)))) for item in planned]
+        if self._model is None and not any(candidates):
+            return chosen
         step = _Step(self._cost, self._draft_cost, len(planned), cells, self._step_target_ns)
-        step.room = min(MAX_DRAFTED_ROWS, self._max_rows - len(planned), free)
+        step.room = room
         for place, item in enumerate(planned):
-            drafter = _drafter_of(item.sequence)
-            found = _known(drafter.guesses(min(step.room, _most(item.sequence))))
-            chances = drafter.chances(len(found))
+            found = candidates[place][: step.room]
+            chances = _drafter_of(item.sequence).chances(len(found))
             count = step.worthwhile(chances)
             chosen[place] = found[:count]
             step.add(chances[:count])

@@ -79,9 +79,9 @@ class EncodingQueue:
 
     def is_due(self, now: int, *, beside: bool) -> bool:
         """Whether it is these inputs' turn; `beside` says that answers are being computed."""
-        if self.reserve.is_asked(Beside.VECTORS) and not self._active:
+        if not self._jobs or (self.reserve.is_asked(Beside.VECTORS) and not self._active):
             return False
-        return bool(self._jobs) and (not beside or now >= self._not_before_ns)
+        return not beside or now >= self._not_before_ns
 
     def turn_took(self, began_ns: int, now: int) -> None:
         """Note how long a turn was: answers have their share before the next."""

@@ -201,9 +201,9 @@ class Loop:
 
     def _step_encoding(self, *, beside: bool) -> bool:
         """A turn for inputs that become vectors; beside answers it is short, and seldom."""
-        turn = self._turns.begin()
-        if not self._encoding.is_due(turn.started_ns, beside=beside):
+        if not self._encoding.is_due(self._clock(), beside=beside):
             return False
+        turn = self._turns.begin()
         self._outbox.send()
         rows, events = self._encoding.turn(self._pace.prompt_rows() if beside else None)
         self._outbox.add_all(events)

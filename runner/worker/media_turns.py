@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from runner.chat.types import Failed
@@ -40,10 +41,7 @@ class MediaTurns:
 
     def turn(self) -> bool:
         """False when nobody is at one."""
-        running = self._scheduler.running
-        is_read_along = any(one.is_decoding and not one.paused for one in running)
-        rows = self._pace.prompt_rows() if is_read_along else self._engine.info.max_rows
-        planned = plan_turn(self._scheduler, rows=rows)
+        planned = plan_turn(self._scheduler, self._rows)
         if planned is None:
             return False
         turn = self._turns.begin()
@@ -56,13 +54,18 @@ class MediaTurns:
             else:
                 self._compute(planned, turn.started_ns)
         except OutOfCells:
-            self._progress.give_way(running)
+            self._progress.give_way(self._scheduler.running)
         except EngineFault as fault:
             message = f"An image or sound could not be computed ({fault})."
             self._progress.fail(sequence, Failed(code="internal", message=message))
         self._turns.close(turn, planned.count)
         self._outbox.send()
         return True
+
+    def _rows(self) -> int:
+        """How many places may be computed in one turn."""
+        is_read_along = any(one.is_decoding and not one.paused for one in self._scheduler.running)
+        return self._pace.prompt_rows() if is_read_along else self._engine.info.max_rows
 
     def _compute(self, planned: MediaTurn, started: int) -> None:
         sequence = planned.sequence
@@ -74,10 +77,10 @@ class MediaTurns:
         _forget_computed(sequence)
 
 
-def plan_turn(scheduler: Scheduler, *, rows: int) -> MediaTurn | None:
+def plan_turn(scheduler: Scheduler, rows: Callable[[], int]) -> MediaTurn | None:
     """The turn of whoever is due first. One turn is an encoding, which takes as long as it takes, or so many rows.
 
-    A piece whose places see one another is computed at once, whatever `rows` says.
+    `rows` tells how many; it is asked when there is somebody. A piece whose places see one another is computed at once, whatever that says.
     """
     sequence = scheduler.next_with_media()
     if sequence is None or (span := sequence.next_span) is None:
@@ -85,7 +88,7 @@ def plan_turn(scheduler: Scheduler, *, rows: int) -> MediaTurn | None:
     if span.vectors is None:
         return MediaTurn(sequence, 0)
     left = span.end - sequence.computed
-    return MediaTurn(sequence, left if span.piece.is_whole else min(left, rows))
+    return MediaTurn(sequence, left if span.piece.is_whole else min(left, rows()))
 
 
 def _encode(sequence: Sequence, engine: Engine) -> None:

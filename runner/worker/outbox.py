@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from runner.chat.types import ChatEvent
 from runner.messages import Events, Report
 
-TOGETHER_NS = 10_000_000
+TOGETHER_NS = 25_000_000
 """How long text may wait for that of the next steps: a frame wakes the daemon on a processor that computes."""
 
 

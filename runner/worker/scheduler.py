@@ -40,6 +40,11 @@ class Scheduler:
         return not self.running and not self.waiting
 
     @property
+    def has_prompts(self) -> bool:
+        """Whether somebody who runs has more to compute than the token sampled last."""
+        return any(not sequence.is_decoding for sequence in self.running)
+
+    @property
     def pending(self) -> int:
         """Tokens of running sequences that have no cell yet."""
         return sum(sequence.pending for sequence in self.running)
@@ -117,17 +122,17 @@ def plan_step(running: ReadOnlySequence[Sequence], *, max_rows: int, prefill_row
     prompts get what the others leave, until they have waited long enough.
     """
     decoding = [sequence for sequence in running if sequence.is_decoding]
+    chunks = [PlannedChunk(sequence, 1) for sequence in decoding]
     prefilling = [sequence for sequence in running if not sequence.is_decoding]
     room = max_rows - len(decoding)
     if decoding:
         room = min(room, max(prefill_rows, 0))
-    chunks = [PlannedChunk(sequence, 1) for sequence in decoding]
     deferred = [one for one in prefilling if one.is_background and now - one.received_ns < BACKGROUND_DELAY_NS]
-    for group in ([one for one in prefilling if one not in deferred], deferred):
+    for group in filter(None, ([one for one in prefilling if one not in deferred], deferred)):
         shares = share_rows([sequence.next_rows for sequence in group], room)
         chunks += [PlannedChunk(one, share) for one, share in zip(group, shares, strict=True) if share]
         room -= sum(shares)
-    return _limit_scored(chunks)
+    return _limit_scored(chunks) if any(sequence.is_scored for sequence in running) else chunks
 
 
 def _limit_scored(chunks: list[PlannedChunk]) -> list[PlannedChunk]:

@@ -155,6 +155,8 @@ class Sequence:
     @property
     def next_span(self) -> MediaSpan | None:
         """What is not text and to be computed next; None while text is."""
+        if not self.media:
+            return None
         return next((span for span in self.media if span.start <= self.computed < span.end), None)
 
     @property

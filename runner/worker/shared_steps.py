@@ -76,7 +76,8 @@ class SharedSteps:
         if not self._admission.make_room():
             return []
         self.ask_again_ns = self._admission.admit(now)
-        return self._scheduler.plan_step(prefill_rows=self._pace.prompt_rows(), now=now)
+        prompt_rows = self._pace.prompt_rows() if self._scheduler.has_prompts else 0
+        return self._scheduler.plan_step(prefill_rows=prompt_rows, now=now)
 
     def _guesses(self, planned: list[PlannedChunk]) -> list[list[int]]:
         cells = self._ledger.used

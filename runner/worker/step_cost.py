@@ -24,8 +24,9 @@ class StepCost:
     """
 
     def __init__(self) -> None:
-        self._products = [[0.0] * 3 for _ in range(3)]
-        self._targets = [0.0] * 3
+        self._products = (0.0,) * 6
+        """Of a constant, the rows, and the rows by cells: each with itself and with those after it."""
+        self._targets = (0.0,) * 3
         self._costs = (0.0, 0.0, 0.0)
         self._seen = 0
         self._most_rows = 0.0
@@ -41,14 +42,24 @@ class StepCost:
         taken = float(ns)
         if self.is_known:
             taken = min(taken, _OUTLIER * max(self.expected(rows, cells), 1.0))
-        parts = [feature / taken for feature in _features(rows, cells)]
-        for products, part in zip(self._products, parts, strict=True):
-            products[:] = [_REMEMBERED * product + part * other for product, other in zip(products, parts, strict=True)]
-        self._targets = [_REMEMBERED * target + part for target, part in zip(self._targets, parts, strict=True)]
+        # Written out, since this is done after each step.
+        one, each, attended = 1 / taken, rows / taken, rows * cells / 1000 / taken
+        aa, ab, ac, bb, bc, cc = self._products
+        self._products = (
+            _REMEMBERED * aa + one * one,
+            _REMEMBERED * ab + one * each,
+            _REMEMBERED * ac + one * attended,
+            _REMEMBERED * bb + each * each,
+            _REMEMBERED * bc + each * attended,
+            _REMEMBERED * cc + attended * attended,
+        )
+        a, b, c = self._targets
+        self._targets = (_REMEMBERED * a + one, _REMEMBERED * b + each, _REMEMBERED * c + attended)
         self._seen += 1
         self._most_rows = max(rows, _REMEMBERED * self._most_rows)
         if self._seen <= _FIT_ALWAYS or self._seen % _FIT_EVERY == 0:
-            self._costs = _fit(self._products, self._targets)
+            aa, ab, ac, bb, bc, cc = self._products
+            self._costs = _fit([[aa, ab, ac], [ab, bb, bc], [ac, bc, cc]], list(self._targets))
 
     def expected(self, rows: int, cells: int) -> float:
         """Nanoseconds of a step; 0 while nothing is known."""
@@ -72,10 +83,6 @@ class StepCost:
         """Nanoseconds to compute so many tokens of a prompt alone, in steps of `step_rows`."""
         whole, rest = divmod(tokens, step_rows)
         return whole * self.expected(step_rows, cells) + (self.expected(rest, cells) if rest else 0.0)
-
-
-def _features(rows: int, cells: int) -> tuple[float, float, float]:
-    return 1.0, float(rows), rows * cells / 1000
 
 
 def _fit(products: list[list[float]], targets: list[float]) -> tuple[float, float, float]:

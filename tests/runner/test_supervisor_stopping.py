@@ -127,7 +127,7 @@ def test_a_worker_gets_no_keys_and_no_tokens() -> None:
     }  # fmt: skip
     assert clean_environment(given) == {
         "PATH": "/bin", "HOME": "/home/u", "LC_ALL": "C", "LD_LIBRARY_PATH": "/lib", "CUDA_VISIBLE_DEVICES": "0",
-        "GGML_VK_VISIBLE_DEVICES": "1", "GGML_NO_BACKTRACE": "1", "GOMP_SPINCOUNT": "10000",
+        "GGML_VK_VISIBLE_DEVICES": "1", "GGML_NO_BACKTRACE": "1",
     }  # fmt: skip
 
 
