@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-_SPAN_NS = 40_000_000
-"""Computing to see before it is judged: shorter than that, any wake-up of another program looks like a neighbour."""
-_SPAN_STEPS = 3
-_LONG_NS = 200_000_000
-"""That many steps too, unless they take this long: of one wide step a program that only wakes up takes as much."""
+_SPAN_NS = 100_000_000
+"""Computing to see before it is judged."""
+_SPANS = 2
+"""So many in a row have to lack processors: in one, programs that only wake up, the daemon among them when many
+requests arrive, look like a neighbour; and what a neighbour costs until then is little."""
 _LACKING = 0.4
 """Processors that threads waited for; whoever waits holds up the others at every barrier."""
 _LOOK_NS = 250_000_000
@@ -36,8 +36,10 @@ class Headroom:
         self._ladder = ladder
         self._place = len(ladder) - 1
         self._idle = idle
-        self._ns = self._processor_ns = self._steps = 0
+        self._ns = self._processor_ns = 0
         """Of the steps with the present number, since it was last judged."""
+        self._lacking = 0
+        """Spans in a row, up to the last one, in which processors were lacking."""
         self._look_began = self._look_computed = self._last_end = 0
         self._raised_at = 0
         self._next_raise = 0
@@ -67,15 +69,19 @@ class Headroom:
     def _judge(self, threads: int, ns: int, processor_ns: int, now: int) -> None:
         self._ns += ns
         self._processor_ns += processor_ns
-        self._steps += 1
-        if self._ns < (_SPAN_NS if self._steps >= _SPAN_STEPS else _LONG_NS):
+        if self._ns < _SPAN_NS:
             return
         got = self._processor_ns / self._ns
-        self._ns = self._processor_ns = self._steps = 0
+        self._ns = self._processor_ns = 0
         if not self._place or threads - got < _LACKING:
+            self._lacking = 0
             if now - self._raised_at > _PROOF_NS:
                 self._pause_ns = _FIRST_PAUSE_NS
             return
+        self._lacking += 1
+        if self._lacking < _SPANS:
+            return
+        self._lacking = 0
         if now - self._raised_at < _PROOF_NS:
             self._pause_ns = min(2 * self._pause_ns, _LONGEST_PAUSE_NS)
         self._next_raise = now + self._pause_ns
@@ -92,7 +98,7 @@ class Headroom:
         if idle is None or idle >= _FREE * (above - here):
             self._place += 1
             self._raised_at = now
-            self._ns = self._processor_ns = self._steps = 0
+            self._ns = self._processor_ns = self._lacking = 0
 
     def _begin_look(self, now: int) -> float | None:
         self._look_began, self._look_computed = now, 0

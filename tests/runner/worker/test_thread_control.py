@@ -104,6 +104,20 @@ def test_a_program_that_only_wakes_up_takes_no_thread_from_wide_steps() -> None:
     assert share(machine.run(control, 60 * SECOND, rows), 2) > 0.95
 
 
+@pytest.mark.parametrize("rows", [1, 8])
+def test_a_burst_of_requests_takes_no_thread(rows: int) -> None:
+    """Reading them keeps the daemon busy, and the threads that prepare prompts."""
+    machine = Machine(2)
+    control = ThreadControl(2, idle=machine.idle)
+    counts = []
+    for _ in range(20):
+        counts += machine.run(control, 3 * SECOND, lambda: rows)
+        machine.busy = 1
+        counts += machine.run(control, 120 * MILLISECOND, lambda: rows)
+        machine.busy = 0
+    assert share(counts, 2) > 0.95
+
+
 def test_a_model_loaded_beside_a_busy_neighbour_does_not_stall_for_long() -> None:
     machine = Machine(2)
     machine.busy = 1
