@@ -12,7 +12,7 @@ from runner.draft_model import Guess
 from runner.engine import MAX_DRAFTED_ROWS, Engine
 from runner.loaded_model import MemoryKind
 from runner.worker.draft_cells import DraftCells
-from runner.worker.drafting import MAX_DRAFT, DraftCost, Drafter, worthwhile
+from runner.worker.drafting import MAX_DRAFT, SURE_GAIN, DraftCost, Drafter, worthwhile
 from runner.worker.guesser import Guesser, Record
 from runner.worker.scheduler import PlannedChunk
 from runner.worker.sequence import Sequence
@@ -20,6 +20,8 @@ from runner.worker.step_cost import StepCost
 
 _PATIENCE = 1.5
 """A step shared with others may take so many times as long for the guesses of one, or the target if that is more."""
+_SHARED_GAIN = 1.5
+"""What the guesses of one answer have to gain where others wait for the step, and have nothing of them."""
 _MOST_GUESSED = 8
 """Tokens that a draft model guesses at a time, unless more are asked for."""
 _TRIAL = 3
@@ -192,11 +194,14 @@ class _Step:
         def extra_ns(count: int) -> float:
             return self._verifying_ns(count) + finding_ns(count)
 
-        while chances and self._step_ns + extra_ns(len(chances)) > self._patience:
+        while chances and self._step_ns + max(extra_ns(len(chances)), self._rows_ns(len(chances))) > self._patience:
             chances = chances[:-1]
-        step_ns = self._step_ns + spent_ns
         return worthwhile(
-            chances, tokens=self._tokens, step_ns=step_ns, extra_ns=lambda count: extra_ns(count) - spent_ns
+            chances,
+            tokens=self._tokens,
+            step_ns=self._step_ns + spent_ns,
+            extra_ns=lambda count: extra_ns(count) - spent_ns,
+            gain=_SHARED_GAIN if self.is_shared else SURE_GAIN,
         )
 
     def add(self, chances: list[float]) -> None:
@@ -204,6 +209,10 @@ class _Step:
         self.room -= len(chances)
         self._drafted += len(chances)
         self._tokens += sum(itertools.accumulate(chances, operator.mul))
+
+    def _rows_ns(self, more: int) -> float:
+        """What rows of any kind would take, whatever is believed of guesses."""
+        return (self._drafted + more) * self._row_ns
 
     def _verifying_ns(self, more: int) -> float:
         return self._draft_cost.extra_ns(self._drafted + more, self._row_ns)

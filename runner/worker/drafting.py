@@ -29,8 +29,8 @@ _BELIEF_KEPT = 0.998
 """Of a price, with each step that has no guesses because of it."""
 _FIRST_GUESSES = 4
 """Tokens guessed at a place of which nothing has come again yet; twice as many as have, later on."""
-_GAIN = 1.1
-"""The time that guesses take must give so many times as many tokens as other time: costs are not known exactly."""
+SURE_GAIN = 1.1
+"""What guesses have to gain at least: costs are not known exactly."""
 
 
 class Drafter:
@@ -147,8 +147,18 @@ class DraftCost:
         self._belief *= _BELIEF_KEPT
 
 
-def worthwhile(chances: Sequence[float], *, tokens: float, step_ns: float, extra_ns: Callable[[int], float]) -> int:
-    """How many guesses give the most tokens in the time, beside `tokens` in a step of `step_ns`; 0 when none pays."""
+def worthwhile(
+    chances: Sequence[float],
+    *,
+    tokens: float,
+    step_ns: float,
+    extra_ns: Callable[[int], float],
+    gain: float = SURE_GAIN,
+) -> int:
+    """How many guesses give the most tokens in the time, beside `tokens` in a step of `step_ns`; 0 when none pays.
+
+    The time that they take has to give `gain` times as many tokens as other time.
+    """
     best, usual = 0, tokens / step_ns
     rate, expected, likely = usual, tokens, 1.0
     for count, chance in enumerate(chances, 1):
@@ -156,7 +166,7 @@ def worthwhile(chances: Sequence[float], *, tokens: float, step_ns: float, extra
         expected += likely
         extra = extra_ns(count)
         found = expected / (step_ns + extra)
-        if found > rate and expected - tokens > _GAIN * usual * extra:
+        if found > rate and expected - tokens > gain * usual * extra:
             best, rate = count, found
     return best
 

@@ -200,3 +200,24 @@ def test_guesses_of_several_answers_share_a_bounded_number_of_rows() -> None:
     assert 0 < max(map(drafted, engine.steps)) <= 32
     for name in names:
         assert driver.text(name) == engine.answer(PROMPT[int(name) :], 100)
+
+
+class RepeatingEngine(CopyingEngine):
+    """Says the same again and again."""
+
+    def next_token(self, held: ReadOnlySequence[int]) -> int:
+        return held[-4] if len(held) > 3 else 0
+
+
+@pytest.mark.parametrize(("answers", "pays"), [(1, True), (8, False)])
+def test_answers_do_not_wait_for_guesses_that_gain_hardly_more_than_their_own_rows(answers: int, pays: bool) -> None:
+    engine = RepeatingEngine(
+        cells=4000, max_sequences=8, max_rows=64, step_ns=lambda rows, _cells: 6_000_000 + 4_000_000 * rows
+    )
+    driver = Driver(engine)
+    names = [str(number) for number in range(answers)]
+    driver.post(*(sequence(name, PROMPT[int(name) :]) for name in names))
+    driver.run_to_end(*names)
+    # Whose answer is the last one has nobody beside it.
+    drafted = [sum(chunk.drafted for chunk in step) for step in engine.steps if len(step) == answers]
+    assert any(drafted) == pays

@@ -122,6 +122,8 @@ def test_guesses_pay_less_beside_many_other_answers() -> None:
     assert worthwhile([0.6] * 8, tokens=1, step_ns=10, extra_ns=lambda count: count * 3) > 0
     assert worthwhile([0.96] * 8, tokens=16, step_ns=10 + 16 * 3, extra_ns=lambda count: count * 3) > 0
     assert worthwhile([0.6] * 8, tokens=16, step_ns=10 + 16 * 3, extra_ns=lambda count: count * 3) == 0
+    assert worthwhile([0.96] * 8, tokens=16, step_ns=10 + 16 * 3, extra_ns=lambda count: count * 3, gain=1.5) == 0
+    assert worthwhile([0.96] * 8, tokens=16, step_ns=10 + 16 * 3, extra_ns=lambda count: count * 1, gain=1.5) > 0
 
 
 def test_what_guesses_cost_is_learned_from_the_first_step_that_had_some() -> None:
