@@ -10,10 +10,10 @@ from runner.worker.headroom import Headroom
 
 NARROW_ROWS = 4
 """Up to so many rows a step waits for memory, beyond for arithmetic: the two have counts of their own."""
-_REMEMBERED = 6
+_REMEMBERED = 16
 """Steps with the count in use that a trial is compared with."""
-_TRIAL_STEPS = 5
-_HOPELESS = 1.5
+_TRIAL_STEPS = 15
+_HOPELESS = 1.2
 """A trial whose steps take so many times as long ends early."""
 _GAIN = 0.95
 """What a trial of more threads must come down to; fewer are taken when they are no slower, for the sake of others."""

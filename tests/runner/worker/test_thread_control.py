@@ -105,6 +105,19 @@ def test_a_program_that_only_wakes_up_takes_no_thread_from_wide_steps() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.parametrize("gain", [1.08, 1.6])
+def test_a_second_thread_that_helps_is_kept_though_no_two_steps_take_the_same_time(gain: float) -> None:
+    class Uneven(Machine):
+        def step_ns(self, rows: int, threads: int) -> int:
+            return int(7 * rows * MILLISECOND * (1 if threads > 1 else gain) * self._random.gauss(1, 0.08))
+
+    shares = []
+    for seed in range(20):
+        machine = Uneven(2, seed=seed)
+        shares.append(share(machine.run(ThreadControl(2, idle=machine.idle), 60 * SECOND), 2))
+    assert sum(shares) / len(shares) > 0.97
+
+
 def test_a_burst_of_requests_takes_no_thread(rows: int) -> None:
     """Reading them keeps the daemon busy, and the threads that prepare prompts."""
     machine = Machine(2)
