@@ -104,7 +104,6 @@ def test_a_program_that_only_wakes_up_takes_no_thread_from_wide_steps() -> None:
     assert share(machine.run(control, 60 * SECOND, rows), 2) > 0.95
 
 
-@pytest.mark.parametrize("rows", [1, 8])
 @pytest.mark.parametrize("gain", [1.08, 1.6])
 def test_a_second_thread_that_helps_is_kept_though_no_two_steps_take_the_same_time(gain: float) -> None:
     class Uneven(Machine):
@@ -118,6 +117,7 @@ def test_a_second_thread_that_helps_is_kept_though_no_two_steps_take_the_same_ti
     assert sum(shares) / len(shares) > 0.97
 
 
+@pytest.mark.parametrize("rows", [1, 8])
 def test_a_burst_of_requests_takes_no_thread(rows: int) -> None:
     """Reading them keeps the daemon busy, and the threads that prepare prompts."""
     machine = Machine(2)
