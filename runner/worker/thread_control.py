@@ -13,6 +13,8 @@ NARROW_ROWS = 4
 _REMEMBERED = 16
 """Steps with the count in use that a trial is compared with."""
 _TRIAL_STEPS = 15
+_ALIKE = 1.5
+"""Steps are compared whose rows are at most so many times those of the first of them, or as many times fewer."""
 _HOPELESS = 1.2
 """A trial whose steps take so many times as long ends early."""
 _GAIN = 0.95
@@ -56,7 +58,7 @@ class ThreadControl:
         if self._is_settled:
             return self._narrow.count
         self._headroom.begin(now)
-        return self._search(rows).choose(now)
+        return self._search(rows).choose(rows, now)
 
     def observe(self, rows: int, expected_ns: float, ns: int, now: int, *, processor_ns: int | None = None) -> bool:
         """The step that `choose` was last asked for took `ns` and ended at `now`.
@@ -95,6 +97,8 @@ class _Search:
         """Place on the ladder of the count that is tried."""
         self._step = -1
         """Where the next trial goes: down or up the ladder."""
+        self._rows = 0
+        """Of the first of the steps that are compared at the moment."""
         self._known: deque[float] = deque(maxlen=_REMEMBERED)
         self._tried: list[float] = []
         self._lost_ns = 0.0
@@ -120,12 +124,22 @@ class _Search:
     def is_trying(self) -> bool:
         return self._trial is not None
 
-    def choose(self, now: int) -> int:
+    def choose(self, rows: int, now: int) -> int:
         if self._next_trial_ns is None:
             self._next_trial_ns = now + self._pause_ns
+        if not self._rows / _ALIKE <= rows <= self._rows * _ALIKE:
+            self._begin_anew(rows, now)
         if self._trial is None and self._limit > 0 and now >= self._next_trial_ns and len(self._known) == _REMEMBERED:
             self._begin_trial()
         return self.current
+
+    def _begin_anew(self, rows: int, now: int) -> None:
+        """What follows are steps of another shape: what is expected of them is less certain than threads make out."""
+        if self._trial is not None:
+            self._next_trial_ns = now + self._pause_ns
+        self._rows = rows
+        self._known.clear()
+        self._usual = self._trial = None
 
     def set_limit(self, place: int, now: int) -> None:
         """No count above this place is to be used; it is what the next steps are computed with."""

@@ -131,6 +131,27 @@ def test_a_burst_of_requests_takes_no_thread(rows: int) -> None:
     assert share(counts, 2) > 0.95
 
 
+def test_steps_of_other_shapes_end_a_trial_without_a_word() -> None:
+    """What rows cost is known by a line, and steps far from those it was drawn through miss it by half."""
+
+    class Curved(Machine):
+        def step_ns(self, rows: int, threads: int) -> int:
+            return int((12 * MILLISECOND + 1.5 * MILLISECOND * rows**0.8) / threads**0.8)
+
+    machine = Curved(2)
+    control = ThreadControl(2, idle=machine.idle)
+    moments = random.Random(1)
+
+    def rows() -> int:
+        turn = len(machine.steps) % 40
+        return 512 if turn < 2 else 48 if turn < 5 else moments.choice((8, 9, 8, 12))
+
+    counts = machine.run(control, 120 * SECOND, rows)
+    wide = [count for number, count in enumerate(counts) if number % 40 < 5]
+    assert share(counts, 2) > 0.97
+    assert share(wide, 2) == 1.0
+
+
 def test_a_model_loaded_beside_a_busy_neighbour_does_not_stall_for_long() -> None:
     machine = Machine(2)
     machine.busy = 1
