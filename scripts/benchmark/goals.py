@@ -43,7 +43,8 @@ class Outcome:
     ours: float | None
     others: dict[str, float]
     ratio: float | None
-    rounds: int
+    values: int
+    """Of which each number is the median, at least."""
 
     @property
     def is_reached(self) -> bool | None:
@@ -105,8 +106,8 @@ def outcome(line: Line, results: Results) -> Outcome:
     if line.beside is not None:
         others = {line.beside: results.median(line.kind, line.beside, PUNA)}
     known = {name: value for name, value in others.items() if value is not None}
-    rounds = results.rounds(line.kind, line.figure)
-    return Outcome(line, ours, known, _ratio(line, ours, known), rounds)
+    values = results.values(line.kind, line.figure)
+    return Outcome(line, ours, known, _ratio(line, ours, known), values)
 
 
 def _ratio(line: Line, ours: float | None, others: dict[str, float]) -> float | None:

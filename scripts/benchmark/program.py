@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             bench.run()
         except OutOfTime:
-            print("\nThe time is up; the table tells how many rounds each row has had.", file=sys.stderr)
+            print("\nThe time is up; the table tells how often each row was measured.", file=sys.stderr)
         except Refused as error:
             raise SystemExit(f"\n{error}") from None
         _tell(bench, wanted, time.monotonic() - started)
@@ -53,7 +53,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tuned", metavar="OPTIONS", help="what to give llama-server as its best settings")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="ROW", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--runs", type=int, default=3, help="rounds; the median counts")
-    parser.add_argument("--minutes", type=float, default=12, help="no row is begun later than that")
+    parser.add_argument("--minutes", type=float, default=40, help="no row is begun later than that")
     parser.add_argument("--quick", action="store_true", help="one small round, to see that everything works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     return parser.parse_args(arguments)

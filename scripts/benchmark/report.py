@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from benchmark.goals import LIMIT, Outcome
 from benchmark.servers import THEIRS, THEIRS_BEST
 
-_HEAD = ("", "puna", "llama-server", "tuned", "limit", "ratio", "goal", "", "rounds")
+_HEAD = ("", "puna", "llama-server", "tuned", "limit", "ratio", "goal", "", "values")
 _WIDTHS = (34, 14, 13, 10, 10, 8, 10, 4, 6)
 
 
@@ -51,7 +51,7 @@ def outcome_json(outcome: Outcome) -> dict[str, object]:
         "ratio": outcome.ratio,
         "goal": outcome.goal_text,
         "reached": outcome.is_reached,
-        "rounds": outcome.rounds,
+        "values": outcome.values,
     }
 
 
@@ -68,7 +68,7 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
         "" if outcome.ratio is None or line.is_plain else f"{outcome.ratio:.2f}",
         outcome.goal_text,
         verdict,
-        str(outcome.rounds),
+        str(outcome.values),
     )
 
 

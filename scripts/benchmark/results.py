@@ -1,4 +1,4 @@
-"""What was measured: figures by weights, name and server, one value for each round."""
+"""What was measured: figures by weights, name and server, one value for each time it was measured."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Results:
         values = self._values.get((kind, name), {}).get(server)
         return statistics.median(values) if values else None
 
-    def rounds(self, kind: str, name: str) -> int:
+    def values(self, kind: str, name: str) -> int:
         """How many values the scarcest server has; 0 without any."""
         return min((len(values) for values in self._values.get((kind, name), {}).values()), default=0)
 

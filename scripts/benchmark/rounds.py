@@ -1,5 +1,5 @@
 """The rounds: in each, every server answers every row, one right after the other, so that a slow minute of the
-machine hits all of them."""
+machine hits all of them. Rows that are over in a second are asked several times in turn."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Bench:
             # Whoever goes first in one round goes last in another.
             turn = number % len(started)
             for name, row in self._rows():
-                for server in (*started[turn:], *started[:turn]):
+                for server in (*started[turn:], *started[:turn]) * self.sizes.repeats.get(name, 1):
                     self._measure(name, number, kind, server.name, partial(_asked, row, server, self.sizes))
             [ours] = [server for server in started if server.name == PUNA]
             for name, own in OWN_ROWS.items():
@@ -86,9 +86,14 @@ class Bench:
         program = self.batched_bench
         if program is not None and (self._wants("one") or self._wants("streams")):
             sizes = self.sizes
-            self._measure(
-                "one", number, kind, LIMIT, lambda: raw_limit(program, weights.file, sizes.streams, sizes.limit_tokens)
-            )
+            for _ in range(sizes.repeats.get("streams", 1)):
+                self._measure(
+                    "one",
+                    number,
+                    kind,
+                    LIMIT,
+                    lambda: raw_limit(program, weights.file, sizes.streams, sizes.limit_tokens),
+                )
         if self._wants("resume"):
             models = self.folder / "models"
             self._measure("resume", number, kind, PUNA, lambda: resume(home, models, weights.name, self.sizes))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Sizes:
     share_tokens: int = 64
     command_runs: int = 5
     limit_tokens: int = 96
+    repeats: Mapping[str, int] = field(default_factory=lambda: {"one": 5, "streams": 2})
+    """How often rows are asked in each round, by what `--only` calls them; once where they are not named."""
 
 
 FULL = Sizes()
@@ -55,5 +58,6 @@ QUICK = Sizes(
     share_tokens=6,
     command_runs=1,
     limit_tokens=4,
+    repeats={"one": 2},
 )
 """Enough to see that every row works; its figures mean nothing."""

@@ -52,7 +52,9 @@ def test_every_row_runs_beside_both_servers_and_the_limit(model: Path, tmp_path:
     assert rows["resumed after a restart, of cold"]["ratio"] > 0
     assert rows["peak memory"]["puna"] > 50
     assert rows["puna list, of python"]["ratio"] > 0
-    assert all(row["rounds"] == 1 for row in rows.values())
+    assert all(row["values"] == 1 for row in rows.values())
+    short = [len(figure["values"]) for figure in told["figures"] if figure["figure"] == "one_stream"]
+    assert sorted(short) == [1, 2, 2, 2]  # the limit is one run of all its figures
     # Whether guesses change a text of random weights by a bit of a sum is not for this test to tell.
     assert [name for name, row in rows.items() if row["ratio"] is None] in ([], ["share of the same text"])
     for row in rows:
@@ -98,7 +100,7 @@ def test_of_times_the_smaller_is_the_better() -> None:
         results.add("Q4_0", "llama-server", {"f": 10 * value})
         results.add("Q4_0", "llama-server, tuned", {"f": 8 * value})
     found = goals.outcome(goals.Line("x", "Q4_0", "f", "s", less_is_better=True, goal=4.0), results)
-    assert found.ours == 2.0 and found.ratio == 8.0 and found.is_reached and found.rounds == 3
+    assert found.ours == 2.0 and found.ratio == 8.0 and found.is_reached and found.values == 3
 
 
 def test_what_was_not_measured_has_no_verdict() -> None:
