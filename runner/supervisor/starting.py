@@ -17,8 +17,11 @@ _ENVIRONMENT_NAMES = frozenset({
 })  # fmt: skip
 _ENVIRONMENT_PREFIXES = (
     "LC_", "DYLD_", "CUDA_", "NVIDIA_", "HIP_", "HSA_", "ROCR_", "ROCM_",
-    "GGML_", "VK_", "MTL_", "METAL_", "OMP_", "KMP_", "GOMP_",
+    "GGML_", "VK_", "MTL_", "METAL_", "OMP_", "KMP_", "GOMP_", "MALLOC_",
 )  # fmt: skip
+_HEAP = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+"""For glibc, which else keeps a heap for each thread, and in them what saved prefixes took: a worker would grow by
+tens of megabytes for each thousand requests."""
 _SECRET_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 
 
@@ -40,4 +43,6 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     }
     # A crash is handled here, by starting again; ggml's own handler would attach a debugger first.
     kept["GGML_NO_BACKTRACE"] = "1"
+    if not any(name.startswith("MALLOC_") for name in kept):
+        kept |= _HEAP
     return kept

@@ -128,12 +128,16 @@ def test_a_worker_gets_no_keys_and_no_tokens() -> None:
     assert clean_environment(given) == {
         "PATH": "/bin", "HOME": "/home/u", "LC_ALL": "C", "LD_LIBRARY_PATH": "/lib", "CUDA_VISIBLE_DEVICES": "0",
         "GGML_VK_VISIBLE_DEVICES": "1", "GGML_NO_BACKTRACE": "1",
+        "MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("own", [{"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}])
-def test_how_threads_wait_can_be_chosen_from_outside(own: dict[str, str]) -> None:
-    assert clean_environment(own) == own | {"GGML_NO_BACKTRACE": "1"}
+@pytest.mark.parametrize("own", [{"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}, {"MALLOC_ARENA_MAX": "8"}])
+def test_how_threads_wait_and_where_memory_comes_from_can_be_chosen_from_outside(own: dict[str, str]) -> None:
+    given = clean_environment(own)
+    assert given.items() >= own.items()
+    assert given["GGML_NO_BACKTRACE"] == "1"
+    assert ("MALLOC_MMAP_THRESHOLD_" in given) == ("MALLOC_ARENA_MAX" not in own)
 
 
 async def test_a_real_process_sees_only_that_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
