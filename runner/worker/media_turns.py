@@ -80,7 +80,8 @@ class MediaTurns:
 def plan_turn(scheduler: Scheduler, rows: Callable[[], int]) -> MediaTurn | None:
     """The turn of whoever is due first. One turn is an encoding, which takes as long as it takes, or so many rows.
 
-    `rows` tells how many; it is asked when there is somebody. A piece whose places see one another is computed at once, whatever that says.
+    `rows` tells how many; it is asked when there is somebody. A piece whose places see one another is computed at
+    once, whatever that says.
     """
     sequence = scheduler.next_with_media()
     if sequence is None or (span := sequence.next_span) is None:
