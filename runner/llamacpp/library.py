@@ -63,6 +63,7 @@ FUNCTIONS = (
     "llama_model_n_swa",
     "llama_model_rope_type",
     "llama_n_ctx_seq",
+    "llama_n_threads",
     "llama_print_system_info",
     "llama_sampler_accept",
     "llama_sampler_apply",
