@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmark.results import Results
-from benchmark.servers import PUNA, THEIRS, THEIRS_BEST
+from benchmark.servers import GIVEN, PUNA, SHARED_CACHE, SLOT_CACHES, THEIRS
 from benchmark.sizes import Sizes
 from benchmark.weights import REPACKED
 
 LIMIT = "llama-batched-bench"
-OTHERS = (THEIRS, THEIRS_BEST, LIMIT)
+SETTINGS = (THEIRS, SHARED_CACHE, SLOT_CACHES, GIVEN)
+"""Of llama-server."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Line:
     unit: str
     beside: str | None = None
     """Another figure of Puna that takes the place of other servers."""
-    against: tuple[str, ...] = (THEIRS, THEIRS_BEST)
+    against: tuple[str, ...] = SETTINGS
     """The best of these counts."""
     less_is_better: bool = False
     goal: float | None = None
@@ -102,7 +103,7 @@ def lines(kinds: list[str], sizes: Sizes) -> Iterator[Line]:
 
 def outcome(line: Line, results: Results) -> Outcome:
     ours = results.median(line.kind, line.figure, PUNA)
-    others = {name: results.median(line.kind, line.figure, name) for name in OTHERS}
+    others = {name: results.median(line.kind, line.figure, name) for name in (*SETTINGS, LIMIT)}
     if line.beside is not None:
         others = {line.beside: results.median(line.kind, line.beside, PUNA)}
     known = {name: value for name, value in others.items() if value is not None}

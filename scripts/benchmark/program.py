@@ -50,7 +50,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--llama-server", metavar="PATH", help="compare with this one, not the one that is found")
     parser.add_argument("--batched-bench", metavar="PATH", help="likewise: llama-batched-bench tells the raw limit")
     parser.add_argument("--alone", action="store_true", help="measure Puna alone, whatever is found")
-    parser.add_argument("--tuned", metavar="OPTIONS", help="what to give llama-server as its best settings")
+    parser.add_argument("--tuned", metavar="OPTIONS", help="measure llama-server with these options as well")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="ROW", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--runs", type=int, default=3, help="rounds; the median counts")
     parser.add_argument("--minutes", type=float, default=40, help="no row is begun later than that")
@@ -76,7 +76,7 @@ def _tell(bench: Bench, wanted: argparse.Namespace, seconds: float) -> None:
     print(f"The load generator takes {cost:.0f} µs of a processor for each token, which all servers share.")
     for line in report.table(outcomes):
         print(line)
-    print("\nA ratio above 1 means that Puna is better than the better of the two; (in brackets: Puna's other figure)")
+    print('\nA ratio above 1 means that Puna is better than the best of the others; "beside" is another figure of Puna')
     for one in report.missed(outcomes):
         print(f"not reached: {one.line.kind} {one.line.title.strip()}: {one.ratio:.2f}, goal {one.goal_text}")
     if wanted.json:

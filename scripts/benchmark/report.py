@@ -7,23 +7,39 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 
 from benchmark.goals import LIMIT, Outcome
-from benchmark.servers import THEIRS, THEIRS_BEST
+from benchmark.servers import GIVEN, SHARED_CACHE, SLOT_CACHES, THEIRS
 
-_HEAD = ("", "puna", "llama-server", "tuned", "limit", "ratio", "goal", "", "values")
-_WIDTHS = (34, 14, 13, 10, 10, 8, 10, 4, 6)
+_BESIDE = "beside"
+"""The column of Puna's other figure, where one stands in the place of other programs."""
+_COLUMNS = {
+    "puna": 14,
+    _BESIDE: 9,
+    THEIRS: 13,
+    SHARED_CACHE: 10,
+    SLOT_CACHES: 12,
+    GIVEN: 10,
+    LIMIT: 20,
+    "ratio": 6,
+    "goal": 10,
+    "": 4,
+    "values": 6,
+}
+"""The width of each column behind the title, by what it holds."""
+_TITLE_WIDTH = 34
 
 
 def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """Lines for people: a block for each kind of weights."""
     kind: str | None = None
-    for outcome in outcomes:
-        if outcome.ours is None:
-            continue
-        if outcome.line.kind != kind:
-            kind = outcome.line.kind
+    rows = [(outcome.line, _cells(outcome, ours)) for outcome in outcomes if (ours := outcome.ours) is not None]
+    shown = [name for name in _COLUMNS if any(cells.get(name) for _, cells in rows)]
+    for line, cells in rows:
+        if line.kind != kind:
+            kind = line.kind
             yield ""
-            yield _joined((kind or "commands", *_HEAD[1:]))
-        yield _joined(_cells(outcome))
+            # Settings of llama-server stand beside it, by what sets them apart.
+            yield _joined(kind or "commands", {name: name.removeprefix(f"{THEIRS}, ") for name in shown})
+        yield _joined(line.title, {name: cells.get(name, "") for name in shown})
 
 
 def missed(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -55,32 +71,25 @@ def outcome_json(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _cells(outcome: Outcome) -> tuple[str, ...]:
-    line, others = outcome.line, outcome.others
-    beside = others.get(line.beside) if line.beside is not None else None
-    verdict = {None: "", True: "ok", False: "NOT"}[outcome.is_reached]
-    return (
-        line.title,
-        f"{_number(outcome.ours)} {line.unit:<5}",
-        _number(others.get(THEIRS)) if beside is None else f"({_number(beside)})",
-        _number(others.get(THEIRS_BEST)),
-        _number(others.get(LIMIT)),
-        "" if outcome.ratio is None or line.is_plain else f"{outcome.ratio:.2f}",
-        outcome.goal_text,
-        verdict,
-        str(outcome.values),
-    )
+def _cells(outcome: Outcome, ours: float) -> dict[str, str]:
+    line = outcome.line
+    others = {_BESIDE if name == line.beside else name: _number(value) for name, value in outcome.others.items()}
+    return {
+        "puna": f"{_number(ours)} {line.unit:<5}",
+        **others,
+        "ratio": "" if outcome.ratio is None or line.is_plain else f"{outcome.ratio:.2f}",
+        "goal": outcome.goal_text,
+        "": {None: "", True: "ok", False: "NOT"}[outcome.is_reached],
+        "values": str(outcome.values),
+    }
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
+def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _joined(cells: Sequence[str]) -> str:
-    first, *rest = zip(cells, _WIDTHS, strict=True)
-    return (f"{first[0]:<{first[1]}}" + "".join(f" {cell:>{width}}" for cell, width in rest)).rstrip()
+def _joined(title: str, cells: Mapping[str, str]) -> str:
+    return (f"{title:<{_TITLE_WIDTH}}" + "".join(f" {cell:>{_COLUMNS[name]}}" for name, cell in cells.items())).rstrip()
 
 
 def _processor() -> str:

@@ -21,7 +21,7 @@ from benchmark.limit import raw_limit
 from benchmark.own_rows import OWN_ROWS, resume
 from benchmark.results import Results
 from benchmark.rows import ROWS, Figures, Row, streams
-from benchmark.servers import PUNA, THEIRS_BEST, Server, running
+from benchmark.servers import GIVEN, PUNA, Server, running
 from benchmark.sizes import FULL, QUICK, Sizes
 from benchmark.weights import Weights
 
@@ -102,11 +102,11 @@ class Bench:
         found = [servers.puna(home, self.folder / "models", weights.name)]
         if self.llama_server is not None:
             sizes = self.sizes
-            tuned = servers.tuned_options(max(sizes.streams), sizes.cells)
+            settings = servers.llama_settings(max(sizes.streams), sizes.cells, sizes.slot_cells)
             if self.wanted.tuned is not None:
-                tuned = self.wanted.tuned.split()
-            found.append(servers.llama_server(self.llama_server, weights.file))
-            found.append(servers.llama_server(self.llama_server, weights.file, tuned, THEIRS_BEST))
+                settings[GIVEN] = self.wanted.tuned.split()
+            for name, options in settings.items():
+                found.append(servers.llama_server(self.llama_server, weights.file, options, name))
         self.commands = {server.name: server.command for server in found}
         return found
 

@@ -26,7 +26,9 @@ from benchmark.versions import program_start
 
 PUNA = "puna"
 THEIRS = "llama-server"
-THEIRS_BEST = "llama-server, tuned"
+SHARED_CACHE = "llama-server, one cache"
+SLOT_CACHES = "llama-server, slot caches"
+GIVEN = "llama-server, --tuned"
 START_SECONDS = 120
 STOP_SECONDS = 60
 
@@ -67,9 +69,15 @@ def llama_server(binary: str, model_file: Path, options: Sequence[str] = (), nam
     return Server(name, command, port, "any", "/health")
 
 
-def tuned_options(streams: int, cells: int) -> list[str]:
-    """What llama-server's documentation recommends for many clients: a slot for each, and one cache for all."""
-    return ["--parallel", str(streams), "--kv-unified", "--ctx-size", str(cells)]
+def llama_settings(streams: int, cells: int, slot_cells: int) -> dict[str, list[str]]:
+    """What llama-server is started with, by the name of its figures: nothing, and a slot for each of many clients
+    with one cache for all, or with a cache for each. Which is the best depends on the weights and on the row."""
+    slots = ["--parallel", str(streams)]
+    return {
+        THEIRS: [],
+        SHARED_CACHE: [*slots, "--kv-unified", "--ctx-size", str(cells)],
+        SLOT_CACHES: [*slots, "--no-kv-unified", "--ctx-size", str(streams * slot_cells)],
+    }
 
 
 def find_program(name: str) -> str | None:

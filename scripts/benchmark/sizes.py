@@ -12,7 +12,9 @@ class Sizes:
     """Of an answer."""
     streams: tuple[int, ...] = (8, 16)
     cells: int = 16384
-    """Of llama-server's cache, when it is tuned."""
+    """Of llama-server's cache, where it is one for many slots."""
+    slot_cells: int = 8192
+    """Of each slot's cache, where each has its own: enough for the longest row."""
     prefix_words: int = 700
     prefix_clients: int = 8
     prefix_tokens: int = 24
@@ -41,6 +43,7 @@ QUICK = Sizes(
     tokens=6,
     streams=(2,),
     cells=4096,
+    slot_cells=2048,
     prefix_words=30,
     prefix_clients=3,
     prefix_tokens=4,
