@@ -1,11 +1,12 @@
 """The part of the prefix cache that outlives the process: one file for each segment.
 
     <directory>/<fingerprint>/<key>.prefix
-    magic · length of header · header (msgpack) · state · checksum of all before
+    magic · length of header · header (msgpack) · state · checksum of all before (XXH3, 128 bits)
 
 The fingerprint stands for the weights and the form of the engine's states, the key for the tokens
 and all before them, so a file found under its name fits. What is damaged or does not belong here is
-removed. All reading and writing happens on one background thread; nothing here blocks the engine.
+removed; the checksum finds damage, not malice, since who can write here can write anything of Puna's.
+All reading and writing happens on one background thread; nothing here blocks the engine.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import xxhash
 
 logger = logging.getLogger(__name__)
 
-_MAGIC = b"PUNAKV\x00\x01"
+_MAGIC = b"PUNAKV\x00\x02"
+"""Its last byte is the version of the format."""
 _HEADER_LENGTH = struct.Struct("<I")
 _LONGEST_HEADER = 1 << 20
 _CHECKSUM_BYTES = 16
@@ -165,7 +169,7 @@ class PrefixFiles:
         except OSError:
             return None
         header_end = _header_end(data)
-        checked = hashlib.blake2b(data[:-_CHECKSUM_BYTES], digest_size=_CHECKSUM_BYTES).digest()
+        checked = xxhash.xxh3_128_digest(data[:-_CHECKSUM_BYTES])
         if header_end is None or checked != data[-_CHECKSUM_BYTES:]:
             logger.warning("a file of the prefix cache is damaged and was removed")
             self.remove(key)
@@ -175,15 +179,15 @@ class PrefixFiles:
     def _write(self, key: bytes, header: Header, state: memoryview) -> bool:
         packed = msgspec.msgpack.encode(header)
         head = _MAGIC + _HEADER_LENGTH.pack(len(packed)) + packed
-        digest = hashlib.blake2b(head, digest_size=_CHECKSUM_BYTES)
-        digest.update(state)
+        checksum = xxhash.xxh3_128(head)
+        checksum.update(state)
         size = len(head) + len(state) + _CHECKSUM_BYTES
         partial = self._folder / f"{key.hex()}.{os.getpid()}"
         try:
             if size > self._budget or shutil.disk_usage(self._folder).free < _KEEP_FREE_BYTES + size:
                 return False
             with os.fdopen(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-                file.writelines((head, state, digest.digest()))
+                file.writelines((head, state, checksum.digest()))
             partial.replace(self._path(key))
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -272,9 +276,12 @@ def _read_header(path: Path) -> Header | None:
 
 
 def _content(path: Path) -> memoryview:
-    """All of a file, read straight to where it stays: memory that is new costs more than reading."""
+    """All of a file, read straight to where it stays: memory that is new costs more than reading.
+
+    The memory is not written before, so that the system finds it while the file is read, which holds up nobody.
+    """
     with path.open("rb", buffering=0) as file:
-        data = memoryview(bytearray(os.fstat(file.fileno()).st_size))
+        data = np.empty(os.fstat(file.fileno()).st_size, np.uint8).data
         place = 0
         while count := file.readinto(data[place:]):
             place += count

@@ -112,7 +112,7 @@ def test_a_damaged_file_is_not_used_and_removed(tmp_path: Path, harm: Callable[[
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"hello", b"PUNAKV\x00\x01\xff\xff\xff\xff", b"PUNAKV\x00\x01\x02\x00\x00\x00\x81\x01x"]
+    "content", [b"", b"hello", b"PUNAKV\x00\x02\xff\xff\xff\xff", b"PUNAKV\x00\x02\x02\x00\x00\x00\x81\x01x"]
 )
 def test_a_foreign_file_is_not_used_and_removed(tmp_path: Path, content: bytes) -> None:
     segment = make_segment([1])
@@ -123,6 +123,15 @@ def test_a_foreign_file_is_not_used_and_removed(tmp_path: Path, content: bytes) 
     (file.parent / "note.txt").write_text("what is this")
     assert [key for key, _ in Disk(tmp_path).found] == [segment.key]
     assert stored(tmp_path) == [file]
+
+
+def test_a_file_of_another_version_of_the_format_is_not_used_and_removed(tmp_path: Path) -> None:
+    Disk(tmp_path).write(make_segment([1]), b"state")
+    [file] = stored(tmp_path)
+    data = bytearray(file.read_bytes())
+    data[7] -= 1
+    file.write_bytes(data)
+    assert Disk(tmp_path).found == [] and stored(tmp_path) == []
 
 
 def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
