@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import importlib.metadata
 import logging
 import os
@@ -154,6 +155,8 @@ class _Daemon:
                 serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
                 await _first(serving, self._server.ready.wait())
                 if not serving.done():
+                    # What is there by now stays; to go through it again and again would hold up answers for 75 ms.
+                    gc.freeze()
                     logger.info("Puna %s listens on http://%s", self._version, address_text(host, port))
                     tidy_in_background(self._store, is_own=is_own_store(self._paths, os.environ))
                     preloading = asyncio.create_task(self._preload())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -76,6 +77,7 @@ def _run_engine(pipe: Pipe, load_engine: EngineLoader, command: Load, ready: lis
             step_target_ns=int(command.step_target_ms * 1_000_000),
         )
         ready.append(Control(engine, loop.post, pipe.send, lambda: loop.largest_context))
+        gc.freeze()  # what is there by now stays: nobody has to look whether it is garbage
         pipe.send(Loaded(engine.info))
         loop.run()
         loop.save(LAST_SAVES_SECONDS)
