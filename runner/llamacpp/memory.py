@@ -16,8 +16,8 @@ _MOST_IDS = 256
 """llama.cpp's own limit, fixed when it is compiled. A unified cache holds any of them; only those below the
 context's `n_seq_max` can be computed, saved and restored."""
 _MOVED_AT_ONCE = 256
-_RESTING_IDS = 8
-"""Sequences that may keep their cells after their end, until those are saved."""
+_LEAST_RESTING_IDS = 8
+"""Sequences that may keep their cells after their end, until those are saved, where few are computed together."""
 
 
 def kind_of(model: Any) -> MemoryKind:
@@ -34,9 +34,11 @@ def has_sections(model: Any) -> bool:
 
 
 def resting_ids(kind: MemoryKind, max_sequences: int) -> tuple[int, ...]:
-    """Ids for what only rests. With states each id costs memory, so there are none to spare."""
+    """Ids for what only rests: as many as can end in one step, or the readers of the last would wait until others
+    are saved. With states each id costs memory, so there are none to spare."""
     first = native_ids(kind, max_sequences)
-    return () if kind is MemoryKind.STATES else tuple(range(first, min(first + _RESTING_IDS, _MOST_IDS)))
+    end = min(first + max(max_sequences, _LEAST_RESTING_IDS), _MOST_IDS)
+    return () if kind is MemoryKind.STATES else tuple(range(first, end))
 
 
 def native_ids(kind: MemoryKind, max_sequences: int) -> int:

@@ -20,9 +20,10 @@ from runner.errors import ModelInvalid, RunnerError
 from runner.llamacpp.devices import ALL_LAYERS, MARGIN, Device, list_devices, place
 from runner.llamacpp.engine import LlamaEngine
 from runner.llamacpp.library import FUNCTIONS, TESTED_VERSIONS, Library, check_version
+from runner.llamacpp.memory import resting_ids
 from runner.llamacpp.model import measure
 from runner.llamacpp.sampler import GreedySampler, SamplerChain, native_seed
-from runner.loaded_model import LoadOptions
+from runner.loaded_model import LoadOptions, MemoryKind
 from runner.sampling import SamplingParams
 from tests.tiny_model import BEGIN, END, write_tiny_model
 
@@ -316,6 +317,14 @@ def test_text_survives_the_way_to_tokens_and_back(engine: LlamaEngine) -> None:
 
 def test_the_longest_token_counts_control_tokens(engine: LlamaEngine) -> None:
     assert engine.longest_token == len("<|assistant|>")
+
+
+@pytest.mark.parametrize(("computed", "resting"), [(1, 8), (16, 16), (200, 55)])
+def test_as_many_sequences_may_rest_as_can_end_in_one_step(computed: int, resting: int) -> None:
+    ids = resting_ids(MemoryKind.CELLS, computed)
+    assert len(ids) == resting and ids[0] == computed + 1, "one id is the scratch"
+    assert ids[-1] < 256, "llama.cpp's own limit"
+    assert resting_ids(MemoryKind.STATES, computed) == ()
 
 
 def test_a_batch_smaller_than_the_number_of_sequences_still_steps_them_all(library: Library, tiny_model: Path) -> None:

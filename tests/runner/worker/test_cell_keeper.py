@@ -211,6 +211,20 @@ def test_idle_cells_are_given_back_soon() -> None:
     assert engine.saves == [(0, 104)]
 
 
+def test_answers_that_end_together_are_told_before_any_is_saved() -> None:
+    engine = FakeEngine(cells=2000, max_sequences=12, resting=12)
+    driver = Driver(engine)
+    names = [f"{number}" for number in range(12)]
+    driver.post(*(make_sequence(name, [number] * 20, count=3) for number, name in enumerate(names)))
+    while not any(isinstance(driver.events.get(name, [None])[-1], Finished) for name in names):
+        assert driver.step()
+    assert all(isinstance(driver.events[name][-1], Finished) for name in names)
+    assert len(engine.saves) <= 1, "saving goes on between steps"
+    while driver.step():
+        pass
+    assert len(engine.saves) == len(names)
+
+
 def test_what_rests_in_the_cells_makes_way_for_what_runs() -> None:
     engine = FakeEngine(cells=150)
     driver = Driver(engine, NOTHING_KEPT)
