@@ -147,6 +147,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "uvicorn": ("runner.daemon", "runner.http_protocol"),
     "uvloop": ("runner.daemon",),
     "msgspec": ("runner",),
+    "xxhash": ("runner.worker.prefix_files",),
     "psutil": ("runner", "cli"),
     "httpx": ("registry", "cli"),
     "httpcore": ("registry.sources.http",),

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import xxhash
 
 logger = logging.getLogger(__name__)
@@ -276,16 +275,9 @@ def _read_header(path: Path) -> Header | None:
 
 
 def _content(path: Path) -> memoryview:
-    """All of a file, read straight to where it stays: memory that is new costs more than reading.
-
-    The memory is not written before, so that the system finds it while the file is read, which holds up nobody.
-    """
+    """All of a file, read straight to where it stays: memory that is new costs more than reading."""
     with path.open("rb", buffering=0) as file:
-        data = np.empty(os.fstat(file.fileno()).st_size, np.uint8).data
-        place = 0
-        while count := file.readinto(data[place:]):
-            place += count
-    return data[:place]
+        return memoryview(file.readall())
 
 
 def _header_end(data: memoryview) -> int | None:
