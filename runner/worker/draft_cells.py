@@ -130,7 +130,7 @@ class DraftCells:
         """Whether a sequence that holds nothing yet can share, next time, what is read now."""
         if self._held[sequence].tokens:
             return False
-        others = [one for one in self._held.values() if one.sequence_id in reading]
+        others = [one for one in self._may_share_with(sequence) if one.sequence_id in reading]
         return any(shared_length(one.tokens, sequence.text_tokens) >= _MIN_SHARED for one in others)
 
     def _unread(self, sequence: Sequence) -> list[int]:
@@ -138,7 +138,7 @@ class DraftCells:
         tokens = sequence.text_tokens
         held = self._held.get(sequence)
         if held is None:
-            held = self._held[sequence] = self._begin(tokens)
+            held = self._held[sequence] = self._begin(sequence)
         same, most = held.known, min(len(held.tokens), len(tokens) - 1)
         while same < most and held.tokens[same] == tokens[same]:
             same += 1
@@ -150,10 +150,11 @@ class DraftCells:
         held.known = same
         return tokens[same:]
 
-    def _begin(self, tokens: list[int]) -> _Held:
+    def _begin(self, sequence: Sequence) -> _Held:
         """A sequence that shares the cells of the one that begins most like it."""
+        tokens = sequence.text_tokens
         held = _Held(self._free_ids.pop())
-        shared = {other.sequence_id: shared_length(other.tokens, tokens) for other in self._held.values()}
+        shared = {other.sequence_id: shared_length(other.tokens, tokens) for other in self._may_share_with(sequence)}
         donor = max(shared, key=shared.__getitem__, default=None)
         if donor is not None and shared[donor] >= _MIN_SHARED:
             self._model.copy(donor, held.sequence_id, shared[donor])
@@ -161,6 +162,11 @@ class DraftCells:
             held.tokens = tokens[: shared[donor]]
             held.known = shared[donor]
         return held
+
+    def _may_share_with(self, sequence: Sequence) -> list[_Held]:
+        """What is held of others in its scope."""
+        scope = sequence.request.cache_scope
+        return [held for other, held in self._held.items() if other.request.cache_scope == scope]
 
     def _chunk(self, sequence: Sequence, tokens: list[int], *, is_asked: bool = True) -> DraftChunk:
         held = self._held[sequence]

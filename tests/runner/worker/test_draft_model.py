@@ -142,6 +142,21 @@ def test_several_answers_are_guessed_for_in_one_step_and_share_what_they_begin_w
     assert read < 2 * len(PROMPT) + 8 * 8, "a beginning that all have is read once"
 
 
+def test_what_is_read_for_one_scope_is_not_shared_with_another() -> None:
+    def read(scopes: str) -> int:
+        engine = plain()
+        engine.draft = draft = FakeDraft(engine)
+        asked = [drafted(f"{number}", [*PROMPT, number]) for number in range(4)]
+        for one, scope in zip(asked, scopes, strict=True):
+            one.request = msgspec.structs.replace(one.request, cache_scope=scope)
+        run(engine, *asked)
+        chunks = [chunk for step in draft.steps for chunk in step]
+        return sum(max(min(len(PROMPT) - chunk.start, len(chunk.tokens)), 0) for chunk in chunks)
+
+    for scopes, readers in (("aaaa", 1), ("abab", 2), ("abcd", 4)):
+        assert readers * len(PROMPT) <= read(scopes) < (readers + 0.5) * len(PROMPT)
+
+
 def test_a_long_prompt_is_read_in_pieces_between_steps() -> None:
     engine = plain()
     engine.draft = draft = FakeDraft(engine)
