@@ -14,7 +14,7 @@ import typer
 from cli.errors import WRONG_USAGE
 from cli.help import Command, Group, examples
 from cli.output import fail_output
-from cli.usage import making, running, sources, store
+from cli.usage import access, making, running, sources, store
 
 app = typer.Typer(
     name="puna",
@@ -36,7 +36,11 @@ _COMMANDS = (
     )),
     (_ANSWERS, "ps", running.ps, ("puna ps", "puna ps --json")),
     (_ANSWERS, "stop", running.stop, ("puna stop smollm2:135m", "puna stop --daemon")),
-    (_ANSWERS, "serve", running.serve, ("puna serve", "puna serve --host 127.0.0.1:8080")),
+    (_ANSWERS, "serve", running.serve, (
+        "puna serve",
+        "puna serve --host 127.0.0.1:8080",
+        "puna serve --host 0.0.0.0  # for other machines, by their keys: puna key create NAME",
+    )),
     (_ANSWERS, "bench", running.bench, ("puna bench smollm2:135m",)),
     (_HERE, "list", store.list_, ("puna list", "puna list smol --json")),
     (_HERE, "show", store.show, ("puna show smollm2:135m", "puna show smollm2:135m --modelfile")),
@@ -66,6 +70,7 @@ _COMMANDS = (
 for _panel, _name, _function, _examples in _COMMANDS:
     app.command(name=_name, cls=Command, rich_help_panel=_panel, epilog=examples(*_examples))(_function)
 app.command(name="ls", cls=Command, hidden=True)(store.list_)
+app.add_typer(access.key, name="key", rich_help_panel=_ANSWERS)
 app.add_typer(sources.partials, name="partials", rich_help_panel=_ELSEWHERE)
 app.add_typer(sources.registry, name="registry", rich_help_panel=_ELSEWHERE)
 

@@ -53,18 +53,19 @@ class DaemonClient:
     goes wrong on the way there. All block.
     """
 
-    def __init__(self, address: DaemonAddress) -> None:
+    def __init__(self, address: DaemonAddress, api_key: str | None = None) -> None:
         self.address = address
+        self._headers = {**_HEADERS, "Authorization": f"Bearer {api_key}"} if api_key else _HEADERS
 
     def version(self) -> str:
         """The daemon's version; NotListening when there is none."""
         return str(self._json("GET", "/api/version", timeout=PROBE_SECONDS).get("version", ""))
 
     def is_healthy(self) -> bool:
-        """Whether a daemon answers at the address and is ready."""
+        """Whether a daemon answers at the address and is ready, be it to ask for an API key."""
         try:
             with self._exchange("GET", "/healthz", timeout=CONNECT_SECONDS) as exchange:
-                return exchange.reply.status == 200
+                return exchange.reply.status in (200, 401)
         except CliError:
             return False
 
@@ -209,14 +210,14 @@ class DaemonClient:
         try:
             connection.set_timeout(timeout)
             if upload is not None:
-                connection.send(method, path, {**_HEADERS, "Content-Length": str(upload[0])})
+                connection.send(method, path, {**self._headers, "Content-Length": str(upload[0])})
                 connection.send_more(upload[1])
             elif body is None:
-                connection.send(method, path, _HEADERS)
+                connection.send(method, path, self._headers)
             else:
                 payload = _encode(body)
                 length = {"Content-Type": "application/json", "Content-Length": str(len(payload))}
-                connection.send(method, path, _HEADERS | length, payload)
+                connection.send(method, path, self._headers | length, payload)
             return _Exchange(address, connection, connection.reply(method))
         except (OSError, HttpError) as error:
             connection.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cli.address import daemon_address
+from cli.address import daemon_address, daemon_key
 from cli.client import DaemonClient, NotListening
 from cli.errors import ApiError, DaemonUnreachable
 from cli.output import note
@@ -15,7 +15,8 @@ def connect(*, start: bool = True) -> DaemonClient:
     Raises NotListening when there is none and `start` is false, DaemonUnreachable when there is
     none on another machine, DaemonFailedToStart.
     """
-    client = DaemonClient(daemon_address())
+    address = daemon_address()
+    client = DaemonClient(address, daemon_key(address))
     try:
         version = client.version()
     except NotListening:

@@ -8,12 +8,12 @@ import secrets
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes, folder: Path, *, is_durable: bool = True) -> None:
-    """Replace a file in one step, by way of a file in `folder` on the same disk."""
+def write_atomically(path: Path, content: bytes, folder: Path, *, is_durable: bool = True, mode: int = 0o666) -> None:
+    """Replace a file in one step, by way of a file in `folder` on the same disk. `mode` is limited by the umask."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{path.name[:100]}.{secrets.token_hex(8)}"
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             if is_durable:
                 file.flush()

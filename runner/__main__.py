@@ -18,7 +18,7 @@ from runner.settings import load_settings
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -P -m runner", description="Run the Puna daemon.")
     parser.add_argument("--host", help="where to listen, as host[:port]")
-    parser.add_argument("--insecure", action="store_true", default=None, help="allow other machines to connect")
+    parser.add_argument("--insecure", action="store_true", default=None, help="let other machines in without API keys")
     parser.add_argument("--log-file", type=Path, help="log there instead of to standard error")
     flags = parser.parse_args(arguments)
     paths = Paths.from_environment(os.environ)

@@ -28,6 +28,7 @@ from registry.errors import RegistryError
 from registry.paths import Paths
 from registry.store import ModelStore
 from runner.api.app import AppParts, create_app
+from runner.api_keys import KeyFile, KeyFileError, KeyRing
 from runner.calls import Call, Conversation
 from runner.config_file import SettingsError
 from runner.errors import RunnerError
@@ -35,7 +36,6 @@ from runner.generate import Generator
 from runner.listening import CannotListen, address_text, listen
 from runner.logs import set_up_daemon_logging
 from runner.model_spec import usual_wishes
-from runner.notation import is_loopback
 from runner.runtime_file import RuntimeFile, remove_runtime_file, write_runtime_file
 from runner.settings import Settings
 from runner.sources import make_sources
@@ -77,12 +77,16 @@ def serve(
     address = settings.server.address
     if address.scheme != "http":
         return _refuse(EXIT_BAD_SETTINGS, "The daemon speaks plain http; take the https:// off its address.")
-    if not is_loopback(address.host) and not settings.access.insecure:
+    try:
+        keys = KeyFile.beside(paths.config_file).read()
+    except KeyFileError as error:
+        return _refuse(EXIT_BAD_SETTINGS, str(error))
+    if settings.needs_keys and not keys:
         return _refuse(
             EXIT_NOT_ALLOWED,
-            f"{address.host} can be reached from other machines, and there are no access keys in this version: "
-            "everyone there could use and delete your models. Listen on 127.0.0.1, or allow it with --insecure "
-            "(PUNA_INSECURE=1, [access] insecure = true).",
+            f"{address.host} can be reached from other machines, and there is no API key by which to know who may "
+            "come: make one with `puna key create NAME`. Or listen on 127.0.0.1, or let everyone there use and delete "
+            "your models with --insecure (PUNA_INSECURE=1, [access] insecure = true).",
         )
     try:
         listener = listen(address.host, address.port, paths.state)
@@ -134,6 +138,7 @@ class _Daemon:
                 sources,
                 self._supervisor,
                 self._generator,
+                KeyRing(KeyFile.beside(paths.config_file)),
                 self._version,
                 ProcessWorkshop(settings.pull.keep_free_bytes, self._jobs),
                 fit_meter,
@@ -158,6 +163,8 @@ class _Daemon:
                     # What is there by now stays; to go through it again and again would hold up answers for 75 ms.
                     gc.freeze()
                     logger.info("Puna %s listens on http://%s", self._version, address_text(host, port))
+                    if self._settings.needs_keys:
+                        logger.info("other machines can reach it: every request needs an API key")
                     tidy_in_background(self._store, is_own=is_own_store(self._paths, os.environ))
                     preloading = asyncio.create_task(self._preload())
                     await _first(serving, self._signals.get())

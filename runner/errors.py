@@ -8,6 +8,7 @@ RunnerError
 │  ├─ ConstraintInvalid       a schema, expression or grammar that cannot be honoured as it stands
 │  ├─ ContextLengthExceeded
 │  ├─ ModelNotFound, NotFound, ModelInUse
+│  ├─ Unauthorized            no API key where one is needed, or none that is known
 │  └─ Forbidden: HostForbidden, OriginForbidden
 ├─ QueueFull, DeadlineExceeded, ServerShutdown
 ├─ ModelInvalid, ModelCorrupt, InsufficientMemory, DiskFull
@@ -125,6 +126,10 @@ class NotFound(RequestError):
 
 class ModelInUse(RequestError):
     code = "model_in_use"
+
+
+class Unauthorized(RequestError):
+    code = "unauthorized"
 
 
 class Forbidden(RequestError):

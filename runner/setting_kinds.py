@@ -91,6 +91,13 @@ def _read_text(value: object) -> str:
     return value.strip()
 
 
+def _read_api_key(value: object) -> str:
+    text = _read_text(value)
+    if not re.fullmatch(r"[!-~]{1,1000}", text):
+        raise ValueError("that is no key")
+    return text
+
+
 def choice(*values: str) -> Kind:
     """One of a few words."""
 
@@ -164,6 +171,7 @@ REGISTRY_HOST = Kind("HOST[:PORT], such as registry.example.com or localhost:500
 CREDENTIALS = Kind(
     '"user:password", or "$NAME" for an environment variable that holds it', _read_credentials, is_secret=True
 )
+API_KEY = Kind("a key that `puna key create` has printed", _read_api_key, is_secret=True)
 FILE = Kind("the path of a file", _read_file)
 FOLDER = Kind("the absolute path of a folder, which is made when it is needed", _read_folder)
 FOLDERS = Kind(

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from runner.config_file import ConfigFile, SettingsError, read_value
-from runner.notation import Address
+from runner.notation import Address, is_loopback
 from runner.setting_kinds import (
     ADDRESS,
+    API_KEY,
     CACHE_TYPE,
     COUNT,
     CREDENTIALS,
@@ -57,6 +58,7 @@ class Option:
 def _option(kind: Kind, default: object, help: str, *, key: str | None = None) -> Any:
     return dataclasses.field(
         default=None if default is None else kind.read(default),
+        repr=not kind.is_secret,
         metadata={"kind": kind, "written": default, "help": help, "key": key},
     )
 
@@ -81,7 +83,10 @@ class ServerSettings:
 class AccessSettings:
     origins: tuple[str, ...] = _option(TEXTS, [], "Web origins that may use the API besides those on this machine.")
     insecure: bool = _option(
-        SWITCH, False, "Allow an address that other machines reach, though everyone there may then do everything."
+        SWITCH, False, "Need no API keys at an address that other machines reach: everyone there may do everything."
+    )
+    api_key: str | None = _option(
+        API_KEY, None, "The key that the command line sends to the daemon at [server] host; the daemon needs none."
     )
 
 
@@ -194,6 +199,11 @@ class Settings:
     """By the names as they are written in the file; `model()` knows which names are the same."""
     registries: Mapping[str, RegistrySettings] = dataclasses.field(default_factory=dict)
     """By host and port in lower case, as they were at the start; `load_registries` reads them anew."""
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether every request needs an API key: other machines can reach the address, and nobody said otherwise."""
+        return not is_loopback(self.server.host) and not self.access.insecure
 
     def model(self, name: str) -> ModelSettings:
         """The table of a model: `smollm2`, `SmolLM2:latest` and `library/smollm2` are one name."""

@@ -58,7 +58,7 @@ def stop(
 def serve(
     host: Annotated[str | None, typer.Option(metavar="HOST[:PORT]", help="Where to listen.")] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow other machines to connect, without keys.")
+        bool, typer.Option("--insecure", help="Allow other machines to connect without API keys.")
     ] = False,
 ) -> Action:
     """Run the daemon in the foreground, until Ctrl-C."""

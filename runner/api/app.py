@@ -29,6 +29,7 @@ from runner.api.anthropic.stream import error_body as anthropic_error_body
 from runner.api.documents import describe_bodies
 from runner.api.downloads import Downloads
 from runner.api.errors import ErrorReport, report_of
+from runner.api.keys import KeyCheck
 from runner.api.ollama.records import error_body as ollama_error_body
 from runner.api.openai.conversation_store import ConversationStore
 from runner.api.openai.kept import wake_later
@@ -38,6 +39,7 @@ from runner.api.openai.responses_store import ResponseStore
 from runner.api.openai.translate import error_body as openai_error_body
 from runner.api.removal import Remover
 from runner.api.streaming import ClientGone, JsonResponse
+from runner.api_keys import KeyRing
 from runner.config_file import SettingsError
 from runner.errors import RunnerError
 from runner.generate import Generator
@@ -58,6 +60,7 @@ class AppParts:
     sources: Sources
     supervisor: Supervisor
     generator: Generator
+    keys: KeyRing
     version: str
     workshop: Workshop | None = None
     """What quantizes and converts models that are created; without one both are refused."""
@@ -115,7 +118,11 @@ def create_app(parts: AppParts) -> App:
     for expected in (RunnerError, RegistryError, SettingsError, HTTPException):
         app.add_exception_handler(expected, _answer_error)
     app.add_exception_handler(ClientGone, _answer_nobody)
-    app.add_middleware(_Door, policy=AccessPolicy(parts.settings.server.host, parts.settings.access.origins))
+    app.add_middleware(
+        _Door,
+        policy=AccessPolicy(parts.settings.server.host, parts.settings.access.origins),
+        keys=KeyCheck(parts.keys, is_required=parts.settings.needs_keys),
+    )
     describe_bodies(app)
     return app
 
@@ -123,9 +130,10 @@ def create_app(parts: AppParts) -> App:
 class _Door:
     """Gives every request its id, turns strangers away, and answers for what nobody else caught."""
 
-    def __init__(self, app: ASGIApp, policy: AccessPolicy) -> None:
+    def __init__(self, app: ASGIApp, policy: AccessPolicy, keys: KeyCheck) -> None:
         self._app = app
         self._policy = policy
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -153,6 +161,7 @@ class _Door:
                 answer = Response(status_code=204, headers=preflight_headers(headers))
                 await answer(scope, receive, send_with_headers)
             else:
+                context.note_caller(scope, self._keys.check(scope["method"], scope["path"], headers))
                 await self._app(scope, receive, send_with_headers)
         except Exception as error:
             report = report_of(error, request_id)

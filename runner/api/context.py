@@ -1,4 +1,4 @@
-"""What is known of a request before anybody reads it: its id and when it came."""
+"""What is known of a request before anybody reads it: its id, when it came, and whose it is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import time
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Scope
+
+from runner.api.keys import Caller
 
 _USABLE_ID = re.compile(r"[!-~]{1,128}")
 
@@ -21,6 +23,10 @@ def begin(scope: Scope, headers: Headers) -> str:
     return request_id
 
 
+def note_caller(scope: Scope, caller: Caller) -> None:
+    scope["state"]["caller"] = caller
+
+
 def request_id(request: Request) -> str:
     noted: str = request.state.request_id
     return noted
@@ -28,11 +34,20 @@ def request_id(request: Request) -> str:
 
 def owner(request: Request) -> str:
     """Whose request it is, so that nobody finds what another has left here."""
-    noted: str = getattr(request.state, "owner", "")
-    return noted
+    return _caller(request).owner
+
+
+def is_background(request: Request) -> bool:
+    """Whether whoever asks lets others go first, whatever the request says."""
+    return _caller(request).is_background
 
 
 def arrived_ns(request: Request) -> int:
     """On the monotonic clock."""
     noted: int = request.state.arrived_ns
+    return noted
+
+
+def _caller(request: Request) -> Caller:
+    noted: Caller = request.state.caller
     return noted

@@ -84,7 +84,7 @@ def report_failure(code: str, message: str, facts: Mapping[str, Fact], request_i
 
 
 def _report(code: str, message: str, request_id: str, facts: Mapping[str, Fact]) -> ErrorReport:
-    headers = {}
+    headers = {"WWW-Authenticate": 'Bearer realm="Puna"'} if code == "unauthorized" else {}
     if code in _RETRY_AFTER_SECONDS:
         told = facts.get("retry_after_seconds")
         headers["Retry-After"] = str(told if isinstance(told, int) else _RETRY_AFTER_SECONDS[code])

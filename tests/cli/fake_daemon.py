@@ -58,6 +58,8 @@ class FakeDaemon:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        """Of each of them."""
         self.disconnected = threading.Event()
         """Set when a client has left while something was sent to it."""
         self.routes: dict[str, Handler] = {
@@ -110,6 +112,7 @@ def _handler_for(daemon: FakeDaemon) -> type[BaseHTTPRequestHandler]:
             is_json = self.headers.get("Content-Type") == "application/json"
             body = json.loads(payload) if is_json else payload
             daemon.requests.append((route, body))
+            daemon.headers.append(dict(self.headers))
             handler = daemon.routes.get(route) or daemon.routes.get(f"{self.command} {self.path.rpartition('/')[0]}/*")
             result = handler(body) if handler else Reply(b"404 page not found", 404)
             reply = result if isinstance(result, Reply) else Reply(result)

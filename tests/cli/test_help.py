@@ -20,8 +20,10 @@ from tests.cli.fake_daemon import TIMEOUT
 README = Path(__file__).parents[2] / "README.md"
 PARSER = typer.main.get_command(app)
 COMMANDS = ("run", "ps", "stop", "serve", "bench", "list", "show", "cp", "rm", "verify", "repair", "gc", "pull",
-            "search", "outdated", "update", "push", "partials", "registry", "create", "adopt", "export")  # fmt: skip
-NESTED = (("partials", "rm"), ("registry", "add"), ("registry", "list"), ("registry", "remove"), ("registry", "key"))
+            "search", "outdated", "update", "push", "partials", "registry", "key", "create", "adopt",
+            "export")  # fmt: skip
+NESTED = (("partials", "rm"), ("registry", "add"), ("registry", "list"), ("registry", "remove"), ("registry", "key"),
+          ("key", "create"), ("key", "list"), ("key", "remove"))  # fmt: skip
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

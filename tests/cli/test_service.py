@@ -160,6 +160,27 @@ def test_serve_does_not_open_the_house_by_itself(environment: dict[str, str]) ->
     assert "--insecure" in failed.stderr
 
 
+def test_a_daemon_that_wants_keys_is_started_and_asked_with_the_key_of_its_file(
+    environment: dict[str, str], home: Path
+) -> None:
+    port = environment.pop("PUNA_HOST").rpartition(":")[2]
+    home.mkdir()
+    config = home / "config.toml"
+    config.write_text(f'[server]\nhost = "0.0.0.0:{port}"\n')
+    failed = run(environment, "list")
+    assert (failed.returncode, "puna key create NAME" in failed.stderr) == (77, True), failed.stderr
+    key = run(environment, "key", "create", "own", "--scope", "read").stdout.strip()
+    began = run(environment, "list")
+    assert (began.returncode, "PUNA_API_KEY" in began.stderr) == (77, True), began.stderr
+    assert run(environment | {"PUNA_API_KEY": key}, "list").returncode == 0
+    config.write_text(f'{config.read_text()}[access]\napi_key = "{key}"\n')
+    assert run(environment, "ps").returncode == 0
+    forbidden = run(environment, "gc")
+    assert (forbidden.returncode, '"manage"' in forbidden.stderr) == (77, True), forbidden.stderr
+    stopped = run(environment, "stop", "--daemon")
+    assert (stopped.returncode, stopped.stdout) == (0, "The daemon has stopped.\n"), stopped
+
+
 def test_the_end_of_a_log_is_read_whatever_it_is(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert last_lines(log) == []

@@ -104,14 +104,14 @@ def daemon_environment(home: Path, models: Path, host: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_daemon(home: Path, models: Path) -> Iterator[Daemon]:
+def running_daemon(home: Path, models: Path, host: str = "127.0.0.1:0") -> Iterator[Daemon]:
     """Start one, and see that it and all it started are gone afterwards."""
     config = home / "config.toml"
     if not config.exists():
         config.write_text(SEEDED)
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "runner", "--log-file", str(home / "daemon.log")],
-        env=daemon_environment(home, models, "127.0.0.1:0"),
+        env=daemon_environment(home, models, host),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -143,7 +143,7 @@ def _wait_for_address(process: subprocess.Popen[bytes], home: Path) -> str:
             told = json.loads(file.read_text("utf-8"))
             url = f"http://127.0.0.1:{told['port']}"
             try:
-                if httpx.get(f"{url}/healthz", timeout=5).status_code == 200:
+                if httpx.get(f"{url}/healthz", timeout=5).status_code in (200, 401):
                     return url
             except httpx.TransportError:
                 pass

@@ -26,6 +26,7 @@ from registry.name import ModelName
 from registry.paths import Paths
 from registry.recipe import Recipe
 from registry.store import ModelStore
+from runner.api_keys import KeyFile, KeyScope
 from runner.runtime_file import RuntimeFile, read_runtime_file, remove_runtime_file, write_runtime_file
 from tests.fake_worker import Script
 from tests.kept_port import kept_port
@@ -312,9 +313,35 @@ def test_a_stranger_on_the_port_is_named(tmp_path: Path) -> None:
 def test_other_machines_are_let_in_only_when_that_is_said(tmp_path: Path) -> None:
     code, said = refused(tmp_path, "--host", "0.0.0.0:0")
     assert code == 77
-    assert "--insecure" in said
+    assert "--insecure" in said and "puna key create" in said
     with daemon(tmp_path, PUNA_HOST="0.0.0.0:0", PUNA_INSECURE="1") as running:
         assert httpx.get(f"{running.url}/api/version").status_code == 200
+
+
+def test_where_other_machines_can_come_every_request_needs_a_key(tmp_path: Path) -> None:
+    add_tiny_model(tmp_path)
+    file = KeyFile.beside(paths_of(tmp_path).config_file)
+    _, text = file.create("laptop", [KeyScope.INFER, KeyScope.READ])
+    key = {"Authorization": f"Bearer {text}"}
+    with daemon(tmp_path, PUNA_HOST="0.0.0.0:0") as running, httpx.Client(base_url=running.url) as client:
+        for path in ("/", "/healthz", "/api/version", "/api/tags", "/v1/models"):
+            assert (client.get(path).status_code, client.get(path, headers=key).status_code) == (401, 200)
+        body = {"model": "tiny", "prompt": "say 2", "raw": True, "stream": False}
+        assert client.post("/api/generate", json=body, headers={"x-api-key": text}).json()["response"] == "word1 word2 "
+        assert client.request("DELETE", "/api/delete", json={"model": "tiny"}, headers=key).status_code == 403
+        file.remove("laptop")
+        assert client.post("/api/generate", json=body, headers=key).status_code == 401
+        running.process.terminate()
+        _, log = running.end()
+    assert "every request needs an API key" in log
+    assert text not in log
+
+
+def test_keys_that_cannot_be_read_keep_the_daemon_from_starting(tmp_path: Path) -> None:
+    KeyFile.beside(paths_of(tmp_path).config_file).path.write_text("{")
+    for host in ("127.0.0.1:0", "0.0.0.0:0"):
+        code, said = refused(tmp_path, "--host", host)
+        assert (code, str(tmp_path / "keys.json") in said) == (78, True)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_without_a_file_everything_has_its_documented_default(tmp_path: Path) ->
     assert settings == Settings()
     assert (settings.server.host, settings.server.port) == ("127.0.0.1", 11434)
     assert settings.server.max_body_bytes == 64 * 2**20
-    assert (settings.access.origins, settings.access.insecure) == ((), False)
+    assert (settings.access.origins, settings.access.insecure, settings.access.api_key) == ((), False, None)
     assert (settings.queue.max_waiting_per_model, settings.queue.max_waiting) == (256, 1024)
     assert settings.queue.deadline_seconds == 600
     assert (settings.worker.keep_alive, settings.worker.max_sequences) == (300, 16)
@@ -189,3 +189,21 @@ def test_a_models_option_that_cannot_be_is_told_with_its_line(tmp_path: Path, wr
         load_settings(file, {}, check_option=check_option)
     assert caught.value.line == 3
     assert load_settings(file, {}).model("smollm2:135m").options["num_ctx"] == 512, "only who can check them does"
+
+
+@pytest.mark.parametrize(
+    ("host", "insecure", "needed"),
+    [
+        ("127.0.0.1", "", False), ("localhost", "", False), ("[::1]:5", "", False), ("0.0.0.0", "", True),
+        ("[::]", "", True), ("192.168.1.4", "no", True), ("my-machine", "", True), ("0.0.0.0", "1", False),
+    ],
+)  # fmt: skip
+def test_keys_are_needed_wherever_others_can_come(host: str, insecure: str, needed: bool, tmp_path: Path) -> None:
+    settings = load_settings(tmp_path / "absent.toml", {"PUNA_HOST": host, "PUNA_INSECURE": insecure})
+    assert settings.needs_keys is needed
+
+
+def test_a_key_of_the_settings_is_not_shown(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path / "absent.toml", {"PUNA_API_KEY": "puna_0_secret"})
+    assert settings.access.api_key == "puna_0_secret"
+    assert "secret" not in repr(settings)

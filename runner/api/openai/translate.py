@@ -19,7 +19,12 @@ from runner.generate import Generation
 _encode = msgspec.json.encode
 Json = dict[str, object]
 END_OF_STREAM = b"data: [DONE]\n\n"
-_ERROR_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+}
 
 
 def model_entry(model: StoredModel) -> Json:

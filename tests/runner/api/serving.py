@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 
 from registry.store import ModelStore
 from runner.api.app import App, AppParts, create_app
+from runner.api_keys import KeyFile, KeyRing
 from runner.generate import Generator
 from runner.settings import Settings
 from runner.sources import Sources
@@ -32,12 +34,13 @@ class FakeDaemon:
     pusher: FakePusher = field(default_factory=FakePusher)
     finder: FakeFinder = field(default_factory=FakeFinder)
     settings: Settings = field(default_factory=Settings)
+    keys: KeyFile = field(default_factory=lambda: KeyFile(Path("there-is-none.json")))
 
     def app(self) -> App:
         store, supervisor = cast("Any", self.store), cast("Any", self.supervisor)
         generator = Generator(store, supervisor, self.settings)
         sources = Sources(cast("Any", self.puller), cast("Any", self.pusher), cast("Any", self.finder))
-        return create_app(AppParts(self.settings, store, sources, supervisor, generator, "0.1.0"))
+        return create_app(AppParts(self.settings, store, sources, supervisor, generator, KeyRing(self.keys), "0.1.0"))
 
     def client(self) -> httpx.AsyncClient:
         """Collects whole answers; for streaming use `serve`."""

@@ -33,7 +33,8 @@ async def test_a_code_has_its_status_in_both_dialects(code: str, status: int) ->
     assert (ollama.status_code, openai.status_code) == (status, status)
     told = ollama.json()
     assert (told["error"], told["code"], told["request_id"], told["needed"]) == ("What happened.", code, "my-id", 7)
-    kind = {400: "invalid_request_error", 404: "not_found_error"}.get(status, "api_error")
+    kinds = {400: "invalid_request", 401: "authentication", 403: "permission", 404: "not_found"}
+    kind = f"{kinds.get(status, 'api')}_error"
     assert openai.json() == {
         "error": {
             "message": "What happened.", "type": kind, "param": None, "code": code, "request_id": "my-id",
