@@ -30,6 +30,8 @@ class Constraint:
     """With `after`: the answer may as well end without having said it."""
     begun: str = ""
     """What the answer already has when it begins; it counts as part of it."""
+    is_framed: bool = False
+    """A grammar that was written here, around schemas that come from elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

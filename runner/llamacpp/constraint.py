@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import OrderedDict
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from runner.errors import ConstraintInvalid
-from runner.llamacpp.constraint_limits import Excessive, check_lark, check_regex, check_schema, check_size
-from runner.llamacpp.gbnf import GbnfError, to_lark
+from runner.llamacpp.constraint_grammar import compile_matcher
+from runner.llamacpp.constraint_trials import ConstraintTrials
+from runner.llamacpp.plain_constraints import is_plain
 from runner.llamacpp.vocabulary import Vocabulary
 from runner.sampling import Constraint, ConstraintKind
 
-logger = logging.getLogger(__name__)
-
 CACHED = 32
-_LIMITS = LLParserLimits(
-    max_items_in_row=50_000,
-    initial_lexer_fuel=1_000_000,
-    step_lexer_fuel=300_000,
-    step_max_items=400_000,
-    max_lexer_states=25_000,
-    max_grammar_size=200_000,
-    verbose_errors=False,
-)
-"""About 25 ms for the most expensive step, and 50 MB for what one request may hold."""
-_JSON_OPTIONS: dict[str, Any] = {
-    "item_separator": ",",
-    "key_separator": ":",
-    "whitespace_flexible": True,
-    # Small models like to say nothing but spaces for ever.
-    "whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,64}",
-    "coerce_one_of": False,
-    "lenient": False,
-    # A name written in another way must not pass for an undeclared one: no \u and no \/.
-    "json_allowed_escapes": '"\\bfnrt',
-}
-"""All of them, so that nothing in a schema can change one."""
-
 TokenIds = np.ndarray[Any, np.dtype[np.int32]]
 
 
@@ -62,15 +37,19 @@ class CompiledConstraint:
 
 
 class ConstraintCompiler:
-    """Compiles for one vocabulary and remembers the latest. May be called from any thread."""
+    """Compiles for one vocabulary and remembers the latest. May be called from any thread.
+
+    What may take long, or end the process, is tried in another one before.
+    """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
+        self._trials = ConstraintTrials()
         self._lock = threading.Lock()
         self._compiled: OrderedDict[tuple[ConstraintKind, str], LLMatcher] = OrderedDict()
 
     def compile(self, constraint: Constraint) -> CompiledConstraint:
-        """Blocks for at most about two seconds. Raises ConstraintInvalid, which names what cannot be honoured."""
+        """Blocks; a refusal comes within two seconds: ConstraintInvalid, which names what cannot be honoured."""
         key = (constraint.kind, constraint.source)
         with self._lock:
             tokenizer = self.tokenizer
@@ -78,7 +57,9 @@ class ConstraintCompiler:
             if matcher is not None:
                 self._compiled.move_to_end(key)
         if matcher is None:
-            matcher = self._compile(constraint, tokenizer)
+            if not is_plain(constraint):
+                self._trials.try_out(constraint)
+            matcher = compile_matcher(constraint, tokenizer)
             with self._lock:
                 self._compiled[key] = matcher
                 while len(self._compiled) > CACHED:
@@ -86,6 +67,9 @@ class ConstraintCompiler:
         if constraint.begun:
             matcher = _advanced(matcher, tokenizer, constraint)
         return CompiledConstraint(matcher, self, constraint)
+
+    def close(self) -> None:
+        self._trials.close()
 
     @cached_property
     def tokenizer(self) -> LLTokenizer:
@@ -103,26 +87,6 @@ class ConstraintCompiler:
     def free_tokens(self) -> TokenIds:
         """All tokens but those that end an answer."""
         return np.setdiff1d(np.arange(self.vocabulary.size, dtype=np.int32), self.end_tokens)
-
-    def _compile(self, constraint: Constraint, tokenizer: LLTokenizer) -> LLMatcher:
-        try:
-            grammar = _grammar(constraint)
-            matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)
-            if not matcher.is_error():
-                # The first mask shows what only a step would, and what is learned serves all copies.
-                matcher.compute_bitmask()
-            problem = matcher.get_error() if matcher.is_error() else ""
-        except (Excessive, GbnfError, ValueError) as error:
-            problem = str(error)
-        except BaseException as error:
-            # A panic of the compiler is no Exception.
-            if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
-                raise
-            logger.exception("a constraint could not be compiled")
-            problem = "the compiler failed"
-        if problem:
-            raise ConstraintInvalid(_complaint(constraint, problem), constraint.field)
-        return matcher
 
 
 class ConstraintState:
@@ -217,23 +181,6 @@ class _TokenizerParts:
         return self._vocabulary.tokenize(written, add_special=False, parse_special=False)
 
 
-def _grammar(constraint: Constraint) -> str:
-    source = constraint.source
-    match constraint.kind:
-        case ConstraintKind.JSON_SCHEMA:
-            check_schema(source)
-            return LLMatcher.grammar_from_json_schema(source, overrides=_JSON_OPTIONS)  # type: ignore[arg-type]
-        case ConstraintKind.REGEX:
-            check_regex(source)
-            return LLMatcher.grammar_from_regex(source)
-        case ConstraintKind.LARK:
-            check_lark(source)
-            return LLMatcher.grammar_from_lark(source)
-        case ConstraintKind.GBNF:
-            check_size(source)
-            return LLMatcher.grammar_from_lark(to_lark(source))
-
-
 def _advanced(matcher: LLMatcher, tokenizer: LLTokenizer, constraint: Constraint) -> LLMatcher:
     """The matcher where the answer stands that is begun already. Raises ConstraintInvalid when it is begun wrongly."""
     tokens = tokenizer.tokenize_bytes(constraint.begun.encode())
@@ -241,19 +188,6 @@ def _advanced(matcher: LLMatcher, tokenizer: LLTokenizer, constraint: Constraint
     if advanced.validate_tokens(tokens) < len(tokens) or not advanced.consume_tokens(tokens):
         raise ConstraintInvalid("The answer is begun with what its format does not allow.", constraint.field)
     return advanced
-
-
-_CALLED = {
-    ConstraintKind.JSON_SCHEMA: "The JSON schema",
-    ConstraintKind.REGEX: "The regular expression",
-    ConstraintKind.LARK: "The Lark grammar",
-    ConstraintKind.GBNF: "The GBNF grammar",
-}
-
-
-def _complaint(constraint: Constraint, problem: str) -> str:
-    told = problem.removeprefix("WARNING: ").strip().rstrip(".")[:500]
-    return f"{_CALLED[constraint.kind]} in {constraint.field} cannot be honoured: {told}."
 
 
 def _first_line(text: str) -> str:

@@ -70,6 +70,20 @@ def check_lark(source: str) -> None:
             position = token.end()
 
 
+def json_parts(source: str) -> Iterator[object]:
+    """The schemas in a Lark grammar. Raises ValueError and RecursionError for what is none."""
+    position = 0
+    while position < len(source):
+        token = _LARK_TOKEN.match(source, position)
+        if token is None:
+            position += 1
+        elif token["json"]:
+            schema, position = json.JSONDecoder().raw_decode(source, token.start("json"))
+            yield schema
+        else:
+            position = token.end()
+
+
 def check_size(source: str) -> None:
     """Raises Excessive for a source that nobody should have to read."""
     if len(source.encode()) > MAX_SOURCE_BYTES:

@@ -402,6 +402,7 @@ class LlamaEngine:
         for other in (self._solo, self._encoder, self._projector, self._draft):
             if other is not None:
                 other.close()
+        self._constraints.close()
         self._model.close()
 
 

@@ -46,8 +46,9 @@ from runner.worker.tasks import prepare_task
 
 logger = logging.getLogger(__name__)
 
-PREPARING_THREADS = 2
-"""Tokenizing a huge prompt takes seconds; a short one need not wait behind it."""
+PREPARING_THREADS = 4
+"""Tokenizing a huge prompt takes seconds, and so does finding out that a grammar does; a short one need not wait behind
+them."""
 
 
 class Control:

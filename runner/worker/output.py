@@ -71,7 +71,8 @@ def constrain(request: ChatRequest, plan: OutputPlan | None, engine: Engine) -> 
     thinking = plan.format.thinking
     after_thinking = thinking.closing if thinking is not None and plan.begins_thinking else None
     if plan.tools and request.tool_use is ToolUse.REQUIRED:
-        return Constraint(ConstraintKind.LARK, _required_calls(request, plan, engine), "tools", after=after_thinking)
+        calls = _required_calls(request, plan, engine)
+        return Constraint(ConstraintKind.LARK, calls, "tools", after=after_thinking, is_framed=_has_schemas_only(plan))
     if wanted is None:
         return _possible_calls(request, plan, engine)
     if plan.tools:
@@ -112,7 +113,8 @@ def _possible_calls(request: ChatRequest, plan: OutputPlan, engine: Engine) -> C
     is_parallel = request.parallel_calls is not False
     terms = _terms(plan, engine)
     grammar = call_grammar(plan.format.calls, plan.tools, terms, is_parallel=is_parallel)
-    return Constraint(ConstraintKind.LARK, grammar, "tools", after=opening, is_optional=True)
+    framed = _has_schemas_only(plan)
+    return Constraint(ConstraintKind.LARK, grammar, "tools", after=opening, is_optional=True, is_framed=framed)
 
 
 def _answer_or_calls(wanted: Constraint, request: ChatRequest, plan: OutputPlan, engine: Engine) -> Constraint:
@@ -124,7 +126,12 @@ def _answer_or_calls(wanted: Constraint, request: ChatRequest, plan: OutputPlan,
     calls = required_grammar(plan.format.calls, plan.tools, terms, is_parallel=is_parallel)
     start, _, rules = calls.partition("\n")
     source = f"start: answer | calls\nanswer: %json {wanted.source}\ncalls: {start.removeprefix('start: ')}\n{rules}"
-    return dataclasses.replace(wanted, kind=ConstraintKind.LARK, source=source)
+    return dataclasses.replace(wanted, kind=ConstraintKind.LARK, source=source, is_framed=_has_schemas_only(plan))
+
+
+def _has_schemas_only(plan: OutputPlan) -> bool:
+    """Whether no tool brings a grammar of its own."""
+    return all(tool.format is None for tool in plan.tools)
 
 
 class OutputReader:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import httpx
 import jsonschema
 import ollama
 import openai
@@ -128,6 +130,28 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_said(client: openai.O
             stream=True,
         )
     assert (invalid.value.code, invalid.value.param) == ("constraint_invalid", "grammar.value")
+
+
+async def test_what_would_compile_for_ever_is_refused_and_holds_nobody_up(shared_daemon: Daemon) -> None:
+    endless = {"allOf": [{"type": "string", "pattern": f"a{number}"} for number in range(40)]}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": endless}}}}
+    ways: list[tuple[str, dict[str, Any]]] = [
+        ("/api/chat", {"format": endless, "stream": False}),
+        (
+            "/v1/chat/completions",
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": endless}}},
+        ),
+        ("/v1/chat/completions", {"tools": [tool], "tool_choice": "required"}),
+    ]
+    async with httpx.AsyncClient(base_url=shared_daemon.url, timeout=TIMEOUT) as client:
+        asked = [client.post(path, json={"model": MODEL, "messages": ASK, **more}) for path, more in ways]
+        plain = {"model": MODEL, "messages": ASK, "stream": False, "format": SCHEMA}
+        *refused, answered = await asyncio.gather(*asked, client.post("/api/chat", json=plain))
+    jsonschema.validate(json.loads(answered.json()["message"]["content"]), SCHEMA)
+    assert [one.status_code for one in refused] == [400] * 3, [one.text for one in refused]
+    for one in refused:
+        assert "constraint_invalid" in one.text and "takes longer than" in one.text
+    assert [model["restarts"] for model in shared_daemon.loaded()] == [0]
 
 
 def test_ollama_log_probabilities_are_those_of_the_text(native: ollama.Client) -> None:

@@ -81,7 +81,10 @@ def test_what_is_no_grammar_is_refused(engine: LlamaEngine, kind: ConstraintKind
 
 
 def _chain(link: str, count: int) -> str:
-    links = ",".join(f'"a{number}":{link.replace("NEXT", f"#/$defs/a{number + 1}")}' for number in range(count))
+    def written(number: int) -> str:
+        return link.replace("NEXT", f"#/$defs/a{number + 1}").replace("NUMBER", str(number))
+
+    links = ",".join(f'"a{number}":{written(number)}' for number in range(count))
     return f'{{"$ref":"#/$defs/a0","$defs":{{{links},"a{count}":{{"type":"string"}}}}}}'
 
 
@@ -129,6 +132,32 @@ HOSTILE = {
     "repeated GBNF": (ConstraintKind.GBNF, 'root ::= ("a"{1,100000}){1,100000}'),
     "left recursion": (ConstraintKind.GBNF, 'root ::= root root | "a" | '),
     "endless nothing": (ConstraintKind.GBNF, 'root ::= (""*)* "a"'),
+    # Of these nobody knows how long they take; none of them was ever done.
+    "patterns at once": (ConstraintKind.JSON_SCHEMA, {"allOf": [{"pattern": f"a{number}"} for number in range(40)]}),
+    "patterns of one name": (
+        ConstraintKind.JSON_SCHEMA,
+        {"allOf": [{"properties": {"x": {"type": "string", "pattern": f"a{number}"}}} for number in range(40)]},
+    ),
+    "patterns of references": (ConstraintKind.JSON_SCHEMA, _chain('{"pattern":"aNUMBERx","$ref":"NEXT"}', 40)),
+    "many closed properties": (
+        ConstraintKind.JSON_SCHEMA,
+        {"properties": {f"p{number}": {} for number in range(9000)}, "additionalProperties": False},
+    ),
+    "expressions at once": (ConstraintKind.LARK, "start: T\nT: " + " & ".join(f"/.*a{n}.*/" for n in range(40))),
+    "expressions at once, later": (
+        ConstraintKind.LARK,
+        'start: T\nT: "y" | Z H\nZ: /z{40}/\nH: ' + " & ".join(f"/.*a{n}.*/" for n in range(40)),
+    ),
+    "repeated choices": (ConstraintKind.REGEX, "(a*b?)*" * 6000),
+    "many optional letters": (ConstraintKind.REGEX, "".join(f"[a-{chr(98 + n % 20)}]?" for n in range(15_000))),
+    "many optional rules": (
+        ConstraintKind.LARK,
+        "start: " + " ".join(f"r{n}?" for n in range(6000)) + "".join(f'\nr{n}: "a" | ' for n in range(6000)),
+    ),
+    "many optional classes": (
+        ConstraintKind.GBNF,
+        "root ::= " + " ".join(f"[a-{chr(98 + n % 24)}]?" for n in range(15_000)),
+    ),
 }
 
 

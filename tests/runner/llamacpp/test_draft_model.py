@@ -6,6 +6,7 @@ import math
 import queue
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from collections.abc import Sequence as ReadOnlySequence
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,11 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def twin(library: Library, tiny_model: Path) -> LlamaEngine:
+def twin(library: Library, tiny_model: Path) -> Iterator[LlamaEngine]:
     """A model that drafts for itself."""
-    return open_engine(library, tiny_model, tiny_model)
+    engine = open_engine(library, tiny_model, tiny_model)
+    yield engine
+    engine.close()
 
 
 def ask(count: int = 120, *, uses: bool = True, seed: int | None = None, text: str = "") -> ChatRequest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,12 @@ LIMIT_OF_8_DEGREES = 26.1
 
 
 @pytest.fixture(scope="module")
-def engine(library: Library, tiny_model: Path) -> LlamaEngine:
+def engine(library: Library, tiny_model: Path) -> Iterator[LlamaEngine]:
     """Without flash attention, whose sums of 16 bits come out otherwise with other rows beside them."""
     options = LoadOptions(context_length=1024, max_sequences=4, num_thread=1, flash_attention="off")
-    return LlamaEngine(library, tiny_model, options)
+    engine = LlamaEngine(library, tiny_model, options)
+    yield engine
+    engine.close()
 
 
 def pair(engine: LlamaEngine, plan: SamplerPlan, guess: int | None) -> tuple[int, int]:
