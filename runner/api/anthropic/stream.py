@@ -19,6 +19,7 @@ from runner.chat.types import (
     ThinkingDelta,
     ToolCall,
     ToolCallDelta,
+    Usage,
 )
 from runner.choices import Choices
 from runner.generate import Answer, Generation
@@ -118,6 +119,7 @@ class MessageStream:
                 "type": "message_delta",
                 "delta": _ending(event),
                 "usage": _usage(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens),
+                **_cache_tiers(usage),
                 **_truncation(event),
                 **receipt_field(self._call, self._generation, [event]),
             }
@@ -137,6 +139,7 @@ def whole_message(call: Call, answer: Answer) -> Json:
     return {
         **_message(call.model, content, counts),
         **_ending(answer.finished),
+        **_cache_tiers(usage),
         **_truncation(answer.finished),
         **receipt_field(call, answer.generation, [answer.finished]),
     }
@@ -200,6 +203,10 @@ def _usage(prompt: int, cached: int, completion: int) -> Json:
         "cache_read_input_tokens": cached,
         "output_tokens": completion,
     }
+
+
+def _cache_tiers(usage: Usage) -> Json:
+    return {"cache": usage.cache} if usage.cache.total else {}
 
 
 def _truncation(finished: Finished) -> Json:

@@ -9,7 +9,7 @@ import msgspec
 from runner.api.errors import report_failure
 from runner.api.openai.called import FUNCTIONS, CallDeltas, CallShape
 from runner.api.openai.stream_ends import StreamEnds, chunk_envelope
-from runner.api.openai.translate import Json, envelope, error_event, sse_event, truncation, usage
+from runner.api.openai.translate import Json, envelope, error_event, sse_event, truncation, usage_fields
 from runner.api.sampling import token_entries
 from runner.calls import Call
 from runner.chat.types import (
@@ -115,7 +115,7 @@ def completion(call: Call, answers: Sequence[Answer], shape: CallShape = FUNCTIO
     return {
         **envelope("chat.completion", "chatcmpl", call, answers[0].generation),
         "choices": [_choice(call, index, answer, shape) for index, answer in enumerate(answers)],
-        "usage": usage([[answer.finished for answer in answers]]),
+        **usage_fields([[answer.finished for answer in answers]]),
         **truncation([answer.finished for answer in answers]),
         **receipt_field(call, answers[0].generation, [answer.finished for answer in answers]),
     }

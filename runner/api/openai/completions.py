@@ -10,7 +10,7 @@ from runner.api.errors import report_failure
 from runner.api.openai.completion_schema import CompletionBody, Prompt
 from runner.api.openai.shaping import chosen_options
 from runner.api.openai.stream_ends import StreamEnds, chunk_envelope
-from runner.api.openai.translate import Json, envelope, error_event, sse_event, truncation, usage
+from runner.api.openai.translate import Json, envelope, error_event, sse_event, truncation, usage_fields
 from runner.api.sampling import one_constraint, told_logprob
 from runner.calls import Call, Completion
 from runner.chat.types import ChatEvent, Failed, Finished, ScoredToken, TextDelta
@@ -88,7 +88,7 @@ def completion(body: CompletionBody, calls: Sequence[Call], answers: Sequence[An
     return {
         **envelope(_KIND, _PREFIX, calls[0], answers[0].generation),
         "choices": [_choice(body, index, answer) for index, answer in enumerate(chosen)],
-        "usage": usage([[answer.finished for answer in group] for group in by_prompt]),
+        **usage_fields([[answer.finished for answer in group] for group in by_prompt]),
         **truncation(answer.finished for answer in answers),
         **receipt_field(calls[0], answers[0].generation, [answer.finished for answer in answers]),
     }

@@ -10,7 +10,7 @@ from runner.api.errors import ErrorReport
 from runner.api.openai.responses_items import Item
 from runner.api.openai.responses_schema import CustomTool, ResponseBody
 from runner.api.openai.responses_translate import new_id
-from runner.api.openai.translate import Json, truncation
+from runner.api.openai.translate import Json, cache_tiers, truncation
 from runner.calls import Call
 from runner.chat.types import Finished, FinishReason
 from runner.choices import Choices
@@ -72,7 +72,7 @@ class ResponseFrame:
         """The object in its last state."""
         status = "incomplete" if end.reason is FinishReason.LENGTH else "completed"
         assert self.generation is not None
-        extra = truncation([end]) | receipt_field(self.call, self.generation, [end])
+        extra = cache_tiers([end.usage]) | truncation([end]) | receipt_field(self.call, self.generation, [end])
         return self.record(status, output, _usage(end)) | extra
 
     def failed(self, report: ErrorReport, output: Sequence[Item]) -> Json:

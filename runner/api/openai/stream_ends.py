@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runner.api.openai.translate import END_OF_STREAM, Json, envelope, sse_event, truncation, usage
+from runner.api.openai.translate import END_OF_STREAM, Json, envelope, sse_event, truncation, usage_fields
 from runner.calls import Call
 from runner.chat.types import Finished
 from runner.choices import Choices
@@ -48,5 +48,5 @@ class StreamEnds:
         if not self._include_usage:
             return sse_event(chunk | receipt) + END_OF_STREAM
         groups = [ends[start : start + self._per_prompt] for start in range(0, len(ends), self._per_prompt)]
-        last = self._envelope | {"choices": [], "usage": usage(groups)} | receipt
+        last = self._envelope | {"choices": []} | usage_fields(groups) | receipt
         return sse_event(chunk) + sse_event(last) + END_OF_STREAM

@@ -12,7 +12,7 @@ import msgspec
 from registry.stored_model import StoredModel
 from runner.api.errors import ErrorReport
 from runner.calls import Call
-from runner.chat.types import Finished, Usage
+from runner.chat.types import CachedTokens, Finished, Usage
 from runner.choices import Choices
 from runner.generate import Generation
 
@@ -67,8 +67,8 @@ def envelope(kind: str, prefix: str, call: Call, generation: Generation | Choice
     }
 
 
-def usage(answers: Sequence[Iterable[Finished]]) -> Json:
-    """The sums over all answers, for each prompt its own; a prompt counts once."""
+def usage_fields(answers: Sequence[Iterable[Finished]]) -> Json:
+    """The sums over all answers, for each prompt its own, which count once; and where cached tokens came from."""
     by_prompt = [[finished.usage for finished in group] for group in answers]
     prompt_tokens = sum(group[0].prompt_tokens for group in by_prompt)
     each = [one for group in by_prompt for one in group]
@@ -81,7 +81,14 @@ def usage(answers: Sequence[Iterable[Finished]]) -> Json:
     }
     if details := _completion_details(each):
         counts["completion_tokens_details"] = details
-    return counts
+    return {"usage": counts} | cache_tiers(group[0] for group in by_prompt)
+
+
+def cache_tiers(prompts: Iterable[Usage]) -> Json:
+    """How many of the prompts' tokens came from which tier of the prefix cache, where any did."""
+    used = [one.cache for one in prompts if one.cache.total]
+    tiers = {name: sum(getattr(one, name) for one in used) for name in CachedTokens.__struct_fields__}
+    return {"cache": tiers} if used else {}
 
 
 def _completion_details(each: Sequence[Usage]) -> Json:
