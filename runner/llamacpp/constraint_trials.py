@@ -19,7 +19,7 @@ from runner.errors import RunnerError
 from runner.llamacpp.constraint_grammar import refusal
 from runner.sampling import Constraint
 
-TRIAL_SECONDS = 1.5
+TRIAL_SECONDS = 1.2
 """With the start of a process before, a refusal comes within two seconds."""
 START_SECONDS = 30.0
 IDLE_SECONDS = 60.0
