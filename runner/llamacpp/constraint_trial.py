@@ -58,7 +58,7 @@ def main() -> None:
 
 
 class _Bytes:
-    """A vocabulary with a token for each byte; what grammars cost does not depend on words."""
+    """A vocabulary with a token for each byte: compiling asks little of words, and large ones take seconds to read."""
 
     def __init__(self) -> None:
         self.tokens = [*(bytes([byte]) for byte in range(256)), b""]
